@@ -1,0 +1,55 @@
+"""Networks as pairs of integers, so that a check on the gateway's path is a comparison and a mask."""
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+# (bits of the address family, network, mask)
+Network = tuple[int, int, int]
+Address = tuple[int, int]  # (bits of the address family, address)
+MAX_NETWORKS = 50
+
+
+def normalise(text: str) -> str:
+    """`text` as a canonical CIDR network; a bare address becomes a network of one.
+
+    Raises ValueError with a sentence that can be shown.
+    """
+    text = text.strip()
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError:
+        try:
+            strictest = ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            raise ValueError(f"{text[:64]!r} is not an address or a network.") from None
+        raise ValueError(f"{text} has host bits set; did you mean {strictest}?") from None
+
+
+def compile_networks(networks: Iterable[str]) -> tuple[Network, ...]:
+    """Canonical CIDR strings as integers."""
+    compiled = []
+    for text in networks:
+        network = ipaddress.ip_network(text)
+        compiled.append((network.max_prefixlen, int(network.network_address), int(network.netmask)))
+    return tuple(compiled)
+
+
+@lru_cache(maxsize=4096)
+def parse_address(text: str) -> Address | None:
+    """An address as (bits, integer), IPv4-mapped IPv6 as IPv4; None if it is not one."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return address.max_prefixlen, int(address)
+
+
+def contains(networks: Sequence[Network], address: Address | None) -> bool:
+    """Is the address in one of the networks? An unknown address is in none."""
+    if address is None:
+        return False
+    bits, number = address
+    return any(family == bits and number & mask == network for family, network, mask in networks)

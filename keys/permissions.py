@@ -1,0 +1,57 @@
+"""One table: which role may do what.
+
+Views, the machine API, pages and tests read this and nothing else. A role is a person's place in one
+organization; staff are outside it and act through the admin.
+"""
+
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    OWNER = "owner"
+    ADMIN = "admin"
+    DEVELOPER = "developer"
+    BILLING = "billing"
+    VIEWER = "viewer"
+
+
+class Act(StrEnum):
+    VIEW = "view"  # overview, keys, usage
+    CREATE_KEY = "create_key"
+    EDIT_KEY = "edit_key"
+    ROTATE_KEY = "rotate_key"
+    REVOKE_KEY = "revoke_key"
+    VIEW_TEAM = "view_team"
+    MANAGE_TEAM = "manage_team"
+    VIEW_ACTIVITY = "view_activity"
+    VIEW_BILLING = "view_billing"
+    EDIT_ORGANIZATION = "edit_organization"
+    TRANSFER_OWNERSHIP = "transfer_ownership"
+
+
+_VIEW = {Act.VIEW, Act.VIEW_TEAM}
+_KEYS = {Act.CREATE_KEY, Act.EDIT_KEY, Act.ROTATE_KEY, Act.REVOKE_KEY}
+
+TABLE: dict[Role, frozenset[Act]] = {
+    Role.OWNER: frozenset(Act),
+    Role.ADMIN: frozenset(set(Act) - {Act.TRANSFER_OWNERSHIP}),
+    Role.DEVELOPER: frozenset(_VIEW | _KEYS | {Act.VIEW_ACTIVITY}),
+    Role.BILLING: frozenset(_VIEW | {Act.VIEW_BILLING}),
+    Role.VIEWER: frozenset(_VIEW),
+}
+
+ROLE_SUMMARY: dict[Role, str] = {
+    Role.OWNER: "Everything, including handing the organization over.",
+    Role.ADMIN: "Keys, team, activity, billing and settings.",
+    Role.DEVELOPER: "Creates, rotates and revokes keys; sees usage and activity.",
+    Role.BILLING: "Sees usage and billing; cannot touch keys.",
+    Role.VIEWER: "Sees keys and usage; changes nothing.",
+}
+
+
+def allows(role: Role | str, act: Act) -> bool:
+    """May someone with `role` perform `act`? An unknown role may nothing."""
+    try:
+        return act in TABLE[Role(role)]
+    except ValueError:
+        return False

@@ -1,0 +1,104 @@
+"""Key material: mint, parse, checksum, digest.
+
+Nothing else in the project makes, parses or hashes a key. A secret is
+`<prefix>_<environment>_<32 base62 random><6 base62 checksum>`; the checksum is the CRC-32 of everything
+before it, so that a mistyped or made-up secret is recognised without asking a database. What is stored
+is one SHA-256 of the whole: 190 random bits leave nothing for a slow hash to add (NIST SP 800-63B,
+section 5.1.1.2, asks for stretching of memorised secrets only).
+"""
+
+import hashlib
+import re
+import secrets
+import zlib
+from dataclasses import dataclass, field
+
+ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+ENVIRONMENTS = ("live", "test")
+RANDOM_LENGTH = 32  # log2(62) * 32 = 190.5 bits
+CHECKSUM_LENGTH = 6  # 62**6 > 2**32
+HINT_LENGTH = 4
+# Long enough for every secret of ours and for imported ones; anything longer is not a credential.
+MAX_LENGTH = 512
+
+_FORMAT = re.compile(
+    r"(?P<prefix>[a-z][a-z0-9]{0,15})_(?P<environment>live|test)_"
+    r"(?P<random>[0-9A-Za-z]{32})(?P<checksum>[0-9A-Za-z]{6})",
+    re.ASCII,
+)
+_PREFIX = re.compile(r"[a-z][a-z0-9]{0,15}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Minted:
+    """A new secret. `plaintext` is for the one answer that shows it; it never appears in a repr."""
+
+    plaintext: str = field(repr=False)
+    digest: bytes
+    prefix: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """The public parts of a well-formed secret."""
+
+    prefix: str
+    environment: str
+    hint: str
+
+
+def base62(number: int, width: int) -> str:
+    """`number` in base 62, zero-padded to `width` characters."""
+    digits = []
+    for _ in range(width):
+        number, remainder = divmod(number, 62)
+        digits.append(ALPHABET[remainder])
+    return "".join(reversed(digits))
+
+
+def random_base62(length: int) -> str:
+    return "".join(secrets.choice(ALPHABET) for _ in range(length))
+
+
+def checksum(body: str) -> str:
+    """The six characters that follow `body`: its CRC-32 (ISO 3309, as zlib has it) in base 62."""
+    return base62(zlib.crc32(body.encode("ascii")), CHECKSUM_LENGTH)
+
+
+def digest(plaintext: str) -> bytes:
+    """The 32 bytes that stand for a secret in the database and in memory."""
+    return hashlib.sha256(plaintext.encode("utf-8", "surrogatepass")).digest()
+
+
+def is_prefix(text: str) -> bool:
+    """May `text` be a `KEY_PREFIX`? A lower-case letter, then up to 15 letters or digits."""
+    return _PREFIX.fullmatch(text) is not None
+
+
+def mint(prefix: str, environment: str) -> Minted:
+    """A new secret with 190 bits from the operating system.
+
+    Raises ValueError for an environment or prefix that could not be parsed again.
+    """
+    if environment not in ENVIRONMENTS:
+        raise ValueError(f"environment must be one of {', '.join(ENVIRONMENTS)}")
+    if not is_prefix(prefix):
+        raise ValueError("prefix must be a lower-case letter and up to 15 letters or digits")
+    random = random_base62(RANDOM_LENGTH)
+    body = f"{prefix}_{environment}_{random}"
+    plaintext = body + checksum(body)
+    return Minted(plaintext, digest(plaintext), prefix, random[-HINT_LENGTH:])
+
+
+def parse(plaintext: str) -> Parsed | None:
+    """The public parts of a secret of ours (under any prefix), or None if it cannot be one."""
+    match = _FORMAT.fullmatch(plaintext) if len(plaintext) <= MAX_LENGTH else None
+    if match is None or checksum(plaintext[:-CHECKSUM_LENGTH]) != match["checksum"]:
+        return None
+    return Parsed(match["prefix"], match["environment"], match["random"][-HINT_LENGTH:])
+
+
+def new_id(kind: str) -> str:
+    """A public identifier such as `key_4kD…`: 95 random bits, no order, nothing to guess."""
+    return f"{kind}_{random_base62(16)}"

@@ -1,0 +1,69 @@
+"""The one vocabulary of answers to "may this key make this call?".
+
+Gateway, machine API, pages, admin, journal and docs all use `Code`; its names, HTTP statuses and public
+sentences are the contract. The numbers are what the journal stores and never change.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from keys.directory import SecretRecord
+
+
+class Code(Enum):
+    """A verdict's code: (number in the journal, HTTP status, public sentence)."""
+
+    VALID = (1, 200, "The key is valid.")
+    BAD_REQUEST = (2, 400, "The request to the gateway is malformed.")
+    MULTIPLE_CREDENTIALS = (3, 400, "Two different API keys were sent; send one.")
+    MISSING_CREDENTIAL = (4, 401, "No API key was sent.")
+    MALFORMED = (5, 401, "This is not an API key of this service; check for missing characters.")
+    UNKNOWN = (6, 401, "This API key does not exist.")
+    REVOKED = (7, 401, "This API key has been revoked.")
+    EXPIRED = (8, 401, "This API key has expired.")
+    DISABLED = (9, 401, "This API key is disabled.")
+    ORGANIZATION_SUSPENDED = (10, 403, "The organization of this API key is suspended.")
+    IP_NOT_ALLOWED = (11, 403, "This API key may not be used from this address.")
+    ENVIRONMENT_MISMATCH = (12, 403, "This API key belongs to the other environment.")
+    INSUFFICIENT_SCOPE = (13, 403, "This API key lacks a scope that this call needs.")
+    RATE_LIMITED = (14, 429, "Too many requests; slow down.")
+    QUOTA_EXCEEDED = (15, 429, "The quota for this period is used up.")
+    UNAVAILABLE = (16, 503, "The answer cannot be given right now; try again.")
+
+    def __init__(self, number: int, status: int, sentence: str) -> None:
+        self.number = number
+        self.status = status
+        self.sentence = sentence
+        # Plain attributes: on the gateway's path, Enum's own `name` property costs more than a check.
+        self.text = self.name
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def title(self) -> str:
+        """The code in words, for headings and problem documents: `Ip not allowed` reads poorly."""
+        return _TITLES.get(self, self.name.replace("_", " ").capitalize())
+
+
+_TITLES = {Code.IP_NOT_ALLOWED: "Address not allowed"}
+BY_NUMBER: dict[int, Code] = {code.number: code for code in Code}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What verification found. `secret` is set whenever a secret was recognised, refusals included.
+
+    `detail` is public: it may name the missing scope or the caller's own address, never another
+    tenant's facts.
+    """
+
+    code: Code
+    secret: "SecretRecord | None" = None
+    detail: str = ""
+
+    @property
+    def allowed(self) -> bool:
+        return self.code is Code.VALID
