@@ -66,9 +66,7 @@ class Policy(models.Model):
         null=True, blank=True, help_text="Longest life in days; empty: no limit of this policy."
     )
     expiry_required = models.BooleanField(default=False, help_text="No key without an expiry.")
-    networks_required = models.BooleanField(
-        default=False, help_text="Live keys must be limited to networks."
-    )
+    networks_required = models.BooleanField(default=False, help_text="Live keys must be limited to networks.")
     max_keys = models.PositiveIntegerField(
         null=True,
         blank=True,
@@ -122,12 +120,8 @@ class Organization(models.Model):
 class Membership(models.Model):
     """A person's role in one organization."""
 
-    organization = models.ForeignKey(
-        Organization, on_delete=models.PROTECT, related_name="memberships"
-    )
-    user = models.ForeignKey(
-        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships"
-    )
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="memberships")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships")
     role = models.CharField(max_length=20, choices=RoleChoice, default=RoleChoice.DEVELOPER)
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -162,18 +156,14 @@ class KeyQuerySet(models.QuerySet["Key"]):
     def in_state(self, state: str, now: dt.datetime) -> KeyQuerySet:
         """Keys whose `state_at(now)` is `state`; `active` includes those about to expire."""
         unrevoked = self.filter(revoked_at=None)
-        live = unrevoked.filter(
-            Q(expires_at=None) | Q(expires_at__gt=now), disabled_at__isnull=True
-        )
+        live = unrevoked.filter(Q(expires_at=None) | Q(expires_at__gt=now), disabled_at__isnull=True)
         match state:
             case KeyState.REVOKED:
                 return self.exclude(revoked_at=None)
             case KeyState.EXPIRED:
                 return unrevoked.filter(expires_at__lte=now)
             case KeyState.DISABLED:
-                return unrevoked.filter(
-                    Q(expires_at=None) | Q(expires_at__gt=now), disabled_at__isnull=False
-                )
+                return unrevoked.filter(Q(expires_at=None) | Q(expires_at__gt=now), disabled_at__isnull=False)
             case KeyState.EXPIRING:
                 return live.filter(expires_at__lte=now + EXPIRING_WITHIN)
             case KeyState.ACTIVE:
@@ -184,9 +174,7 @@ class KeyQuerySet(models.QuerySet["Key"]):
 class Key(models.Model):
     """An identity that calls. Its organization and environment never change."""
 
-    public_id = models.CharField(
-        "id", max_length=32, unique=True, default=_new_key_id, editable=False
-    )
+    public_id = models.CharField("id", max_length=32, unique=True, default=_new_key_id, editable=False)
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="keys")
     environment = models.CharField(max_length=4, choices=Environment, default=Environment.LIVE)
     name = models.CharField(max_length=100)
@@ -203,7 +191,7 @@ class Key(models.Model):
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )
 
-    objects: ClassVar[models.Manager[Key]] = KeyQuerySet.as_manager()  # type: ignore[assignment]  # as_manager() is typed as a plain Manager
+    objects: ClassVar[models.Manager[Key]] = KeyQuerySet.as_manager()
 
     class Meta:
         ordering = ["-created_at", "-id"]
@@ -245,9 +233,7 @@ class Secret(models.Model):
     class Meta:
         ordering = ["-created_at", "-id"]
         constraints: ClassVar[list[models.BaseConstraint]] = [
-            models.UniqueConstraint(
-                fields=["key"], condition=Q(stops_at=None), name="one_current_secret"
-            ),
+            models.UniqueConstraint(fields=["key"], condition=Q(stops_at=None), name="one_current_secret"),
         ]
 
     def __str__(self) -> str:
@@ -291,9 +277,7 @@ class AuditEvent(models.Model):
     actor_kind = models.CharField(max_length=10)
     actor_id = models.BigIntegerField(null=True)
     actor_label = models.CharField(max_length=254)
-    organization = models.ForeignKey(
-        Organization, null=True, on_delete=models.PROTECT, related_name="events"
-    )
+    organization = models.ForeignKey(Organization, null=True, on_delete=models.PROTECT, related_name="events")
     key = models.ForeignKey(Key, null=True, on_delete=models.PROTECT, related_name="events")
     data = models.JSONField(default=dict)
     previous_hash = models.CharField(max_length=64, blank=True)

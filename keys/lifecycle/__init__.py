@@ -1,0 +1,76 @@
+"""Every act that changes who may call: one function, one transaction, one audit event each.
+
+Views, admin, commands and the machine API parse, call a function from here and answer; none of them
+writes these tables itself. Policy is enforced here and nowhere else, so no door goes round it.
+"""
+
+from keys.lifecycle.actors import command_actor, member_actor, staff_actor
+from keys.lifecycle.organizations import (
+    add_member,
+    apply_policy,
+    change_role,
+    create_organization,
+    create_policy,
+    create_scope,
+    edit_organization,
+    edit_policy,
+    edit_scope,
+    remove_member,
+    resume_organization,
+    suspend_organization,
+)
+from keys.lifecycle.refusals import Conflict, Forbidden, Invalid, Refused
+from keys.lifecycle.rules import (
+    DEFAULT,
+    UNSET,
+    allowed_scopes,
+    default_expiry,
+    longest_expiry,
+)
+from keys.lifecycle.secrets import (
+    Issued,
+    create_key,
+    disable_key,
+    edit_key,
+    enable_key,
+    end_overlap,
+    import_key,
+    revoke_key,
+    rotate_key,
+)
+
+__all__ = [
+    "DEFAULT",
+    "UNSET",
+    "Conflict",
+    "Forbidden",
+    "Invalid",
+    "Issued",
+    "Refused",
+    "add_member",
+    "allowed_scopes",
+    "apply_policy",
+    "change_role",
+    "command_actor",
+    "create_key",
+    "create_organization",
+    "create_policy",
+    "create_scope",
+    "default_expiry",
+    "disable_key",
+    "edit_key",
+    "edit_organization",
+    "edit_policy",
+    "edit_scope",
+    "enable_key",
+    "end_overlap",
+    "import_key",
+    "longest_expiry",
+    "member_actor",
+    "remove_member",
+    "resume_organization",
+    "revoke_key",
+    "rotate_key",
+    "staff_actor",
+    "suspend_organization",
+]

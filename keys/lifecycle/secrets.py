@@ -1,0 +1,387 @@
+"""Keys and their secrets: create, import, rotate, revoke, disable, enable, edit.
+
+Locks are taken in one order (organization, key, feed), so that acts at once wait and never deadlock.
+Plaintext leaves this module only inside `Issued`.
+"""
+
+import datetime as dt
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+
+from keys import audit, tokens
+from keys.audit import Actor
+from keys.lifecycle import rules
+from keys.lifecycle.actors import require, user_id
+from keys.lifecycle.refusals import Conflict, Invalid
+from keys.lifecycle.rules import DEFAULT, UNSET, Choice, Expiry
+from keys.models import Key, KeyState, Organization, Secret
+from keys.permissions import Act
+
+MAX_OVERLAP = dt.timedelta(days=90)
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A key with a new secret. `plaintext` is shown once, by the answer to the request that made it."""
+
+    key: Key
+    secret: Secret
+    plaintext: str = field(repr=False)
+
+
+def _iso(moment: dt.datetime | None) -> str | None:
+    return None if moment is None else moment.astimezone(dt.UTC).isoformat(timespec="seconds")
+
+
+def _lock_organization(organization: Organization) -> Organization:
+    return (
+        Organization.objects.select_for_update(of=("self",)).select_related("policy").get(pk=organization.pk)
+    )
+
+
+def _lock_key(key: Key) -> Key:
+    """The key as it is now, ours until commit."""
+    return Key.objects.select_for_update(of=("self",)).select_related("organization__policy").get(pk=key.pk)
+
+
+def _make_key(
+    actor: Actor,
+    organization: Organization,
+    *,
+    name: str,
+    environment: str,
+    scopes: Iterable[str],
+    expires_at: Expiry,
+    networks: Iterable[str],
+    rates: Iterable[str],
+    metadata: Mapping[str, str] | None,
+    now: dt.datetime,
+) -> tuple[Key, dict[str, Any]]:
+    """The row of a new key, within the organization's policy, and what its event says of it."""
+    require(actor, Act.CREATE_KEY, organization)
+    organization = _lock_organization(organization)
+    if organization.suspended:
+        raise Conflict("This organization is suspended; it can make no keys.")
+    limit = organization.policy.max_keys
+    if limit is not None and organization.keys.filter(revoked_at=None).count() >= limit:
+        raise Conflict(f"This organization has its {limit} keys; revoke one first.")
+    environment = rules.clean_environment(environment)
+    granted = rules.clean_scopes(organization, scopes, actor)
+    key = Key(
+        organization=organization,
+        name=rules.clean_text(name, field="name", label="The name", maximum=100),
+        environment=environment,
+        networks=rules.clean_networks(organization, environment, networks),
+        rates=rules.clean_rates(rates),
+        metadata=rules.clean_metadata(metadata),
+        expires_at=rules.clean_expiry(organization, expires_at, now),
+        created_at=now,
+        created_by_id=user_id(actor),
+    )
+    key.save(force_insert=True)
+    key.scopes.set(granted)
+    return key, {
+        "name": key.name,
+        "environment": key.environment,
+        "scopes": [scope.name for scope in granted],
+        "networks": key.networks,
+        "rates": key.rates,
+        "expires_at": _iso(key.expires_at),
+    }
+
+
+def _add_secret(actor: Actor, key: Key, now: dt.datetime) -> Issued:
+    minted = tokens.mint(settings.KEY_PREFIX, key.environment)
+    secret = Secret(
+        key=key,
+        digest=minted.digest,
+        prefix=minted.prefix,
+        hint=minted.hint,
+        created_at=now,
+        created_by_id=user_id(actor),
+    )
+    secret.save(force_insert=True)
+    return Issued(key, secret, minted.plaintext)
+
+
+def create_key(
+    actor: Actor,
+    organization: Organization,
+    *,
+    name: str,
+    environment: str = "live",
+    scopes: Iterable[str] = (),
+    expires_at: Expiry = DEFAULT,
+    networks: Iterable[str] = (),
+    rates: Iterable[str] = (),
+    metadata: Mapping[str, str] | None = None,
+    now: dt.datetime,
+) -> Issued:
+    """A new key with its first secret. Raises Invalid, Conflict or Forbidden."""
+    with transaction.atomic():
+        key, facts = _make_key(
+            actor,
+            organization,
+            name=name,
+            environment=environment,
+            scopes=scopes,
+            expires_at=expires_at,
+            networks=networks,
+            rates=rates,
+            metadata=metadata,
+            now=now,
+        )
+        issued = _add_secret(actor, key, now)
+        audit.append(
+            "key.created",
+            actor=actor,
+            at=now,
+            organization=key.organization,
+            key=key,
+            data=facts | {"secret": issued.secret.display},
+        )
+    return issued
+
+
+def import_key(
+    actor: Actor,
+    organization: Organization,
+    *,
+    name: str,
+    sha256: str,
+    hint: str = "",
+    environment: str = "live",
+    scopes: Iterable[str] = (),
+    expires_at: Expiry = DEFAULT,
+    networks: Iterable[str] = (),
+    rates: Iterable[str] = (),
+    metadata: Mapping[str, str] | None = None,
+    now: dt.datetime,
+) -> Key:
+    """A key that exists elsewhere, by the hex SHA-256 of the whole of it; it goes on working here."""
+    try:
+        digest = bytes.fromhex(sha256) if len(sha256) == 64 and sha256.isalnum() else b""
+    except ValueError:
+        digest = b""
+    if not digest:
+        raise Invalid("The digest must be a SHA-256 in 64 hexadecimal digits.", "sha256")
+    hint = rules.clean_text(hint, field="hint", label="The hint", maximum=4, required=False)
+    try:
+        with transaction.atomic():
+            key, facts = _make_key(
+                actor,
+                organization,
+                name=name,
+                environment=environment,
+                scopes=scopes,
+                expires_at=expires_at,
+                networks=networks,
+                rates=rates,
+                metadata=metadata,
+                now=now,
+            )
+            if Secret.objects.filter(digest=digest).exists():
+                raise Conflict("A key with this digest is here already.", "sha256")
+            Secret.objects.create(
+                key=key,
+                digest=digest,
+                hint=hint,
+                imported=True,
+                created_at=now,
+                created_by_id=user_id(actor),
+            )
+            audit.append(
+                "key.imported", actor=actor, at=now, organization=key.organization, key=key, data=facts
+            )
+    except IntegrityError:  # imported twice at once
+        raise Conflict("A key with this digest is here already.", "sha256") from None
+    return key
+
+
+def rotate_key(
+    actor: Actor,
+    key: Key,
+    *,
+    overlap: dt.timedelta,
+    current: Secret | None = None,
+    expires_at: Expiry = UNSET,
+    now: dt.datetime,
+) -> Issued:
+    """A new secret for the same key; the old one works for `overlap` more.
+
+    `current` is the secret that the caller means to replace. If it has been replaced meanwhile, or an
+    earlier overlap still runs, the act is a Conflict: many rotations at once make one successor. With
+    no overlap at all ("it leaked") every older secret stops now, a running overlap's too.
+    `expires_at` renews the key's expiry in the same act; by default it stays as it is.
+    """
+    require(actor, Act.ROTATE_KEY, key.organization)
+    if not dt.timedelta(0) <= overlap <= MAX_OVERLAP:
+        raise Invalid(f"The overlap is between 0 and {MAX_OVERLAP.days} days.", "overlap")
+    if current is None:
+        current = key.secrets.filter(stops_at=None).first()
+    with transaction.atomic():
+        key = _lock_key(key)
+        if expires_at is not UNSET:
+            key.expires_at = rules.clean_expiry(key.organization, expires_at, now)
+        _refuse_unless_usable(key, now)
+        older = list(key.secrets.filter(stops_at=None) | key.secrets.filter(stops_at__gt=now))
+        replaced = next((secret for secret in older if secret.stops_at is None), None)
+        if replaced is None or current is None or replaced.pk != current.pk:
+            raise Conflict("This secret has already been replaced; reload the key's page.")
+        if overlap and len(older) > 1:
+            raise Conflict("The last rotation's old secret still works; end its overlap first.")
+        stops_at = now + overlap
+        if key.expires_at is not None:
+            stops_at = min(stops_at, key.expires_at)
+        Secret.objects.filter(pk__in=[secret.pk for secret in older]).update(stops_at=stops_at)
+        issued = _add_secret(actor, key, now)
+        key.save(update_fields=["expires_at"])
+        audit.append(
+            "key.rotated",
+            actor=actor,
+            at=now,
+            organization=key.organization,
+            key=key,
+            data={
+                "secret": issued.secret.display,
+                "replaced": replaced.display,
+                "stops_at": _iso(stops_at),
+                "expires_at": _iso(key.expires_at),
+            },
+        )
+    return issued
+
+
+def end_overlap(actor: Actor, key: Key, *, now: dt.datetime) -> Key:
+    """Stop the replaced secrets of a key now. Nothing to stop: nothing is written."""
+    require(actor, Act.ROTATE_KEY, key.organization)
+    with transaction.atomic():
+        key = _lock_key(key)
+        ended = list(key.secrets.filter(stops_at__gt=now))
+        if ended:
+            key.secrets.filter(stops_at__gt=now).update(stops_at=now)
+            audit.append(
+                "key.overlap_ended",
+                actor=actor,
+                at=now,
+                organization=key.organization,
+                key=key,
+                data={"secrets": [secret.display for secret in ended]},
+            )
+    return key
+
+
+def revoke_key(actor: Actor, key: Key, *, reason: str = "", now: dt.datetime) -> Key:
+    """End a key and all its secrets for good. A revoked key stays as it is, first reason and all."""
+    require(actor, Act.REVOKE_KEY, key.organization)
+    reason = rules.clean_text(reason, field="reason", label="The reason", maximum=200, required=False)
+    with transaction.atomic():
+        key = _lock_key(key)
+        if key.revoked_at is None:
+            key.revoked_at = now
+            key.revoked_reason = reason
+            key.save(update_fields=["revoked_at", "revoked_reason"])
+            audit.append(
+                "key.revoked",
+                actor=actor,
+                at=now,
+                organization=key.organization,
+                key=key,
+                data={"reason": reason},
+            )
+    return key
+
+
+def disable_key(actor: Actor, key: Key, *, now: dt.datetime) -> Key:
+    """Refuse a key until it is enabled again."""
+    return _switch(actor, key, "key.disabled", now, now)
+
+
+def enable_key(actor: Actor, key: Key, *, now: dt.datetime) -> Key:
+    """Let a disabled key call again."""
+    return _switch(actor, key, "key.enabled", None, now)
+
+
+def _switch(actor: Actor, key: Key, act: str, disabled_at: dt.datetime | None, now: dt.datetime) -> Key:
+    require(actor, Act.EDIT_KEY, key.organization)
+    with transaction.atomic():
+        key = _lock_key(key)
+        _refuse_if_revoked(key)
+        if (key.disabled_at is None) != (disabled_at is None):
+            key.disabled_at = disabled_at
+            key.save(update_fields=["disabled_at"])
+            audit.append(act, actor=actor, at=now, organization=key.organization, key=key)
+    return key
+
+
+def edit_key(
+    actor: Actor,
+    key: Key,
+    *,
+    now: dt.datetime,
+    name: str | Choice = UNSET,
+    scopes: Iterable[str] | Choice = UNSET,
+    networks: Iterable[str] | Choice = UNSET,
+    expires_at: Expiry = UNSET,
+    rates: Iterable[str] | Choice = UNSET,
+    metadata: Mapping[str, str] | Choice | None = UNSET,
+) -> Key:
+    """Change what is given and leave the rest; the event says each field's old and new value."""
+    require(actor, Act.EDIT_KEY, key.organization)
+    with transaction.atomic():
+        key = _lock_key(key)
+        _refuse_if_revoked(key)
+        changes: dict[str, list[Any]] = {}
+
+        def change(field_name: str, value: Any, show: Any = lambda shown: shown) -> None:
+            before = getattr(key, field_name)
+            if value != before:
+                changes[field_name] = [show(before), show(value)]
+                setattr(key, field_name, value)
+
+        if not isinstance(name, Choice):
+            change("name", rules.clean_text(name, field="name", label="The name", maximum=100))
+        if not isinstance(networks, Choice):
+            change("networks", rules.clean_networks(key.organization, key.environment, networks))
+        if not isinstance(rates, Choice):
+            change("rates", rules.clean_rates(rates))
+        if not isinstance(metadata, Choice):
+            change("metadata", rules.clean_metadata(metadata))
+        if expires_at is not UNSET and expires_at != key.expires_at:
+            change("expires_at", rules.clean_expiry(key.organization, expires_at, now), _iso)
+        if changes:
+            key.save(update_fields=list(changes))
+        if not isinstance(scopes, Choice):
+            held = sorted(key.scopes.values_list("name", flat=True))
+            granted = rules.clean_scopes(key.organization, scopes, actor, held)
+            wanted = [scope.name for scope in granted]
+            if wanted != held:
+                key.scopes.set(granted)
+                changes["scopes"] = [held, wanted]
+        if changes:
+            audit.append(
+                "key.edited",
+                actor=actor,
+                at=now,
+                organization=key.organization,
+                key=key,
+                data={"changes": changes},
+            )
+    return key
+
+
+def _refuse_if_revoked(key: Key) -> None:
+    if key.revoked_at is not None:
+        raise Conflict("This key has been revoked; make a new one.")
+
+
+def _refuse_unless_usable(key: Key, now: dt.datetime) -> None:
+    _refuse_if_revoked(key)
+    if key.organization.suspended:
+        raise Conflict("This organization is suspended.")
+    if key.state_at(now) == KeyState.EXPIRED:
+        raise Conflict("This key has expired; give it a new expiry first.")
