@@ -1,0 +1,105 @@
+"""One small builder for each thing a test needs. They go through `keys.lifecycle`, as people do.
+
+Everything is made at the real time, so that pages and servers, which look at the clock, find it alive;
+a test about time passes `now=NOW` here and to what it calls.
+"""
+
+import datetime as dt
+from typing import Any
+
+from allauth.account.internal.flows.reauthentication import reauthenticate_by_password
+from allauth.account.models import EmailAddress
+from django.contrib.auth import get_user_model
+from django.db import connection
+from django.http import HttpRequest
+from django.test import Client
+from django.utils import timezone
+
+from keys import lifecycle
+from keys.models import Key, Membership, Organization, Scope
+from keys.permissions import Role
+from portal.models import User
+
+NOW = dt.datetime(2026, 6, 15, 12, 0, tzinfo=dt.UTC)
+PASSWORD = "correct horse battery staple"  # noqa: S105  of users that exist in tests only
+
+
+def user(name: str, **fields: Any) -> User:
+    """A person with the verified address `<name>@example.com` and the password `PASSWORD`."""
+    person = get_user_model().objects.create_user(f"{name}@example.com", PASSWORD, **fields)
+    EmailAddress.objects.create(user=person, email=person.email, verified=True, primary=True)
+    return person
+
+
+def staff(name: str = "sam") -> User:
+    """One of the provider's people, who may do everything in the admin."""
+    return user(name, is_staff=True, is_superuser=True)
+
+
+def signed_in(client: Client, person: User) -> Client:
+    """`client`, signed in as `person` a moment ago, so that nothing asks for the password again."""
+    client.force_login(person)
+    request = HttpRequest()
+    request.session = session = client.session
+    request.user = person
+    reauthenticate_by_password(request)
+    session.save()
+    return client
+
+
+def scope(name: str, description: str = "") -> Scope:
+    """The scope of this name, made if there is none yet."""
+    return Scope.objects.filter(name=name).first() or lifecycle.create_scope(
+        lifecycle.command_actor(), name=name, description=description, now=timezone.now()
+    )
+
+
+def organization(
+    slug: str, owner: User | None = None, *, now: dt.datetime | None = None, **fields: Any
+) -> Organization:
+    """A customer; `fields` go to `lifecycle.create_organization`."""
+    return lifecycle.create_organization(
+        lifecycle.command_actor(),
+        slug=slug,
+        name=fields.pop("name", slug.title()),
+        owner=owner,
+        now=now or timezone.now(),
+        **fields,
+    )
+
+
+def member(
+    person: User, of: Organization, role: Role = Role.DEVELOPER, *, now: dt.datetime | None = None
+) -> Membership:
+    """`person`, in the organization with this role."""
+    return lifecycle.add_member(lifecycle.command_actor(), of, person, role, now=now or timezone.now())
+
+
+def key(
+    of: Organization,
+    *,
+    name: str = "Backend",
+    scopes: tuple[str, ...] = (),
+    now: dt.datetime | None = None,
+    **fields: Any,
+) -> lifecycle.Issued:
+    """A new key with its plaintext. Scopes that do not exist yet are made."""
+    for each in scopes:
+        scope(each)
+    return lifecycle.create_key(
+        lifecycle.command_actor(), of, name=name, scopes=scopes, now=now or timezone.now(), **fields
+    )
+
+
+def reloaded(of: Key) -> Key:
+    """The key as the database has it now."""
+    return Key.objects.get(pk=of.pk)
+
+
+def database_url() -> str:
+    """This test's database, for a server process that the test starts (transactional tests only)."""
+    name = connection.settings_dict["NAME"]
+    if connection.vendor == "sqlite":
+        return f"sqlite:///{name}"
+    host = connection.settings_dict["OPTIONS"]["host"]
+    return f"postgres://postgres@/{name}?host={host}"

