@@ -191,7 +191,7 @@ class Key(models.Model):
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )
 
-    objects: ClassVar[models.Manager[Key]] = KeyQuerySet.as_manager()
+    objects = KeyQuerySet.as_manager()
 
     class Meta:
         ordering = ["-created_at", "-id"]
