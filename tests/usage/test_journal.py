@@ -1,0 +1,364 @@
+"""The journal: whole records or none, one writer, nothing answered that is not in a file."""
+
+import fcntl
+import os
+import struct
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from usage import records
+from usage.journal import Journal, JournalError
+from usage.records import CALL, HEADER, SEAL, TEXT, TICK, Record, Unreadable, read_records
+
+SECOND = 1_000_000_000
+
+
+class Clock:
+    """A clock that is set by hand, in ns."""
+
+    def __init__(self, now: int = 1_700_000_000 * SECOND) -> None:
+        self.now = now
+
+    def __call__(self) -> int:
+        return self.now
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Callable[..., Journal]]:
+    made = []
+
+    def build(**options: object) -> Journal:
+        options.setdefault("tick", False)
+        made.append(Journal(tmp_path / "journal", **options))  # type: ignore[arg-type]  # options of Journal's own
+        return made[-1]
+
+    yield build
+    for journal in made:
+        journal.close()
+
+
+def call(journal: Journal, number: int = 1, agent: str = "curl/8") -> int:
+    return journal.append(7, 8, number, 1, 5, "requests", "GET /orders", "192.0.2.1", agent)
+
+
+def files(journal: Journal) -> list[Path]:
+    return sorted(journal.directory.iterdir())
+
+
+def everything(journal: Journal) -> list[Record]:
+    return [record for path in files(journal) for record in read_records(path.read_bytes())]
+
+
+def sequences(found: list[Record]) -> list[int]:
+    """Of all but the seals, which repeat the one before."""
+    return [record.sequence for record in found if record.kind != SEAL]
+
+
+def calls(journal: Journal) -> list[Record]:
+    return [record for record in everything(journal) if record.kind == CALL]
+
+
+def test_an_event_is_in_the_file_when_append_returns(make: Callable[..., Journal]) -> None:
+    journal = make(clock=Clock())
+    sequence = call(journal, agent="tool/1")
+    (record,) = calls(journal)
+    assert record.sequence == sequence
+    assert record[5:] == (7, 8, 1, 5, 1, 1, "requests", "GET /orders", "192.0.2.1", "tool/1")
+    assert record.time == 1_700_000_000_000_000
+    assert journal.request_id(sequence) == f"{journal.spool}-{sequence}"
+
+
+def test_nothing_is_opened_before_the_first_event(make: Callable[..., Journal]) -> None:
+    journal = make()
+    assert not journal.directory.exists()
+    call(journal)
+    assert len(files(journal)) == 1
+
+
+def test_only_the_owner_can_read_it_and_the_lock_is_held(make: Callable[..., Journal]) -> None:
+    journal = make()
+    call(journal)
+    (path,) = files(journal)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert journal.directory.stat().st_mode & 0o777 == 0o700
+    with path.open("rb") as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    journal.close()
+    with path.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def test_sequences_run_on_across_segments_and_each_defines_its_own_texts(
+    make: Callable[..., Journal],
+) -> None:
+    journal = make(segment_bytes=600)
+    for number in range(50):
+        call(journal, number)
+    journal.close()
+    assert len(files(journal)) > 5
+    found = everything(journal)
+    assert sequences(found) == list(range(1, len(sequences(found)) + 1))
+    assert [record.secret for record in found if record.kind == CALL] == list(range(50))
+    for path in files(journal):
+        kinds = [record.kind for record in read_records(path.read_bytes())]
+        assert kinds[0] == HEADER
+        assert kinds[-1] == SEAL
+
+
+def test_a_segment_with_too_many_texts_is_left(make: Callable[..., Journal]) -> None:
+    journal = make(segment_texts=10)
+    for number in range(40):
+        call(journal, number, agent=f"agent/{number}")
+    assert [record.user_agent for record in calls(journal)] == [f"agent/{n}" for n in range(40)]
+    assert len(files(journal)) > 3
+    for path in files(journal):
+        assert sum(record.kind == TEXT for record in read_records(path.read_bytes())) <= 10
+
+
+def test_time_never_goes_back(make: Callable[..., Journal]) -> None:
+    clock = Clock()
+    journal = make(clock=clock, segment_bytes=600)
+    for step in (0, 5, -3600, 2, -9, 7200):
+        clock.now += step * SECOND
+        call(journal)
+    times = [record.time for record in everything(journal)]
+    assert times == sorted(times)
+
+
+def test_an_idle_journal_ticks_and_a_busy_one_does_not(make: Callable[..., Journal]) -> None:
+    clock = Clock()
+    journal = make(clock=clock)
+    call(journal)
+    clock.now += SECOND // 2
+    journal.tick()
+    assert everything(journal)[-1].kind == CALL
+    clock.now += SECOND
+    journal.tick()
+    last = everything(journal)[-1]
+    assert (last.kind, last.time) == (TICK, clock.now // 1000)
+
+
+def test_a_thread_ticks_while_the_process_is_idle(make: Callable[..., Journal]) -> None:
+    journal = make(tick=True)
+    journal.start()
+    waited = threading.Event()
+    for _ in range(100):
+        if everything(journal)[-1].kind == TICK:
+            return
+        waited.wait(0.05)
+    pytest.fail("no tick within five seconds")
+
+
+def test_texts_are_cut_and_cleaned(make: Callable[..., Journal]) -> None:
+    journal = make()
+    journal.append(1, 1, 1, 1, 1, "m" * 99, "r\0\ud800", "a" * 99, "u" * 9999)
+    (record,) = calls(journal)
+    assert (len(record.meter), len(record.address), len(record.user_agent)) == (50, 45, 256)
+    assert record.resource == "r\ufffd?"
+
+
+def test_two_threads_lose_and_repeat_nothing(make: Callable[..., Journal]) -> None:
+    journal = make(segment_bytes=20_000)
+    answers: list[list[int]] = [[], []]
+
+    def work(mine: list[int], base: int) -> None:
+        mine.extend(call(journal, base + number, agent=f"a{number % 7}") for number in range(2000))
+
+    threads = [threading.Thread(target=work, args=(answers[n], n * 10_000)) for n in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = everything(journal)
+    assert sequences(found) == list(range(1, len(sequences(found)) + 1))
+    by_sequence = {record.sequence: record.secret for record in found if record.kind == CALL}
+    assert len(by_sequence) == 4000
+    for n in (0, 1):
+        assert [by_sequence[s] for s in answers[n]] == [n * 10_000 + k for k in range(2000)]
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+from usage.journal import Journal, JournalError
+journal = Journal(Path(sys.argv[1]), tick=False)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+good = bad = 0
+for number in range(100):
+    try:
+        journal.append(1, 1, number, 1, 1, "requests", "", "192.0.2.1", "curl")
+        good += 1
+        print(number)
+    except JournalError:
+        bad += 1
+print(good, bad, file=sys.stderr)
+"""
+
+
+def test_a_short_write_is_refused_and_the_journal_goes_on(tmp_path: Path) -> None:
+    """A file-size limit makes the kernel write the first part of a record only, as a full disk does."""
+    env = os.environ | {"DJANGO_SETTINGS_MODULE": "portal.settings"}
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, tmp_path], env=env, text=True, capture_output=True, check=True
+    )
+    good, bad = map(int, done.stderr.split())
+    assert good > 80
+    assert bad > 5
+    found = [record for path in sorted(tmp_path.iterdir()) for record in read_records(path.read_bytes())]
+    assert [str(r.secret) for r in found if r.kind == CALL] == done.stdout.split()
+    assert sequences(found) == list(range(1, len(sequences(found)) + 1))
+
+
+def test_a_journal_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JournalError):
+        call(Journal(tmp_path / "file", tick=False))
+
+
+def test_a_child_process_starts_a_journal_of_its_own(settings: object, tmp_path: Path) -> None:
+    from usage import journal
+
+    settings.USAGE_JOURNAL_DIR = tmp_path  # type: ignore[attr-defined]  # pytest-django's fixture
+    journal.reset()
+    try:
+        call(journal.current())
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+            child = os.fork()
+        if child == 0:  # pragma: no cover
+            call(journal.current())
+            os._exit(0)
+        os.waitpid(child, 0)
+        call(journal.current())
+        found = [list(read_records(path.read_bytes())) for path in tmp_path.iterdir()]
+        assert sorted(sum(r.kind == CALL for r in one) for one in found) == [1, 2]
+    finally:
+        journal.reset()
+
+
+def test_power_durability_syncs_before_it_answers(
+    make: Callable[..., Journal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+    real = os.fdatasync
+
+    def sync(fd: int) -> None:
+        real(fd)
+        synced.append(os.fstat(fd).st_size)
+
+    monkeypatch.setattr(os, "fdatasync", sync)
+    journal = make(power=True)
+    call(journal)
+    (path,) = files(journal)
+    assert synced == [path.stat().st_size]
+
+
+def test_a_failed_sync_is_never_tried_again(
+    make: Callable[..., Journal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a broken disk fails fdatasync, so that one call is played."""
+    journal = make(power=True)
+    call(journal)
+    attempts = []
+
+    def broken(fd: int) -> None:
+        attempts.append(fd)
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", broken)
+        with pytest.raises(JournalError):
+            call(journal)
+    assert len(attempts) == 1
+    call(journal)
+    assert len(files(journal)) == 2
+
+
+# --- reading ---------------------------------------------------------------------------------------
+
+
+@cache
+def segment() -> bytes:
+    with TemporaryDirectory() as directory:
+        journal = Journal(Path(directory), tick=False)
+        for number in range(12):
+            journal.append(1, 2, number, 1, 1, "requests", f"r{number % 3}", "192.0.2.1", "curl")
+        journal.close()
+        return files(journal)[0].read_bytes()
+
+
+@cache
+def whole() -> list[Record]:
+    return list(read_records(segment()))
+
+
+@given(st.integers(0, 3000), st.binary(max_size=40) | st.integers(0, 5000).map(bytes))
+def test_a_torn_or_zero_filled_tail_yields_exactly_the_whole_records(cut: int, tail: bytes) -> None:
+    cut = min(cut, len(segment()))
+    if segment()[cut : cut + len(tail)] == tail:
+        tail = b""
+    before = [record for record in whole() if record.end <= cut]
+    found = list(read_records(segment()[:cut] + tail))
+    # A tail that happens to complete the record under the cut is that record.
+    assert found[: len(before)] == before
+    assert all(record in whole() for record in found)
+
+
+def test_every_truncation_yields_exactly_the_whole_records() -> None:
+    for cut in range(len(segment()) + 1):
+        assert list(read_records(segment()[:cut])) == [r for r in whole() if r.end <= cut]
+        zeroed = segment()[:cut] + bytes(4096)
+        found = [record.sequence for record in read_records(zeroed)]
+        # Where the lost bytes were zeros themselves, nothing is lost.
+        assert found == [r.sequence for r in whole() if not segment()[cut : r.end].strip(b"\0")]
+
+
+@given(st.data())
+def test_a_flipped_bit_gives_no_phantom(data: st.DataObject) -> None:
+    position = data.draw(st.integers(0, len(segment()) * 8 - 1))
+    damaged = bytearray(segment())
+    damaged[position // 8] ^= 1 << position % 8
+    found = list(read_records(bytes(damaged)))
+    assert found == whole()[: len(found)]
+    assert len(found) < len(whole())
+
+
+@given(st.binary(max_size=300))
+def test_garbage_is_no_journal(junk: bytes) -> None:
+    assert list(read_records(junk)) == []
+
+
+def test_a_reader_goes_on_where_it_stopped() -> None:
+    reader, found = records.Reader(), []
+    for cut in range(0, len(segment()) + 50, 50):
+        part = segment()[:cut]
+        found += list(reader.records(lambda size, offset, part=part: part[offset : offset + size]))  # type: ignore[misc]  # a bound default
+    assert found == whole()
+
+
+def test_a_record_of_a_later_version_stops_the_reader() -> None:
+    later = records.frame(records.HEAD.pack(2, CALL, 99, 0) + bytes(20))
+    with pytest.raises(Unreadable):
+        list(read_records(segment() + later))
+
+
+def test_a_file_that_begins_without_a_header_is_refused() -> None:
+    with pytest.raises(Unreadable):
+        list(read_records(segment()[whole()[0].end :]))
+
+
+def test_the_call_record_keeps_its_layout() -> None:
+    """Version 1 is kept for ever: a change here needs a version 2."""
+    assert records.CALL_BODY.size == 71
+    assert struct.calcsize(records.CALL_BODY.format) == 71
+    assert (records.HEADER, CALL, TEXT, TICK, SEAL) == (1, 2, 3, 4, 5)

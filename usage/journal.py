@@ -1,0 +1,385 @@
+"""The journal: every decision of the gateway, durable before it is answered.
+
+Each process appends to a file of its own with one `os.write` per event, so that SIGKILL loses nothing
+that was answered; it holds a lock on the file for life, so that a free lock means nobody will write there
+again. This module alone writes there. It opens nothing before the first use (workers fork first), and never
+touches the database.
+"""
+
+import fcntl
+import os
+import socket
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from django.conf import settings
+
+from keys import tokens
+from usage import records
+from usage.records import HEADER, SEAL, TEXT, TICK, VERSION, frame
+
+SUFFIX: Final = ".journal"
+NEW_SUFFIX: Final = ".new"  # not yet locked, or without its header: nobody reads it
+SPOOL_LENGTH: Final = 11  # 62**11 > 2**64
+SEGMENT_BYTES: Final = 64 * 1024 * 1024
+SEGMENT_TEXTS: Final = 65_536
+TICK_SECONDS: Final = 1.0
+
+_pack_frame, _pack_call, _pack_head = records.FRAME.pack, records.CALL_BODY.pack, records.HEAD.pack
+_CALL_SIZE: Final = records.CALL_BODY.size
+_crc32, _write = zlib.crc32, os.write
+
+
+class JournalError(Exception):
+    """The event is not durable, so the call must not be allowed."""
+
+
+class _Segment:
+    """An open, locked file. `synced` is the last sequence known to have reached the disk."""
+
+    __slots__ = ("closed", "failed", "fd", "path", "size", "sync_lock", "synced", "texts", "written")
+
+    def __init__(self, fd: int, path: Path) -> None:
+        self.fd = fd
+        self.path = path
+        self.size = 0
+        self.texts: dict[str, int] = {"": 0}
+        self.failed = self.closed = False
+        self.sync_lock = threading.Lock()
+        self.written = self.synced = 0
+
+
+class Journal:
+    """One process's journal. Thread-safe; `clock` gives ns since the epoch."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        power: bool = False,
+        clock: Callable[[], int] = time.time_ns,
+        segment_bytes: int = SEGMENT_BYTES,
+        segment_texts: int = SEGMENT_TEXTS,
+        tick: bool = True,
+    ) -> None:
+        self.directory = directory
+        self.spool = tokens.base62(int.from_bytes(os.urandom(8)), SPOOL_LENGTH)
+        self._power = power
+        self._clock = clock
+        self._segment_bytes = segment_bytes
+        self._segment_texts = segment_texts
+        self._tick = tick
+        self._lock = threading.Lock()
+        self._segment: _Segment | None = None
+        self._number = -1  # of the last segment opened
+        self._sequence = 0  # of the last record written
+        self._last = 0  # its time
+        self._started = 0
+        self._stop = threading.Event()
+        self._ticker: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Open the journal if it is not, without an event. Raises JournalError."""
+        with self._lock:
+            self._ready()
+
+    def append(
+        self,
+        organization: int,
+        key: int,
+        secret: int,
+        code: int,
+        cost: int,
+        meter: str,
+        resource: str,
+        address: str,
+        user_agent: str,
+        calls: int = 1,
+    ) -> int:
+        """Write one event; returns its sequence once it is as durable as `USAGE_DURABILITY` asks.
+
+        Ids are 0 where there is none; `code` is `Code.number`. Raises JournalError: the event may then be
+        in no file, and the call must be refused.
+        """
+        with self._lock:
+            segment = self._segment
+            if segment is None or segment.failed or segment.size >= self._segment_bytes:
+                segment = self._ready()
+            texts = segment.texts
+            try:
+                m, r, a, u = texts[meter], texts[resource], texts[address], texts[user_agent]
+                data = b""
+                sequence = self._sequence + 1
+                now = self._clock() // 1000
+                if now < self._last:
+                    now = self._last
+            except KeyError:
+                if len(texts) + 4 > self._segment_texts:
+                    segment = self._rotate()
+                now = self._now()
+                data, (m, r, a, u), sequence = self._define(
+                    segment.texts, now, meter, resource, address, user_agent
+                )
+            payload = _pack_call(
+                1, 2, sequence, now, organization, key, secret, cost, calls, code, m, r, a, u
+            )  # fmt: skip
+            crc = _crc32(payload)
+            # `records.frame`, spelled out: this is the one line that every call pays for.
+            data += _pack_frame(_CALL_SIZE, ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF) + payload
+            try:
+                written = _write(segment.fd, data)
+            except OSError as error:
+                raise self._failed(segment, error) from error
+            if written != len(data):
+                raise self._failed(segment, f"{written} of {len(data)} bytes were written")
+            segment.size += written
+            segment.written = self._sequence = sequence
+            self._last = now
+        if self._power:
+            self._wait(segment, sequence)
+        return sequence
+
+    def request_id(self, sequence: int) -> str:
+        """The public id of a call: it names the journal and the place in it."""
+        return f"{self.spool}-{sequence}"
+
+    def tick(self) -> None:
+        """Move the watermark if nothing was written for a second; a failure is the next append's."""
+        with self._lock:
+            segment, now = self._segment, self._now()
+            if segment is None or segment.failed or now - self._last < TICK_SECONDS * 1_000_000:
+                return
+            self._mark(segment, TICK, now)
+
+    def close(self) -> None:
+        """Seal the journal; a later append goes on in a new segment."""
+        with self._lock:
+            self._stop.set()
+            self._stop, self._ticker = threading.Event(), None
+            if self._segment is not None:
+                self._seal(self._segment)
+                self._segment = None
+
+    def forget(self) -> None:
+        """After a fork, in the child: the files are the parent's; only close our copies of them."""
+        if self._segment is not None:
+            os.close(self._segment.fd)
+
+    # --- under the lock ---
+
+    def _now(self) -> int:
+        return max(self._last, self._clock() // 1000)
+
+    def _ready(self) -> _Segment:
+        """The segment to write to, opened now if need be."""
+        if self._ticker is None and self._tick:
+            self._ticker = threading.Thread(
+                target=self._run_ticker, args=(self._stop,), name="journal-tick", daemon=True
+            )
+            self._ticker.start()
+        segment = self._segment
+        if segment is not None and segment.failed:
+            self._leave(segment)
+            segment = None
+        if segment is None:
+            self._segment = segment = self._open()
+        elif segment.size >= self._segment_bytes:
+            segment = self._rotate()
+        return segment
+
+    def _rotate(self) -> _Segment:
+        """The next segment is open and locked before the old one is let go: a live process always holds
+        a lock that the drain can see."""
+        old = self._segment
+        new = self._open()
+        if old is not None:
+            self._seal(old)
+        self._segment = new
+        return new
+
+    def _open(self) -> _Segment:
+        now = self._now()
+        self._started = self._started or now
+        number = self._number + 1
+        path = self.directory / f"{self.spool}.{number:06d}{SUFFIX}"
+        new = path.with_suffix(NEW_SUFFIX)
+        fd = -1
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(new, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            # Under its own name only once it is locked and says what it is, so that the drain never takes
+            # a file that is just being made for a dead one.
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            data = frame(
+                _pack_head(VERSION, HEADER, self._sequence + 1, now)
+                + records.HEADER_BODY.pack(
+                    records.MAGIC, self.spool.encode(), os.getpid(), number, self._started
+                )
+                + socket.gethostname()[:100].encode("utf-8", "replace")
+            )
+            if _write(fd, data) != len(data):
+                raise OSError("short write")
+            if self._power:
+                os.fsync(fd)
+            new.rename(path)
+            if self._power:
+                _sync_directory(self.directory)
+        except OSError as error:
+            if fd >= 0:
+                os.close(fd)
+                for leftover in (new, path):
+                    leftover.unlink(missing_ok=True)
+            raise JournalError(f"cannot open a segment: {error}") from error
+        segment = _Segment(fd, path)
+        segment.size = len(data)
+        self._number = number
+        self._sequence += 1
+        self._last = now
+        segment.written = segment.synced = self._sequence
+        return segment
+
+    def _define(
+        self,
+        texts: dict[str, int],
+        now: int,
+        meter: str,
+        resource: str,
+        address: str,
+        user_agent: str,
+    ) -> tuple[bytes, tuple[int, int, int, int], int]:
+        """Records that define what this segment has not seen, the four ids, the sequence that follows."""
+        data = bytearray()
+        ids = []
+        sequence = self._sequence + 1
+        for text, length in (
+            (meter, records.METER_LENGTH),
+            (resource, records.RESOURCE_LENGTH),
+            (address, records.ADDRESS_LENGTH),
+            (user_agent, records.AGENT_LENGTH),
+        ):
+            cut = text[:length]
+            number = texts.get(cut)
+            if number is None:
+                number = texts[cut] = len(texts)
+                data += frame(
+                    _pack_head(VERSION, TEXT, sequence, now)
+                    + records.TEXT_ID.pack(number)
+                    + records.clean(cut, length).encode()
+                )
+                sequence += 1
+            ids.append(number)
+        return bytes(data), (ids[0], ids[1], ids[2], ids[3]), sequence
+
+    def _mark(self, segment: _Segment, kind: int, now: int) -> None:
+        """Write a tick or a seal. Without it the segment is as good, so a failure is no one's error."""
+        # A seal repeats the last sequence: the next segment is open by then and its header has the next one.
+        sequence = segment.written if kind == SEAL else self._sequence + 1
+        data = frame(_pack_head(VERSION, kind, sequence, now))
+        try:
+            written = _write(segment.fd, data)
+        except OSError as error:
+            self._failed(segment, error)
+            return
+        if written != len(data):
+            self._failed(segment, "short write")
+            return
+        segment.size += written
+        segment.written = sequence
+        self._sequence = max(self._sequence, sequence)
+        self._last = now
+
+    def _failed(self, segment: _Segment, why: object) -> JournalError:
+        """Cut off what is not whole and leave the segment: the next event goes on in a new one, under the
+        sequence that this one did not use."""
+        with suppress(OSError):
+            os.ftruncate(segment.fd, segment.size)
+        segment.failed = True
+        self._leave(segment)
+        if self._segment is segment:
+            self._segment = None
+        return JournalError(f"cannot write to {segment.path.name}: {why}")
+
+    def _seal(self, segment: _Segment) -> None:
+        self._mark(segment, SEAL, self._now())
+        self._leave(segment)
+
+    def _leave(self, segment: _Segment) -> None:
+        with segment.sync_lock:
+            if segment.closed:
+                return
+            if self._power and not segment.failed:
+                try:
+                    os.fdatasync(segment.fd)
+                    segment.synced = segment.written
+                except OSError:
+                    segment.failed = True
+            segment.closed = True
+            os.close(segment.fd)
+
+    # --- outside the lock ---
+
+    def _wait(self, segment: _Segment, sequence: int) -> None:
+        """Group commit: whoever comes first syncs for all who have written by then. A sync that failed is
+        never tried again (the kernel may have dropped the pages and call the next one a success)."""
+        with segment.sync_lock:
+            if segment.synced >= sequence:
+                return
+            if segment.failed or segment.closed:
+                raise JournalError("the segment failed before the event reached the disk")
+            target = segment.written
+            try:
+                os.fdatasync(segment.fd)
+            except OSError as error:
+                segment.failed = True
+                raise JournalError(f"cannot sync {segment.path.name}: {error}") from error
+            segment.synced = target
+
+    def _run_ticker(self, stop: threading.Event) -> None:
+        while not stop.wait(TICK_SECONDS / 2):
+            self.tick()
+
+
+def _sync_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+_current: Journal | None = None
+_current_lock = threading.Lock()
+
+
+def current() -> Journal:
+    """This process's journal; made on first use, opened at its first event."""
+    global _current
+    if _current is None:
+        with _current_lock:
+            if _current is None:
+                _current = Journal(settings.USAGE_JOURNAL_DIR, power=settings.USAGE_DURABILITY == "power")
+    return _current
+
+
+def reset() -> None:
+    """Seal this process's journal; the next use makes another."""
+    global _current
+    if _current is not None:
+        _current.close()
+        _current = None
+
+
+def _after_fork() -> None:
+    global _current, _current_lock
+    _current_lock = threading.Lock()
+    if _current is not None:
+        _current.forget()
+        _current = None
+
+
+os.register_at_fork(after_in_child=_after_fork)

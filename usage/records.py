@@ -1,0 +1,145 @@
+"""The journal's record, version 1: its format, and how it is read back.
+
+A segment is a run of frames: length, masked CRC-32, payload. The first record is the header; a text is
+defined once per segment and then named by number. This module alone knows the bytes; `usage.journal` writes
+them and `usage.drain` reads them. It opens no file.
+"""
+
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
+
+VERSION: Final = 1
+HEADER, CALL, TEXT, TICK, SEAL = 1, 2, 3, 4, 5
+MAGIC: Final = b"LKJ1"
+# What the columns hold; longer text is cut before it is written.
+METER_LENGTH, RESOURCE_LENGTH, ADDRESS_LENGTH, AGENT_LENGTH = 50, 128, 45, 256
+MAX_PAYLOAD: Final = 4096  # the longest text is 1 KiB of UTF-8; a longer length is not one of ours
+
+FRAME = struct.Struct("<II")  # length, masked CRC-32 of the payload
+HEAD = struct.Struct("<BBQq")  # version, kind, sequence, time in µs
+HEADER_BODY = struct.Struct("<4s11sIIq")  # magic, spool, pid, segment, start in µs; then the host
+CALL_BODY = struct.Struct("<BBQqqqqqIBIIII")
+TEXT_ID = struct.Struct("<I")
+
+
+class Unreadable(Exception):
+    """This is not a journal, or one of a later version: leave the file to people."""
+
+
+class Record(NamedTuple):
+    """One whole record. Times are µs since the epoch; `end` is the offset after it."""
+
+    kind: int
+    sequence: int
+    time: int
+    payload: bytes
+    end: int
+    organization: int = 0
+    key: int = 0
+    secret: int = 0
+    cost: int = 0  # of all the calls this record stands for
+    calls: int = 0
+    code: int = 0
+    meter: str = ""
+    resource: str = ""
+    address: str = ""
+    user_agent: str = ""
+
+
+class Header(NamedTuple):
+    spool: str
+    pid: int
+    segment: int
+    started: int
+    host: str
+
+
+def mask(crc: int) -> int:
+    """LevelDB's masked checksum (its doc/log_format): CRC-32 of nothing is 0, and so would make an all-zero
+    tail, as a file system leaves it after a power cut, a run of valid empty records."""
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def frame(payload: bytes) -> bytes:
+    return FRAME.pack(len(payload), mask(zlib.crc32(payload))) + payload
+
+
+def clean(text: str, length: int) -> str:
+    """`text` as every database takes it: no NUL, no lone surrogate, at most `length` characters."""
+    return text[:length].replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+
+
+class Reader:
+    """Reads one segment from its start; remembers the texts, so that it can go on where it stopped."""
+
+    def __init__(self) -> None:
+        self.offset = 0
+        self.header: Header | None = None
+        self._texts: dict[int, str] = {0: ""}
+
+    def records(self, read: Callable[[int, int], bytes]) -> Iterator[Record]:
+        """The whole records from `offset` on, up to the first that is torn, damaged or not yet there.
+
+        `read(size, offset)` returns the file's bytes, fewer at its end. Raises Unreadable for a file that
+        is no journal, or holds whole records that this version does not know.
+        """
+        size = 1 << 20
+        while block := read(size, self.offset):
+            start, base = 0, self.offset
+            while (end := _whole(block, start)) > 0:
+                record = self._record(block[start + FRAME.size : end], base + end)
+                self.offset = record.end
+                start = end
+                yield record
+            if not start:
+                return
+
+    def _record(self, payload: bytes, end: int) -> Record:
+        version, kind, sequence, at = HEAD.unpack_from(payload)
+        if version != VERSION:
+            raise Unreadable(f"a record of version {version}; this is version {VERSION}")
+        if (kind == HEADER) != (self.header is None):
+            raise Unreadable("the first record, and only it, is the header")
+        if kind == CALL and len(payload) == CALL_BODY.size:
+            (_, _, _, _, organization, key, secret, cost, calls, code, *ids) = CALL_BODY.unpack(payload)
+            try:
+                texts = [self._texts[number] for number in ids]
+            except KeyError as error:
+                raise Unreadable(f"text {error} was never defined") from None
+            return Record(
+                kind, sequence, at, payload, end, organization, key, secret, cost, calls, code, *texts
+            )
+        body = payload[HEAD.size :]
+        if kind == TEXT:
+            self._texts[TEXT_ID.unpack_from(body)[0]] = body[TEXT_ID.size :].decode("utf-8", "replace")
+        elif kind == HEADER:
+            self.header = _parse_header(body)
+        elif kind not in (TICK, SEAL):
+            raise Unreadable(f"a record of unknown kind {kind}")
+        return Record(kind, sequence, at, payload, end)
+
+
+def _parse_header(body: bytes) -> Header:
+    if len(body) < HEADER_BODY.size or not body.startswith(MAGIC):
+        raise Unreadable("not a journal")
+    _, spool, pid, segment, started = HEADER_BODY.unpack_from(body)
+    host = body[HEADER_BODY.size :].decode("utf-8", "replace")
+    return Header(spool.decode("ascii", "replace"), pid, segment, started, host)
+
+
+def _whole(block: bytes, start: int) -> int:
+    """The end of the whole record at `start`, or 0."""
+    if len(block) - start < FRAME.size:
+        return 0
+    length, masked = FRAME.unpack_from(block, start)
+    end = start + FRAME.size + length
+    if not HEAD.size <= length <= MAX_PAYLOAD or end > len(block):
+        return 0
+    return end if mask(zlib.crc32(block[end - length : end])) == masked else 0
+
+
+def read_records(data: bytes) -> Iterator[Record]:
+    """The whole records of a segment held in memory."""
+    return Reader().records(lambda size, offset: data[offset : offset + size])
