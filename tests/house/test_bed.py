@@ -48,7 +48,10 @@ def test_a_signed_in_client_has_just_given_its_password(client: Client) -> None:
 @pytest.mark.django_db(transaction=True)
 def test_another_process_sees_this_tests_database() -> None:
     builders.organization("acme", builders.user("alice"))
-    program = "import django; django.setup(); from keys.models import Organization as O; print(O.objects.get().slug)"
+    program = (
+        "import django; django.setup(); from keys.models import Organization; "
+        "print(Organization.objects.get().slug)"
+    )
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
         env=builders.environment(),

@@ -1,0 +1,202 @@
+"""Each unsafe setting is refused by its id, and each hint says how to mend it."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings as django_settings
+from django.core.checks import CheckMessage, run_checks
+from pytest_django import Settings
+
+from portal import checks
+
+
+def found() -> list[CheckMessage]:
+    return run_checks(tags=["portal"])
+
+
+def ids() -> list[str | None]:
+    return [message.id for message in found()]
+
+
+@pytest.fixture
+def production(settings: Settings) -> Settings:
+    """A portal on the open internet, as it should be."""
+    settings.PORTAL_URL = "https://keys.example.com"
+    settings.ALLOWED_HOSTS = ["keys.example.com"]
+    settings.DATABASE_URL = "postgres://latchkey@db/latchkey"
+    settings.MAILERS = {"default": {"BACKEND": "django.core.mail.backends.smtp.EmailBackend"}}
+    settings.DEFAULT_FROM_EMAIL = "Acme API <api@example.com>"
+    settings.TRUSTED_PROXIES = ["10.0.0.5/32"]
+    return settings
+
+
+def test_the_defaults_on_ones_own_machine_are_accepted() -> None:
+    assert ids() == []
+
+
+def test_a_good_production_is_accepted(production: Settings) -> None:
+    assert ids() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "id"),
+    [
+        ("SECRET_KEY", "insecure-because-SECRET_KEY-is-not-set", "portal.E001"),
+        ("SECRET_KEY", "short", "portal.E001"),
+        ("SECRET_KEY", "ab" * 40, "portal.E001"),
+        ("DEBUG", True, "portal.E002"),
+        ("PORTAL_URL", "ftp://keys.example.com", "portal.E003"),
+        ("PORTAL_URL", "keys.example.com", "portal.E003"),
+        ("PORTAL_URL", "https://", "portal.E003"),
+        ("PORTAL_URL", "https://keys.example.com/portal", "portal.E003"),
+        ("PORTAL_URL", "https://keys.example.com?a=1", "portal.E003"),
+        ("PORTAL_URL", "https://me:pw@keys.example.com", "portal.E003"),
+        ("PORTAL_URL", "https://keys.example.com:port", "portal.E003"),
+        ("PORTAL_URL", "https://[::1", "portal.E003"),
+        ("PORTAL_URL", "http://keys.example.com", "portal.E004"),
+        ("PORTAL_URL", "http://10.0.0.1", "portal.E004"),
+        ("PORTAL_URL", "http://localhost.example.com", "portal.E004"),
+        ("ALLOWED_HOSTS", ["*"], "portal.E005"),
+        ("ALLOWED_HOSTS", ["keys.example.com", "*"], "portal.E005"),
+        ("ALLOWED_HOSTS", ["example.com"], "portal.E006"),
+        ("ALLOWED_HOSTS", [], "portal.E006"),
+        ("KEY_PREFIX", "", "portal.E007"),
+        ("KEY_PREFIX", "Acme", "portal.E007"),
+        ("KEY_PREFIX", "a_b", "portal.E007"),
+        ("KEY_PREFIX", "a" * 17, "portal.E007"),
+        ("KEY_DEFAULT_LIFETIME_DAYS", 0, "portal.E008"),
+        ("KEY_MAX_LIFETIME_DAYS", -1, "portal.E008"),
+        ("KEY_MAX_LIFETIME_DAYS", 89, "portal.E008"),
+        ("KEYS_STALE_SECONDS", 0, "portal.E009"),
+        ("KEYS_STALE_SECONDS", 3601, "portal.E009"),
+        ("KEYS_IN_MEMORY", 0, "portal.E010"),
+        ("SIGNUP", "", "portal.E011"),
+        ("SIGNUP", "everyone", "portal.E011"),
+        ("SIGNUP", "domain", "portal.E011"),
+        ("SIGNUP", "domain:", "portal.E011"),
+        ("SIGNUP", "domain:@example.com", "portal.E011"),
+        ("SIGNUP", "domain:example.com,", "portal.E011"),
+        ("KEY_QUERY_PARAMETER", "api key", "portal.E012"),
+        ("KEY_QUERY_PARAMETER", "a" * 33, "portal.E012"),
+        ("KEY_QUERY_PARAMETER", "scope", "portal.E012"),
+        ("KEY_QUERY_PARAMETER", "api_key", "portal.W001"),
+        ("TRUSTED_PROXIES", ["0.0.0.0/0"], "portal.E013"),
+        ("TRUSTED_PROXIES", ["10.0.0.0/8", "::/0"], "portal.E013"),
+        ("TRUSTED_PROXIES", ["0.0.0.0/1", "128.0.0.0/1"], "portal.E013"),
+        ("GATEWAY_NETWORKS", ["0.0.0.0/0"], "portal.W002"),
+        ("GATEWAY_NETWORKS", ["::/0"], "portal.W002"),
+        ("DATABASE_URL", "sqlite:////srv/latchkey.sqlite3", "portal.W003"),
+        ("DEFAULT_FROM_EMAIL", "Acme", "portal.E015"),
+        ("DEFAULT_FROM_EMAIL", "", "portal.E015"),
+        ("DEFAULT_FROM_EMAIL", "Acme <api@>", "portal.E015"),
+        ("DEFAULT_FROM_EMAIL", "Acme <portal@localhost>", "portal.W004"),
+        ("USAGE_JOURNAL_DIR", Path("journal"), "portal.E016"),
+        ("USAGE_JOURNAL_DIR", Path(os.devnull), "portal.E016"),
+        ("USAGE_JOURNAL_DIR", Path(os.devnull) / "journal", "portal.E016"),
+    ],
+)
+def test_an_unsafe_setting_is_found(production: Settings, name: str, value: Any, id: str) -> None:
+    setattr(production, name, value)
+    if name == "PORTAL_URL":
+        production.ALLOWED_HOSTS = [".example.com", "10.0.0.1"]
+    assert ids() == [id]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORTAL_URL", "https://keys.example.com:8443"),
+        ("ALLOWED_HOSTS", [".example.com"]),
+        ("KEY_MAX_LIFETIME_DAYS", 90),
+        ("KEYS_STALE_SECONDS", 1),
+        ("SIGNUP", "invite"),
+        ("SIGNUP", "closed"),
+        ("SIGNUP", "domain:example.com"),
+        ("SIGNUP", "domain:example.com, Example.co.uk"),
+        ("TRUSTED_PROXIES", []),
+        ("TRUSTED_PROXIES", ["10.0.0.0/8", "fc00::/7"]),
+    ],
+)
+def test_a_safe_setting_is_not_found(production: Settings, name: str, value: Any) -> None:
+    setattr(production, name, value)
+    assert ids() == []
+
+
+@pytest.mark.parametrize("name", ["console", "dummy", "locmem"])
+def test_mail_that_reaches_nobody_is_for_ones_own_machine(production: Settings, name: str) -> None:
+    production.MAILERS = {"default": {"BACKEND": f"django.core.mail.backends.{name}.EmailBackend"}}
+    assert ids() == ["portal.E014"]
+    production.PORTAL_URL = "http://localhost:8000"
+    production.ALLOWED_HOSTS = ["localhost"]
+    assert ids() == []
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.8.8", "[::1]", "keys.localhost"])
+def test_plain_http_and_debug_are_accepted_on_loopback(production: Settings, host: str) -> None:
+    production.PORTAL_URL = f"http://{host}:8000"
+    production.ALLOWED_HOSTS = [host]
+    production.DEBUG = True
+    assert ids() == []
+
+
+def test_any_host_is_accepted_while_debugging_on_ones_own_machine(settings: Settings) -> None:
+    settings.DEBUG = True
+    settings.ALLOWED_HOSTS = ["*"]
+    assert ids() == []
+
+
+def test_a_journal_folder_of_another_user_is_found(settings: Settings, tmp_path: Path) -> None:
+    folder = tmp_path / "journal"
+    folder.mkdir(mode=0o500)
+    settings.USAGE_JOURNAL_DIR = folder
+    was = os.geteuid()
+    if was == 0:  # root may write everywhere: look as somebody else does
+        os.seteuid(65534)
+    try:
+        assert ids() == ["portal.E016"]
+    finally:
+        os.seteuid(was)
+
+
+def test_a_journal_folder_that_can_be_made_is_accepted(settings: Settings, tmp_path: Path) -> None:
+    settings.USAGE_JOURNAL_DIR = tmp_path / "var" / "journal"
+    assert ids() == []
+
+
+def test_every_message_says_how_to_mend_it_and_shows_no_secret(production: Settings) -> None:
+    production.SECRET_KEY = "opensesame"
+    production.KEY_PREFIX = "NO"
+    production.TRUSTED_PROXIES = ["0.0.0.0/0"]
+    messages = found()
+    assert len(messages) == 3
+    assert all(message.hint for message in messages)
+    assert "opensesame" not in str(messages)
+
+
+def test_every_check_is_tested_here() -> None:
+    pattern = re.compile(r'"(portal\.[EW]\d{3})"')
+    made = set(pattern.findall(Path(checks.__file__).read_text()))
+    assert len(made) == 20
+    assert made <= set(pattern.findall(Path(__file__).read_text()))
+
+
+@pytest.mark.parametrize("command", [["check"], ["serve", "--port", "0"]])
+def test_a_server_does_not_start_on_an_unsafe_setting(command: list[str]) -> None:
+    result = subprocess.run(
+        [sys.executable, "manage.py", *command],
+        cwd=django_settings.BASE_DIR,
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "portal.settings", "SECRET_KEY": ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "portal.E001" in result.stderr
+    assert "HINT: Make one with" in result.stderr
+    assert "Traceback" not in result.stderr
