@@ -1,1 +1,327 @@
-"""placeholder"""
+"""The in-process picture of live keys that verification reads, and how it stays fresh.
+
+One thread reads the audit feed every 250 ms, reloads what an event names and writes to the database how
+far it has read before anyone relies on it (DESIGN, decisions 8 to 11). Memory may be believed until
+`start of the last good read + KEYS_STALE_SECONDS`; after that, and whenever memory cannot answer and the
+database may not be asked, `Unavailable` is raised. It never guesses.
+"""
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from django.conf import settings
+from django.db import DatabaseError, connection
+from django.db.models.functions import Now
+
+from keys import presence
+from keys.models import AuditEvent, Feed, Key, Organization, Secret
+from keys.records import KeyRecord, OrganizationRecord, SecretRecord, is_live, read_keys
+
+__all__ = ["Directory", "KeyRecord", "OrganizationRecord", "SecretRecord", "Unavailable"]
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.25
+HEALTHY_SECONDS = 2.0  # a good read no older than this: the database may be asked about a miss
+ASK_SECONDS = 1.0  # how long a call waits for the answer about a miss
+ASKS_PER_SECOND = 100  # the budget for misses, per process: a flood of well-formed keys costs no more
+LOAD_CHUNK = 2000  # keys read at once
+OTHERS = 10_000  # remembered secrets that are not live, and digests that do not exist
+MAX_CLOCK_SKEW = 2.0  # seconds between this clock and the database's
+
+
+class Unavailable(Exception):
+    """Memory cannot answer, and the database cannot be asked now. The caller says 503, never 401."""
+
+
+class Directory:
+    """The keys as this process knows them. Build one after the fork; `start()` it; `close()` it."""
+
+    def __init__(self, *, process_id: str, lock_dir: Path, monotonic: Callable[[], float] = time.monotonic):
+        self.process_id = process_id
+        self._lock_path = lock_dir / f"{process_id}.lock"
+        self._lock_fd: int | None = None
+        self._monotonic = monotonic
+        self._mutex = threading.Lock()  # guards every change to what follows; reads take no lock
+        self._secrets: dict[bytes, SecretRecord] = {}
+        self._others: dict[bytes, SecretRecord | None] = {}
+        self._organizations: dict[int, OrganizationRecord] = {}
+        self._prefixes: set[str] = {settings.KEY_PREFIX}
+        self._number = 0  # of the last event applied
+        self._generation = 0  # grows before anything is reloaded; see _query
+        self._unacknowledged = True
+        self._loaded = False
+        self._serves_until = 0.0  # monotonic; memory may be believed before it
+        self._last_good = float("-inf")  # monotonic; start of the last good read
+        self._skew = 0.0  # seconds
+        self._trouble = "the keys are being loaded"
+        self._budget = float(ASKS_PER_SECOND)
+        self._budget_at = monotonic()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._askers: ThreadPoolExecutor | None = None
+
+    # --- reading, on the gateway's path -----------------------------------------------------------
+
+    def recall(self, digest: bytes) -> SecretRecord | None:
+        """The live (or imported) secret with this digest, from memory alone.
+
+        Raises Unavailable when memory is too old to be believed.
+        """
+        if self._monotonic() >= self._serves_until:
+            raise Unavailable(self._trouble)
+        return self._secrets.get(digest)
+
+    def ask(self, digest: bytes) -> SecretRecord | None:
+        """The secret behind a digest that memory misses: brand new, or no longer live, or none.
+
+        It may cost one query, within the process's budget. Raises Unavailable when that is spent or the
+        database does not answer.
+        """
+        try:
+            return self._others[digest]
+        except KeyError:
+            pass
+        if self._monotonic() - self._last_good > HEALTHY_SECONDS:
+            raise Unavailable("the database does not answer")
+        if not self._spend():
+            raise Unavailable("too many unknown keys at once")
+        try:
+            if self._askers is None:  # never started: a command or a test, in its own thread
+                return self._query(digest)
+            return self._askers.submit(self._query, digest).result(timeout=ASK_SECONDS)
+        except (TimeoutError, DatabaseError, RuntimeError) as error:
+            raise Unavailable("the database does not answer") from error
+
+    def begins_like_ours(self, text: str) -> bool:
+        """Does `text` begin with a prefix that this portal's secrets have or had?"""
+        prefix, underscore, _ = text.partition("_")
+        return bool(underscore) and prefix in self._prefixes
+
+    @property
+    def imports_loaded(self) -> bool:
+        """May a credential in a foreign format be called malformed? Only once imported keys are in."""
+        return self._loaded
+
+    # --- state, for /readyz -----------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        return not self.explain()
+
+    def explain(self) -> str:
+        """Why this process should get no traffic; empty when it should."""
+        if not self._loaded or self._monotonic() >= self._serves_until:
+            return self._trouble
+        if abs(self._skew) > MAX_CLOCK_SKEW:
+            return f"this clock is {self._skew:+.1f} s off the database's"
+        return ""
+
+    @property
+    def size(self) -> int:
+        """Secrets in memory."""
+        return len(self._secrets)
+
+    # --- life -------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Take the process's lock and begin to read. Returns at once; `ready` says when it has."""
+        if self._thread is not None:
+            return
+        self._lock_fd = presence.take_lock(self._lock_path)
+        self._askers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="directory-ask")
+        self._thread = threading.Thread(target=self._run, name="directory", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop reading and give up the place among the serving processes."""
+        self._stop.set()
+        self._serves_until = 0.0
+        self._trouble = "this process is stopping"
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+        if self._askers is not None:
+            self._askers.shutdown(wait=False, cancel_futures=True)
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+            self._lock_path.unlink(missing_ok=True)
+            self._lock_fd = None
+
+    def _run(self) -> None:
+        complained = False
+        while not self._stop.is_set():
+            try:
+                self.refresh()
+                complained = False
+            except Exception as error:  # the thread must outlive anything; memory ages meanwhile
+                self._trouble = "the database does not answer"
+                if not complained:
+                    logger.warning("Cannot read the feed: %s", str(error).splitlines()[:1])
+                    complained = True
+                connection.close()
+            self._stop.wait(POLL_SECONDS)
+        try:
+            presence.leave(self.process_id)
+        except DatabaseError:
+            logger.info("Could not sign off; the free lock says it.")
+        connection.close()
+
+    # --- staying fresh ----------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """One round: read the feed, apply it, acknowledge it, and only then rely on it."""
+        began = self._monotonic()
+        if not self._loaded:
+            # On the list before the first read: a revocation from here on waits for this process.
+            presence.join(self.process_id, socket.gethostname(), self._lock_path)
+            self._load()
+            began = self._monotonic()
+        self._catch_up()
+        stale = settings.KEYS_STALE_SECONDS
+        extends_by = began + stale - self._serves_until
+        if self._unacknowledged or extends_by > stale / 12:
+            if not presence.acknowledge(self.process_id, self._number):
+                # Off the list, or too late on it: others may have stopped waiting for this process.
+                # Get on it first, then read again, and rely on that.
+                presence.join(self.process_id, socket.gethostname(), self._lock_path, self._number)
+                began = self._monotonic()
+                self._catch_up()
+                if not presence.acknowledge(self.process_id, self._number):
+                    return
+            self._unacknowledged = False
+            self._serves_until = began + stale
+        self._last_good = began
+
+    def _catch_up(self) -> None:
+        """Apply the events after the last one applied."""
+        head, database_now = Feed.objects.filter(pk=1).values_list("number", Now()).get()
+        self._skew = time.time() - database_now.timestamp()
+        while self._number < head:
+            events = list(
+                AuditEvent.objects.filter(number__gt=self._number)
+                .order_by("number")
+                .values_list("number", "act", "organization_id", "key_id")[:LOAD_CHUNK]
+            )
+            if not events:
+                break
+            self._apply(events)
+            self._unacknowledged = True
+
+    def _apply(self, events: Sequence[tuple[int, str, int | None, int | None]]) -> None:
+        with self._mutex:
+            self._generation += 1
+        keys = {key for _, _, _, key in events if key is not None}
+        organizations = {
+            organization for _, act, organization, _ in events if organization and act.startswith("organ")
+        }
+        if any(act.startswith("policy.") for _, act, _, _ in events):
+            organizations |= self._organizations.keys()
+        for chunk in _chunks(organizations):
+            self._reload_organizations(chunk)
+        for chunk in _chunks(keys):
+            self._reload_keys(chunk)
+        with self._mutex:
+            self._number = events[-1][0]
+
+    def _load(self) -> None:
+        """Read every imported and every live secret, up to KEYS_IN_MEMORY, and note from where to go on."""
+        number = Feed.objects.values_list("number", flat=True).get(pk=1)
+        with self._mutex:
+            self._secrets, self._others = {}, {}
+            self._generation += 1
+            self._number = number
+        imported = Key.objects.filter(secrets__imported=True).values_list("pk", flat=True).distinct()
+        for chunk in _chunks(imported):
+            self._reload_keys(chunk)
+        last = 0
+        while len(self._secrets) < settings.KEYS_IN_MEMORY and not self._stop.is_set():
+            chunk = list(
+                Key.objects.filter(pk__gt=last, revoked_at=None)
+                .order_by("pk")
+                .values_list("pk", flat=True)[:LOAD_CHUNK]
+            )
+            if not chunk:
+                break
+            self._reload_keys(chunk)
+            last = chunk[-1]
+        self._loaded = True
+        self._trouble = "the database does not answer"
+
+    def _reload_organizations(self, ids: Collection[int]) -> None:
+        for row in Organization.objects.filter(pk__in=ids).select_related("policy"):
+            record = self._organizations.get(row.pk)
+            if record is not None:
+                record.update(row)
+
+    def _reload_keys(self, ids: Collection[int]) -> None:
+        found = read_keys(ids, self._organizations)
+        now = time.time()
+        with self._mutex:
+            for key, secrets in found:
+                self._place(key, secrets, now)
+
+    def _place(self, key: KeyRecord, secrets: dict[bytes, SecretRecord], now: float) -> None:
+        """Put a key's secrets where they belong, in place of what was known. The mutex is held."""
+        for digest, secret in secrets.items():
+            if secret.prefix:
+                self._prefixes.add(secret.prefix)
+            if secret.imported or (
+                is_live(secret, now)
+                and (digest in self._secrets or len(self._secrets) < settings.KEYS_IN_MEMORY)
+            ):
+                self._secrets[digest] = secret
+                self._others.pop(digest, None)
+            else:
+                self._remember(digest, secret)
+                self._secrets.pop(digest, None)
+
+    def _remember(self, digest: bytes, secret: SecretRecord | None) -> None:
+        """Keep an answer that is not a live secret's; the oldest make room. The mutex is held."""
+        self._others.pop(digest, None)
+        self._others[digest] = secret
+        if len(self._others) > OTHERS:
+            del self._others[next(iter(self._others))]
+
+    # --- misses -----------------------------------------------------------------------------------
+
+    def _query(self, digest: bytes) -> SecretRecord | None:
+        """One miss, in a thread of its own so that a silent database holds no caller."""
+        generation = self._generation
+        try:
+            key_id = Secret.objects.filter(digest=digest).values_list("key_id", flat=True).first()
+            found = read_keys([key_id], self._organizations) if key_id is not None else []
+        except DatabaseError:
+            connection.close()
+            raise
+        with self._mutex:
+            # What is reloaded meanwhile may be newer than what was read here; then this is not kept.
+            fresh = self._generation == generation
+            if fresh and found:
+                self._place(*found[0], time.time())
+            elif fresh:
+                self._remember(digest, None)
+        return found[0][1].get(digest) if found else None
+
+    def _spend(self) -> bool:
+        """Take one query from the budget; it refills with time."""
+        with self._mutex:
+            now = self._monotonic()
+            earned = (now - self._budget_at) * ASKS_PER_SECOND
+            self._budget = min(float(ASKS_PER_SECOND), self._budget + earned)
+            self._budget_at = now
+            if self._budget < 1:
+                return False
+            self._budget -= 1
+            return True
+
+
+def _chunks(ids: Iterable[int]) -> Iterator[list[int]]:
+    everything = list(ids)
+    for start in range(0, len(everything), LOAD_CHUNK):
+        yield everything[start : start + LOAD_CHUNK]

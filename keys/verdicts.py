@@ -9,7 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from keys.directory import SecretRecord
+    from keys.records import SecretRecord
 
 
 class Code(Enum):
