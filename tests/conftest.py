@@ -1,6 +1,7 @@
 """Fixtures that every test may use."""
 
 import importlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,12 @@ import pytest
 from django.apps import apps
 from django.db import connections
 from django.db.models.signals import post_migrate
+from hypothesis import settings as hypothesis_settings
 from pytest_django import Settings
+
+# A slow moment of a busy machine is no failure; in CI the same code always sees the same examples.
+hypothesis_settings.register_profile("house", deadline=None, derandomize="CI" in os.environ)
+hypothesis_settings.load_profile("house")
 
 
 def _seed(using: str, **kwargs: Any) -> None:
