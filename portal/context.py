@@ -1,10 +1,91 @@
-"""What every template may use."""
+"""What every template may use: the portal's name, and the shell's navigation and organizations.
 
-from typing import Any
+It reads the request and nothing else; what costs a query is worked out only when a template asks.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.functional import SimpleLazyObject
+
+from keys.models import Organization
+from keys.permissions import Act, allows
+
+
+class NavItem(NamedTuple):
+    """One line of the sidebar. `icon` is a name of components/icons.html."""
+
+    url: str
+    label: str
+    icon: str
+    active: bool
+
+
+# (label, URL name, icon, the act that shows it, URL names under which it is the current one)
+_ORGANIZATION_PAGES = (
+    ("Overview", "overview", "overview", Act.VIEW, ()),
+    (
+        "API keys",
+        "keys",
+        "key",
+        Act.VIEW,
+        (
+            "key",
+            "key_new",
+            "key_edit",
+            "key_rotate",
+            "key_revoke",
+            "key_disable",
+            "key_enable",
+            "key_end_overlap",
+        ),
+    ),
+    ("Usage", "usage", "usage", Act.VIEW, ()),
+    ("Team", "team", "team", Act.VIEW_TEAM, ()),
+    ("Activity", "activity", "activity", Act.VIEW_ACTIVITY, ()),
+)
+_ACCOUNT_PAGES = (
+    ("Home", "home", "home"),
+    ("E-mail addresses", "account_email", "mail"),
+    ("Password", "account_change_password", "lock"),
+)
 
 
 def portal(request: HttpRequest) -> dict[str, Any]:
-    return {"portal_name": settings.PORTAL_NAME, "portal_url": settings.PORTAL_URL}
+    return {
+        "portal_name": settings.PORTAL_NAME,
+        "portal_url": settings.PORTAL_URL,
+        "nav": SimpleLazyObject(lambda: navigation(request)),
+        "organizations": SimpleLazyObject(lambda: _organizations(request)),
+    }
+
+
+def navigation(request: HttpRequest) -> list[NavItem]:
+    """The sidebar's lines: the organization's pages this member may open, or else the account's."""
+    here = request.resolver_match.url_name if request.resolver_match else None
+    organization = getattr(request, "organization", None)
+    membership = getattr(request, "membership", None)
+    if organization is None or membership is None:
+        if not request.user.is_authenticated:
+            return []
+        items = [NavItem(reverse(name), label, icon, here == name) for label, name, icon in _ACCOUNT_PAGES]
+    else:
+        items = [
+            NavItem(
+                reverse(name, kwargs={"organization": organization.slug}), label, icon, here in (name, *more)
+            )
+            for label, name, icon, act, more in _ORGANIZATION_PAGES
+            if allows(membership.role, act)
+        ]
+    return [*items, NavItem(reverse("docs"), "Docs", "docs", here == "docs")]
+
+
+def _organizations(request: HttpRequest) -> Sequence[Organization]:
+    """The organizations of who is signed in, by name."""
+    user = getattr(request, "user", None)
+    if user is None or not user.is_authenticated:
+        return []
+    return list(user.organizations.order_by("name", "id"))

@@ -1,0 +1,78 @@
+"""What the components need beyond plain templates: icons, tones of states, short numbers.
+
+Shows what it is given and nothing else; it never queries.
+"""
+
+from typing import Any
+
+from django import template
+from django.contrib.messages import constants
+from django.template.loader import get_template
+from django.utils.safestring import SafeString
+
+from portal.charts import compact as compact_number
+
+register = template.Library()
+
+# Every state a badge may show → the tone of its colours. Unknown states are neutral rather than wrong.
+TONES = {
+    "active": "good",
+    "verified": "good",
+    "valid": "good",
+    "closed": "good",
+    "expiring": "warn",
+    "overlap": "warn",
+    "unverified": "warn",
+    "rate_limited": "warn",
+    "quota_exceeded": "warn",
+    "expired": "bad",
+    "revoked": "bad",
+    "suspended": "bad",
+    "test": "info",
+    "primary": "info",
+    "current": "info",
+    "disabled": "neutral",
+    "ended": "neutral",
+    "live": "neutral",
+}
+
+_MESSAGE_TONES = {
+    constants.DEBUG: "info",
+    constants.INFO: "info",
+    constants.SUCCESS: "good",
+    constants.WARNING: "warn",
+    constants.ERROR: "danger",
+}
+
+# The icon that a notice of each tone opens with.
+_NOTICE_ICONS = {"info": "info", "good": "check", "warn": "warn", "danger": "danger"}
+
+
+@register.simple_tag
+def icon(name: str) -> SafeString:
+    """The icon `name` of components/icons.html; an unknown name raises TemplateDoesNotExist."""
+    return get_template(f"components/icons.html#{name}").render()
+
+
+@register.filter
+def tone(state: object) -> str:
+    """A state (a key's, a verdict's, an address's) → `good`, `warn`, `bad`, `info` or `neutral`."""
+    return TONES.get(str(state).lower(), "neutral")
+
+
+@register.filter
+def message_tone(level: int) -> str:
+    """A message's level → the tone of its notice."""
+    return _MESSAGE_TONES.get(level, "info")
+
+
+@register.filter
+def notice_icon(tone: str) -> str:
+    """A notice's tone → the name of its icon."""
+    return _NOTICE_ICONS.get(tone, "info")
+
+
+@register.filter
+def compact(value: Any) -> str:
+    """A whole number in at most four figures: `7.5k`, `1.2M`. Anything else is returned as text."""
+    return compact_number(value) if isinstance(value, int) else str(value)
