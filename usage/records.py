@@ -79,6 +79,12 @@ class Reader:
         self.header: Header | None = None
         self._texts: dict[int, str] = {0: ""}
 
+    def rewind(self, offset: int) -> None:
+        """Go back to an earlier end of a record, or to 0."""
+        self.offset = offset
+        if not offset:
+            self.header = None
+
     def records(self, read: Callable[[int, int], bytes]) -> Iterator[Record]:
         """The whole records from `offset` on, up to the first that is torn, damaged or not yet there.
 

@@ -1,0 +1,453 @@
+"""The drain: every record counted, none twice, whatever dies and whoever else drains."""
+
+import datetime as dt
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.db import DatabaseError, connection, connections, transaction
+from django.test.utils import CaptureQueriesContext
+
+from keys.verdicts import Code
+from tests.builders import environment
+from usage import records
+from usage.drain import Drain, complete_through, drain_once
+from usage.journal import Journal
+from usage.models import Rollup, SecretUse, Segment, Spool
+
+START = 1_790_812_800 * 1_000_000_000  # 2026-10-01 00:00 UTC, in ns
+NOW = dt.datetime(2026, 10, 1, 12, tzinfo=dt.UTC)
+OCTOBER = dt.date(2026, 10, 1)
+
+pytestmark = pytest.mark.django_db
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> int:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def journal(journal_dir: Path, clock: Clock) -> Iterator[Journal]:
+    journal = Journal(journal_dir, clock=clock, tick=False)
+    yield journal
+    journal.close()
+
+
+def call(
+    journal: Journal,
+    *,
+    key: int = 2,
+    code: Code = Code.VALID,
+    cost: int = 1,
+    organization: int = 1,
+    resource: str = "",
+    agent: str = "curl",
+) -> None:
+    journal.append(organization, key, key * 10, code.number, cost, "requests", resource, "192.0.2.1", agent)
+
+
+def totals() -> dict[tuple[int, str], tuple[int, int]]:
+    found: dict[tuple[int, str], tuple[int, int]] = {}
+    for row in Rollup.objects.all():
+        calls, quantity = found.get((row.key_id, row.outcome), (0, 0))
+        found[row.key_id, row.outcome] = calls + row.calls, quantity + row.quantity
+    return found
+
+
+def kill(journal: Journal) -> None:
+    """Let go of the file as a killed process does: no seal, the lock free."""
+    assert journal._segment is not None
+    os.close(journal._segment.fd)
+    journal._segment.closed = True
+    journal._segment = None
+
+
+def test_calls_become_rollups_by_hour_key_and_resource(journal: Journal, clock: Clock) -> None:
+    call(journal, cost=3)
+    call(journal, cost=4)
+    call(journal, key=3, resource="GET /a")
+    clock.now += 3600 * 1_000_000_000
+    call(journal)
+    report = drain_once(NOW)
+    assert report.calls == 4
+    assert report.problems == []
+    rows = [
+        (r.organization_id, r.hour.hour, r.key_id, r.meter, r.resource, r.outcome, r.calls, r.quantity)
+        for r in Rollup.objects.order_by("hour", "key_id")
+    ]
+    assert rows == [
+        (1, 0, 2, "requests", "", "VALID", 2, 7),
+        (1, 0, 3, "requests", "GET /a", "VALID", 1, 1),
+        (1, 1, 2, "requests", "", "VALID", 1, 1),
+    ]
+    assert {row.booked_period for row in Rollup.objects.all()} == {OCTOBER}
+
+
+def test_a_call_is_booked_in_its_own_utc_month(journal: Journal, clock: Clock) -> None:
+    clock.now -= 1000
+    call(journal)
+    clock.now += 1000
+    call(journal)
+    drain_once(NOW)
+    assert list(Rollup.objects.order_by("hour").values_list("booked_period", flat=True)) == [
+        dt.date(2026, 9, 1),
+        OCTOBER,
+    ]
+
+
+def test_refusals_count_apart_and_bill_nothing(journal: Journal) -> None:
+    call(journal, cost=5)
+    call(journal, cost=5, code=Code.INSUFFICIENT_SCOPE)
+    drain_once(NOW)
+    assert totals() == {(2, "VALID"): (1, 5), (2, "INSUFFICIENT_SCOPE"): (1, 0)}
+
+
+def test_calls_without_a_key_are_in_the_segments_sums_only(journal: Journal) -> None:
+    call(journal, organization=0, key=0, code=Code.UNKNOWN)
+    call(journal, cost=2)
+    drain_once(NOW)
+    assert totals() == {(2, "VALID"): (1, 2)}
+    assert Segment.objects.get().sums == {"UNKNOWN/requests": [1, 0], "VALID/requests": [1, 2]}
+
+
+def test_drained_twice_is_drained_once(journal: Journal, clock: Clock) -> None:
+    call(journal)
+    drain = Drain()
+    for _ in range(2):
+        drain.once(NOW)
+        drain_once(NOW)
+    assert totals() == {(2, "VALID"): (1, 1)}
+    clock.now += 1_000_000
+    call(journal, agent="other")
+    assert drain.once(NOW).calls == 1
+    assert drain_once(NOW).calls == 0
+    assert totals() == {(2, "VALID"): (2, 2)}
+
+
+def test_small_batches_add_up_to_the_same(journal: Journal) -> None:
+    for number in range(25):
+        call(journal, key=2 + number % 3, agent=f"agent{number % 4}")
+    journal.close()
+    assert Drain(batch=4).once(NOW).calls == 25
+    assert sum(calls for calls, _ in totals().values()) == 25
+
+
+def test_last_use_is_the_latest_success(journal: Journal, clock: Clock) -> None:
+    call(journal, agent="old")
+    clock.now += 1_000_000_000
+    call(journal, agent="new" * 200)
+    clock.now += 1_000_000_000
+    call(journal, agent="refused", code=Code.EXPIRED)
+    drain_once(NOW)
+    use = SecretUse.objects.get()
+    assert (use.secret_id, use.calls, use.address) == (20, 2, "192.0.2.1")
+    assert use.user_agent == ("new" * 200)[:256]
+    assert use.last_used_at == dt.datetime(2026, 10, 1, 0, 0, 1, tzinfo=dt.UTC)
+
+
+def test_an_older_journal_does_not_move_last_use_back(
+    journal: Journal, journal_dir: Path, clock: Clock
+) -> None:
+    clock.now += 5_000_000_000
+    call(journal, agent="late")
+    drain_once(NOW)
+    clock.now -= 3_000_000_000
+    other = Journal(journal_dir, clock=clock, tick=False)
+    call(other, agent="early")
+    other.close()
+    drain_once(NOW)
+    use = SecretUse.objects.get()
+    assert (use.user_agent, use.calls, use.last_used_at.second) == ("late", 2, 5)
+
+
+def test_a_live_journal_stays_and_a_dead_one_is_finished_and_removed(
+    journal: Journal, journal_dir: Path
+) -> None:
+    call(journal)
+    drain_once(NOW)
+    assert len(list(journal_dir.iterdir())) == 1
+    assert Spool.objects.get().finished_at is None
+    kill(journal)
+    report = drain_once(NOW)
+    assert report.segments_finished == 1
+    assert list(journal_dir.iterdir()) == []
+    assert Spool.objects.get().finished_at == Segment.objects.get().finished_at == NOW
+    assert totals() == {(2, "VALID"): (1, 1)}
+
+
+def test_a_torn_tail_is_waited_for_while_its_owner_lives_and_kept_after(
+    journal: Journal, journal_dir: Path
+) -> None:
+    call(journal)
+    assert journal._segment is not None
+    path = journal._segment.path
+    with path.open("ab") as file:
+        file.write(b"\x47\0\0\0torn")
+    drain_once(NOW)
+    assert Segment.objects.get().finished_at is None
+    kill(journal)
+    report = drain_once(NOW)
+    assert Segment.objects.get().ignored_bytes == 8
+    assert [p.name for p in journal_dir.iterdir()] == [path.name + ".torn"]
+    assert "8 bytes" in report.problems[0]
+    assert drain_once(NOW).problems == []
+    assert totals() == {(2, "VALID"): (1, 1)}
+
+
+def test_segments_of_one_spool_are_read_in_order_and_leave_one_open(journal_dir: Path, clock: Clock) -> None:
+    journal = Journal(journal_dir, clock=clock, tick=False, segment_bytes=500)
+    for _ in range(20):
+        call(journal)
+    count = len(list(journal_dir.iterdir()))
+    report = drain_once(NOW)
+    assert report.problems == []
+    assert report.segments_finished == count - 1 > 2
+    assert Spool.objects.get().finished_at is None
+    journal.close()
+    drain_once(NOW)
+    assert Spool.objects.get().finished_at == NOW
+    assert totals() == {(2, "VALID"): (20, 20)}
+
+
+def test_a_spool_that_comes_back_is_opened_again(journal: Journal) -> None:
+    call(journal)
+    journal.close()  # as after a full disk: no segment for a while, the process lives
+    drain_once(NOW)
+    assert Spool.objects.get().finished_at == NOW
+    call(journal)
+    assert drain_once(NOW).problems == []
+    assert Spool.objects.get().finished_at is None
+    assert totals() == {(2, "VALID"): (2, 2)}
+
+
+def test_missing_records_are_named(journal_dir: Path, clock: Clock) -> None:
+    journal = Journal(journal_dir, clock=clock, tick=False, segment_bytes=300)
+    for _ in range(12):
+        call(journal)
+    journal.close()
+    gone = sorted(journal_dir.iterdir())[1]
+    lost = [record.sequence for record in records.read_records(gone.read_bytes())]
+    gone.unlink()
+    report = drain_once(NOW)
+    assert len(report.problems) == 1
+    assert f"records {lost[0]} to {lost[-1]} are missing" in report.problems[0]
+
+
+def test_a_finished_file_that_could_not_be_deleted_is_not_counted_again(
+    journal: Journal, journal_dir: Path
+) -> None:
+    call(journal)
+    assert journal._segment is not None
+    path = journal._segment.path
+    journal.close()
+    content = path.read_bytes()
+    drain_once(NOW)
+    path.write_bytes(content)  # as if the kill had come between commit and unlink
+    drain_once(NOW)
+    assert not path.exists()
+    assert totals() == {(2, "VALID"): (1, 1)}
+
+
+def test_bad_files_are_left_alone_and_the_others_pass(journal: Journal, journal_dir: Path) -> None:
+    call(journal)
+    empty = journal_dir / "00000000000.000000.journal"
+    empty.write_bytes(b"")
+    garbage = journal_dir / "11111111111.000000.journal"
+    garbage.write_bytes(os.urandom(500))
+    assert journal._segment is not None
+    renamed = journal_dir / "22222222222.000000.journal"
+    renamed.write_bytes(journal._segment.path.read_bytes())
+    (journal_dir / "notes.txt").write_text("not a journal")
+    drain = Drain()
+    report = drain.once(NOW)
+    assert len(report.problems) == 3
+    assert all("left alone" in problem for problem in report.problems)
+    assert {empty, garbage, renamed} <= set(journal_dir.iterdir())
+    assert totals() == {(2, "VALID"): (1, 1)}
+
+
+def test_records_of_a_later_version_wait_and_what_is_before_them_counts(
+    journal: Journal, journal_dir: Path
+) -> None:
+    call(journal)
+    assert journal._segment is not None
+    path = journal._segment.path
+    later = records.frame(records.HEAD.pack(2, records.CALL, 99, 0) + bytes(20))
+    with path.open("ab") as file:
+        file.write(later)
+    kill(journal)
+    for _ in range(2):
+        assert "version 2" in drain_once(NOW).problems[0]
+    assert path.exists()
+    assert Segment.objects.get().finished_at is None
+    assert totals() == {(2, "VALID"): (1, 1)}
+
+
+def test_no_directory_is_nothing_to_do(tmp_path: Path) -> None:
+    assert Drain(tmp_path / "none").once(NOW).records == 0
+
+
+def test_texts_that_postgresql_refuses_are_drained(journal: Journal) -> None:
+    call(journal, resource="a\0b", agent="\udcff\ud800")
+    drain_once(NOW)
+    assert Rollup.objects.get().resource == "a\ufffdb"
+    assert SecretUse.objects.get().user_agent == "??"
+
+
+def test_rows_are_written_in_the_order_of_their_keys(journal: Journal) -> None:
+    for key in random.Random(1).sample(range(1, 400), 300):
+        call(journal, key=key, resource=f"r{key % 5}")
+    with CaptureQueriesContext(
+        connection,
+    ) as queries:
+        drain_once(NOW)
+    assert sum("INSERT INTO usage_rollup" in query["sql"] for query in queries) == 1
+    statement = next(q["sql"] for q in queries if "INSERT INTO usage_secretuse" in q["sql"])
+    order = [int(part) for part in re.findall(r"\((\d+), 1, '", statement)]
+    assert len(order) == 300
+    assert order == sorted(order)
+
+
+def test_a_database_error_leaves_everything_for_the_next_pass(journal: Journal) -> None:
+    call(journal)
+    drain = Drain()
+    with transaction.atomic(), connection.execute_wrapper(_refuse_rollups), pytest.raises(DatabaseError):
+        drain.once(NOW)
+    assert drain.once(NOW).calls == 1
+    assert totals() == {(2, "VALID"): (1, 1)}
+
+
+def _refuse_rollups(execute, sql, params, many, context):  # type: ignore[no-untyped-def]  # Django's own signature
+    if "usage_rollup" in sql:
+        raise DatabaseError("the database is away")
+    return execute(sql, params, many, context)
+
+
+def test_ticks_move_the_watermark_seldom_and_calls_at_once(journal: Journal, clock: Clock) -> None:
+    call(journal)
+    drain = Drain()
+    drain.once(NOW)
+    first = Spool.objects.get().watermark
+    assert first is not None
+    clock.now += 2_000_000_000
+    journal.tick()
+    drain.once(NOW)
+    assert Spool.objects.get().watermark == first
+    clock.now += 4_000_000_000
+    journal.tick()
+    drain.once(NOW)
+    assert Spool.objects.get().watermark == first + dt.timedelta(seconds=6)
+    assert complete_through() == first + dt.timedelta(seconds=6)
+
+
+def test_the_watermark_is_never_later_than_the_listing(journal: Journal, clock: Clock) -> None:
+    call(journal)
+    listed = dt.datetime(2026, 9, 30, 23, 59, 59, tzinfo=dt.UTC)
+    drain_once(listed)
+    assert Spool.objects.get().watermark == listed
+
+
+def test_complete_through_waits_for_the_slowest_spool(
+    journal: Journal, journal_dir: Path, clock: Clock
+) -> None:
+    assert complete_through() is None
+    slow = Journal(journal_dir, clock=clock, tick=False)
+    call(slow)
+    clock.now += 60_000_000_000
+    call(journal)
+    drain_once(NOW)
+    assert complete_through() == dt.datetime(2026, 10, 1, tzinfo=dt.UTC)
+    slow.close()
+    drain_once(NOW)
+    assert complete_through() == dt.datetime(2026, 10, 1, 0, 1, tzinfo=dt.UTC)
+    journal.close()
+    drain_once(NOW)
+    assert complete_through() == NOW
+
+
+# --- more than one process -------------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_drains_at_once_count_once(journal_dir: Path) -> None:
+    journals = [Journal(journal_dir, tick=False, segment_bytes=20_000) for _ in range(3)]
+    rng = random.Random(5)
+    for _ in range(3000):
+        call(rng.choice(journals), key=rng.randrange(1, 40), agent=f"a{rng.randrange(9)}")
+    for journal in journals:
+        journal.close()
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            Drain(batch=100).once(NOW)
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    Drain().once(NOW)
+    assert failures == []
+    assert sum(calls for calls, _ in totals().values()) == 3000
+    assert sum(use.calls for use in SecretUse.objects.all()) == 3000
+    assert list(journal_dir.iterdir()) == []
+
+
+DRAIN = """
+import django; django.setup()
+from django.utils import timezone
+from usage.drain import Drain
+print("ready", flush=True)
+drain = Drain(batch=50)
+while True:
+    drain.once(timezone.now())
+"""
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_killed_drain_repeats_and_loses_nothing(journal_dir: Path) -> None:
+    journal = Journal(journal_dir, tick=False, segment_bytes=30_000)
+    rng = random.Random(7)
+    made = 0
+    for _ in range(4):
+        for _ in range(3000):
+            call(journal, key=rng.randrange(1, 30), cost=2, agent=f"a{rng.randrange(99)}")
+            made += 1
+        process = subprocess.Popen(
+            [sys.executable, "-c", DRAIN], env=environment(), stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        threading.Event().wait(rng.uniform(0.02, 0.25))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+    halfway = sum(calls for calls, _ in totals().values())
+    assert halfway > 0
+    journal.close()
+    report = Drain().once(NOW)
+    assert report.problems == []
+    assert sum(calls for calls, _ in totals().values()) == made
+    assert sum(quantity for _, quantity in totals().values()) == 2 * made
+    assert sum(segment.sums["VALID/requests"][0] for segment in Segment.objects.all()) == made
