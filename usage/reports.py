@@ -14,6 +14,7 @@ from django.db.models.functions import Coalesce
 
 from keys.models import Key, Organization
 from keys.verdicts import Code
+from usage import drain
 from usage.models import Rollup, SecretUse
 
 ACCEPTED = Q(outcome=Code.VALID.name)
@@ -132,10 +133,8 @@ def key_last_used(organization: Organization, key_ids: Collection[int]) -> dict[
 
 
 def complete_through() -> dt.datetime | None:
-    """Every call before this moment is in the sums; None while some journal has no record in them."""
-    from usage.drain import complete_through as drained_through
-
-    return drained_through()
+    """Every call answered before this moment is in the sums; None if there was never a journal."""
+    return drain.complete_through()
 
 
 def _between(

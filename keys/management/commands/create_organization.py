@@ -1,0 +1,72 @@
+"""`create_organization SLUG --name NAME [--owner EMAIL]`: a customer; running it again changes only the
+name, or who owns it."""
+
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AbstractBaseUser
+from django.core.exceptions import ValidationError
+from django.core.management.base import CommandParser
+from django.core.validators import validate_email
+from django.db import transaction
+from django.utils import timezone
+
+from keys import lifecycle
+from keys.management.base import PortalCommand, refuse
+from keys.models import Organization
+from keys.permissions import Role
+
+
+class Command(PortalCommand):
+    help = "Create an organization, or bring an existing one's name and owner up to date."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("slug", metavar="SLUG", help="lower-case letters, digits and hyphens; for ever")
+        parser.add_argument("--name", required=True)
+        parser.add_argument("--owner", metavar="EMAIL", help="who will own it; signs in with a mailed code")
+
+    def handle(self, *args: Any, slug: str, name: str, owner: str | None, **options: Any) -> None:
+        now, actor = timezone.now(), lifecycle.command_actor()
+        email = None if owner is None else _clean_email(owner)
+        found = Organization.objects.filter(slug=slug).first() if slug.isascii() else None
+        if found is None:
+            with transaction.atomic():  # a refused organization leaves no user behind
+                person = None if email is None else _person(email)
+                organization = lifecycle.create_organization(
+                    actor, slug=slug, name=name, owner=person, now=now
+                )
+            self.say(f'Created the organization {organization.slug} ("{organization.name}").')
+        else:
+            organization = lifecycle.edit_organization(actor, found, name=name, now=now)
+            changed = "" if organization.name == found.name else f' Its name is now "{organization.name}".'
+            self.say(f"The organization {organization.slug} exists already.{changed}")
+            if email is not None:
+                self._make_owner(organization, email)
+
+    def _make_owner(self, organization: Organization, email: str) -> None:
+        now, actor = timezone.now(), lifecycle.command_actor()
+        person = _person(email)
+        membership = organization.memberships.filter(user_id=person.pk).first()
+        if membership is None:
+            lifecycle.add_member(actor, organization, person, Role.OWNER, now=now)
+        elif membership.role != Role.OWNER:
+            lifecycle.change_role(actor, membership, Role.OWNER, now=now)
+        else:
+            return
+        self.say(f"{email} is now an owner.")
+
+
+def _clean_email(text: str) -> str:
+    try:
+        validate_email(text)
+    except ValidationError:
+        refuse(f"{text[:64]!r} is not an e-mail address.")
+    if len(text) > 254:
+        refuse("The e-mail address is longer than 254 characters.")
+    return text.lower()
+
+
+def _person(email: str) -> AbstractBaseUser:
+    """The user of this address, made without a password if there is none: a mailed code signs them in."""
+    users = get_user_model().objects
+    return users.filter(email=email).first() or users.create_user(email)
