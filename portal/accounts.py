@@ -1,7 +1,68 @@
-"""Sign-up and sign-in decisions of our own; django-allauth does the rest."""
+"""Who may sign up, and what our account mails know; django-allauth does the rest.
+
+`SIGNUP` is read here and nowhere else. Nothing here signs anybody in or sets a password.
+"""
+
+from typing import Any, NamedTuple
 
 from allauth.account.adapter import DefaultAccountAdapter
+from allauth.account.internal.flows.login import record_authentication
+from django.conf import settings
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest
 
 
-class AccountAdapter(DefaultAccountAdapter):
-    pass
+class SignupPolicy(NamedTuple):
+    """What `SIGNUP` says. `domains` are those of `domain:…`, in lower case; empty: any."""
+
+    is_open: bool
+    by_invitation: bool
+    domains: tuple[str, ...]
+
+    @property
+    def domains_text(self) -> str:
+        """The domains as people read them: `@example.com or @other.org`."""
+        return " or ".join(f"@{domain}" for domain in self.domains)
+
+    def admits(self, email: str) -> bool:
+        """May this address belong to an account? Subdomains are domains of their own."""
+        return not self.domains or email.rpartition("@")[2].lower() in self.domains
+
+
+def signup_policy() -> SignupPolicy:
+    """`SIGNUP` = `open`, `invite`, `closed` or `domain:a.example[,b.example]`; anything else is closed."""
+    value = settings.SIGNUP.strip()
+    kind, _, rest = value.partition(":")
+    domains = tuple(domain.strip().lstrip("@").lower() for domain in rest.split(",") if domain.strip())
+    return SignupPolicy(
+        is_open=value == "open" or (kind == "domain" and bool(domains)),
+        by_invitation=value == "invite",
+        domains=domains if kind == "domain" else (),
+    )
+
+
+class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth has no types
+    """allauth's decisions that are ours."""
+
+    def is_open_for_signup(self, request: HttpRequest) -> bool:
+        return signup_policy().is_open
+
+    def clean_email(self, email: str) -> str:
+        """Called for new accounts and for addresses added to one; signing in is never refused here."""
+        policy = signup_policy()
+        if not policy.admits(email):
+            raise ValidationError(
+                f"Use an address that ends in {policy.domains_text}.", code="email_domain_not_allowed"
+            )
+        return email
+
+    def login(self, request: HttpRequest, user: AbstractBaseUser) -> None:
+        super().login(request, user)
+        # Whoever signed in a moment ago is not asked again before making a key; allauth alone would ask.
+        record_authentication(request, user, method="sign-in", reauthenticated=True)
+
+    def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
+        # Subjects are rendered without a request, so the context processor does not reach them.
+        names = {"portal_name": settings.PORTAL_NAME, "portal_url": settings.PORTAL_URL}
+        super().send_mail(template_prefix, email, names | context)

@@ -13,6 +13,7 @@ from django.utils.functional import SimpleLazyObject
 
 from keys.models import Organization
 from keys.permissions import Act, allows
+from portal.accounts import signup_policy
 
 
 class NavItem(NamedTuple):
@@ -49,7 +50,7 @@ _ORGANIZATION_PAGES = (
 )
 _ACCOUNT_PAGES = (
     ("Home", "home", "home"),
-    ("E-mail addresses", "account_email", "mail"),
+    ("Email addresses", "account_email", "mail"),
     ("Password", "account_change_password", "lock"),
 )
 
@@ -58,6 +59,8 @@ def portal(request: HttpRequest) -> dict[str, Any]:
     return {
         "portal_name": settings.PORTAL_NAME,
         "portal_url": settings.PORTAL_URL,
+        "key_prefix": settings.KEY_PREFIX,
+        "signup": signup_policy(),
         "nav": SimpleLazyObject(lambda: navigation(request)),
         "organizations": SimpleLazyObject(lambda: _organizations(request)),
     }
