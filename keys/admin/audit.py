@@ -1,0 +1,104 @@
+"""The audit in the admin: every act, newest first; to be read, never written."""
+
+import json
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.html import format_html
+
+from keys.admin.base import LifecycleAdmin, ReadOnly, link
+from keys.admin.fields import OrganizationFilter
+from keys.models import AuditEvent
+
+# Named here rather than read from the table, which would be a walk through all of it.
+ACTS = (
+    "key.created",
+    "key.imported",
+    "key.edited",
+    "key.rotated",
+    "key.overlap_ended",
+    "key.disabled",
+    "key.enabled",
+    "key.revoked",
+    "member.added",
+    "member.removed",
+    "member.role_changed",
+    "organization.created",
+    "organization.edited",
+    "organization.policy_changed",
+    "organization.resumed",
+    "organization.suspended",
+    "policy.created",
+    "policy.edited",
+    "scope.created",
+    "scope.edited",
+    "user.created",
+    "user.edited",
+)
+ACTORS = ("user", "staff", "key", "command", "system")
+
+
+class ActFilter(admin.SimpleListFilter):
+    title = "act"
+    parameter_name = "act"
+
+    def lookups(self, request: HttpRequest, model_admin: object) -> list[tuple[str, str]]:
+        return [(act, act) for act in ACTS]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[AuditEvent]) -> QuerySet[AuditEvent]:
+        return queryset.filter(act=self.value()) if self.value() else queryset
+
+
+class ActorFilter(admin.SimpleListFilter):
+    title = "actor"
+    parameter_name = "actor"
+
+    def lookups(self, request: HttpRequest, model_admin: object) -> list[tuple[str, str]]:
+        return [(kind, kind.capitalize()) for kind in ACTORS]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[AuditEvent]) -> QuerySet[AuditEvent]:
+        return queryset.filter(actor_kind=self.value()) if self.value() else queryset
+
+
+@admin.register(AuditEvent)
+class AuditEventAdmin(ReadOnly, LifecycleAdmin[AuditEvent]):
+    list_display = ("number", "at", "act", "actor", "organization_link", "key_link")
+    list_filter = (ActorFilter, ActFilter, OrganizationFilter)
+    list_select_related = ("organization", "key")
+    date_hierarchy = "at"
+    search_fields = ("actor_label", "key__public_id", "key__name", "organization__name")
+    search_help_text = "Who acted, a key's id or name, or an organization's name."
+    fields = (
+        "number",
+        "at",
+        "act",
+        "actor",
+        "organization_link",
+        "key_link",
+        "details",
+        "previous_hash",
+        "hash",
+    )
+    readonly_fields = fields
+    sortable_by = ("number",)
+    actions = None
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[AuditEvent]:
+        return super().get_queryset(request).select_related("organization", "key")
+
+    @admin.display(description="actor")
+    def actor(self, event: AuditEvent) -> str:
+        return f"{event.actor_label} ({event.actor_kind})"
+
+    @admin.display(description="organization", empty_value="—")
+    def organization_link(self, event: AuditEvent) -> str:
+        return link(event.organization)
+
+    @admin.display(description="key", empty_value="—")
+    def key_link(self, event: AuditEvent) -> str:
+        return link(event.key)
+
+    @admin.display(description="details")
+    def details(self, event: AuditEvent) -> str:
+        return format_html("<pre>{}</pre>", json.dumps(event.data, indent=2, ensure_ascii=False))

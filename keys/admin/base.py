@@ -1,0 +1,274 @@
+"""What every admin page of these tables shares: acts instead of saves, confirmation, no deleting.
+
+`LifecycleAdmin` turns a refusal into a form error and keeps Django's own save, delete and log out of the
+way: the audit feed is the one record of what staff did.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, ClassVar, Never
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.utils import quote
+from django.contrib.auth.models import AbstractBaseUser
+from django.core.exceptions import BadRequest, PermissionDenied, ValidationError
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.html import format_html
+
+from keys.audit import Actor
+from keys.lifecycle import Refused, staff_actor
+
+MAX_SELECTED = 500  # objects that one confirmed action may change
+SHOWN_REFUSALS = 5
+
+if TYPE_CHECKING:
+
+    class _ModelAdmin[M: Model](admin.ModelAdmin[M]):
+        pass
+
+    class TabularInline[C: Model, P: Model](admin.TabularInline[C, P]):
+        pass
+
+    _ModelForm = forms.ModelForm
+
+else:
+
+    class _ModelAdmin(admin.ModelAdmin):
+        """Django's, which cannot be subscripted at run time as its type stubs are."""
+
+        def __class_getitem__(cls, _: object) -> type:
+            return cls
+
+    class TabularInline(admin.TabularInline):
+        """As above."""
+
+        def __class_getitem__(cls, _: object) -> type:
+            return cls
+
+    class _ModelForm(forms.ModelForm):
+        """As above."""
+
+        def __class_getitem__(cls, _: object) -> type:
+            return cls
+
+
+def actor(request: HttpRequest) -> Actor:
+    """The person signed in, as staff."""
+    if not isinstance(request.user, AbstractBaseUser):
+        raise PermissionDenied
+    return staff_actor(request.user)
+
+
+def change_url(obj: Model) -> str:
+    """The address of an object's page in the admin."""
+    return reverse(f"admin:{obj._meta.app_label}_{obj._meta.model_name}_change", args=[quote(obj.pk)])
+
+
+def link(obj: Model | None, text: object = None) -> str:
+    """A link to an object's page, or a dash."""
+    if obj is None:
+        return "—"
+    return format_html('<a href="{}">{}</a>', change_url(obj), obj if text is None else text)
+
+
+class LifecycleForm[M: Model](_ModelForm[M]):
+    """A form that shows why lifecycle refused what it asked for."""
+
+    refused: ClassVar[Refused | None] = None
+
+    def clean(self) -> dict[str, Any] | None:
+        cleaned = super().clean()
+        if self.refused is not None:
+            field = self.refused.field if self.refused.field in self.fields else None
+            self.add_error(field, self.refused.sentence)
+        return cleaned
+
+    def changes(self) -> dict[str, Any]:
+        """What the person changed, and nothing that somebody else may have changed meanwhile."""
+        return {name: self.cleaned_data[name] for name in self.changed_data if name in self.cleaned_data}
+
+
+class ReadOnly:
+    """For histories: to be seen, never added to, changed or deleted here."""
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+class LifecycleAdmin[M: Model](_ModelAdmin[M]):
+    """Subclasses say in `perform` which act a form stands for."""
+
+    show_full_result_count = False  # it would count the whole table on each page
+    show_facets = admin.ShowFacets.NEVER  # as above, once for each choice of each filter
+    list_per_page = 50
+    list_max_show_all = 200
+
+    def perform(self, request: HttpRequest, form: Any, obj: M, change: bool) -> Model:
+        """Carry out what the form asks for and return the row. May raise Refused."""
+        raise PermissionDenied
+
+    def perform_inline(self, request: HttpRequest, obj: M, formset: Any) -> None:
+        """The same for the rows of an inline form."""
+
+    # --- saving is acting ---
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:  # as Django declares it
+        try:
+            return super().changeform_view(request, object_id, form_url, extra_context)
+        except Refused as refused:
+            # Rolled back. The same page once more, with the refusal as an error of its form.
+            request.META["latchkey.refused"] = refused
+            return super().changeform_view(request, object_id, form_url, extra_context)
+
+    def get_form(
+        self, request: HttpRequest, obj: M | None = None, change: bool = False, **kwargs: Any
+    ) -> Any:
+        form = super().get_form(request, obj, change, **kwargs)
+        refused = request.META.get("latchkey.refused")
+        return type(form)(form.__name__, (form,), {"refused": refused}) if refused else form
+
+    def save_model(self, request: HttpRequest, obj: M, form: Any, change: bool) -> None:
+        obj.pk = self.perform(request, form, obj, change).pk
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Iterable[Any], change: bool) -> None:
+        for formset in formsets:
+            self.save_formset(request, form, formset, change)
+
+    def save_formset(
+        self, request: HttpRequest, form: Any, formset: Any, change: bool
+    ) -> None:
+        self.perform_inline(request, form.instance, formset)
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, str | list[str]]:
+        """Nothing but ids from the address: widgets do not expect anybody's text."""
+        return {name: value for name, value in request.GET.items() if value.isascii() and value.isdigit()}
+
+    # --- the feed is the log; nothing is deleted ---
+
+    def construct_change_message(
+        self, request: HttpRequest, form: Any, formsets: Any, add: bool = False
+    ) -> list[Never]:
+        return []
+
+    def log_addition(self, request: HttpRequest, obj: M, message: Any) -> Any:
+        return None
+
+    def log_change(self, request: HttpRequest, obj: M, message: Any) -> Any:
+        return None
+
+    def history_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """The audit events of this object, where events name it."""
+        query = f"?{self.opts.model_name}__id__exact={object_id}" if object_id.isdigit() else ""
+        return redirect(reverse("admin:keys_auditevent_changelist") + query)
+
+    def has_delete_permission(self, request: HttpRequest, obj: M | None = None) -> bool:
+        return False
+
+    # --- actions ---
+
+    def response_action(self, request: HttpRequest, queryset: QuerySet[M], *args: Any, **kwargs: Any) -> Any:
+        for value in request.POST.getlist(ACTION_CHECKBOX_NAME):
+            try:
+                self.opts.pk.to_python(value)
+            except ValidationError:
+                raise BadRequest("Not an object that can be selected.") from None
+        return super().response_action(request, queryset, *args, **kwargs)
+
+    def confirmed(
+        self,
+        request: HttpRequest,
+        queryset: QuerySet[M],
+        *,
+        action: str,
+        title: str,
+        text: str,
+        button: str,
+        act: Callable[[M, dict[str, Any]], object],
+        done: str,
+        form_class: type[forms.Form] = forms.Form,
+    ) -> HttpResponseBase | None:
+        """Show what is selected and ask; once confirmed, `act` on each, one transaction each.
+
+        `done` ends the sentence "2 keys …". Refusals are shown and do not stop the others.
+        """
+        count = queryset.count()
+        if count > MAX_SELECTED:
+            sentence = f"That is {count:,} at once; select at most {MAX_SELECTED}."
+            self.message_user(request, sentence, messages.ERROR)
+            return None
+        posted = "confirmed" in request.POST
+        form = form_class(request.POST if posted else None)
+        chosen = list(queryset)
+        if posted and form.is_valid() and chosen:
+            self._act_on_each(request, chosen, lambda obj: act(obj, form.cleaned_data), done)
+            if len(chosen) == 1:
+                return HttpResponseRedirect(change_url(chosen[0]))
+            return redirect(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
+        return TemplateResponse(
+            request,
+            "admin/confirm_action.html",
+            {
+                **self.admin_site.each_context(request),
+                "opts": self.opts,
+                "title": title,
+                "text": text,
+                "button": button,
+                "action": action,
+                "form": form,
+                "chosen": [(obj.pk, change_url(obj), self.describe(obj)) for obj in chosen],
+                "action_checkbox_name": ACTION_CHECKBOX_NAME,
+            },
+            status=400 if posted else 200,
+        )
+
+    def describe(self, obj: M) -> str:
+        """How an object is named on the page that asks for confirmation."""
+        return str(obj)
+
+    def _act_on_each(
+        self, request: HttpRequest, chosen: list[M], act: Callable[[M], object], done: str
+    ) -> None:
+        refusals = []
+        for obj in chosen:
+            try:
+                act(obj)
+            except Refused as refused:
+                refusals.append(f"{self.describe(obj)}: {refused.sentence}")
+        count = len(chosen) - len(refusals)
+        if count:
+            noun = self.opts.verbose_name if count == 1 else self.opts.verbose_name_plural
+            self.message_user(request, f"{count} {noun} {done}", messages.SUCCESS)
+        for sentence in refusals[:SHOWN_REFUSALS]:
+            self.message_user(request, sentence, messages.ERROR)
+        if len(refusals) > SHOWN_REFUSALS:
+            rest = len(refusals) - SHOWN_REFUSALS
+            self.message_user(request, f"And {rest} more were refused.", messages.ERROR)
+
+
+class ReasonForm(forms.Form):
+    """Why: shown to the customer, kept in the audit."""
+
+    reason = forms.CharField(
+        max_length=200,
+        help_text="The customer sees it, and the audit keeps it. At most 200 characters.",
+        widget=forms.TextInput({"class": "vTextField", "autocomplete": "off"}),
+    )

@@ -1,0 +1,244 @@
+"""Organizations and their members in the admin: find a customer, suspend one, change its policy or team."""
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from django import forms
+from django.contrib import admin
+from django.contrib.admin.options import ActionLocation
+from django.contrib.admin.widgets import AutocompleteSelect
+from django.contrib.auth import get_user_model
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponseBase
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html
+
+from keys import lifecycle
+from keys.admin.base import LifecycleAdmin, LifecycleForm, ReasonForm, TabularInline, actor
+from keys.admin.fields import OrganizationFilter
+from keys.models import Membership, Organization, Policy
+from keys.permissions import Role
+
+EVERYWHERE = [ActionLocation.CHANGE_LIST, ActionLocation.CHANGE_FORM]
+
+
+class OrganizationForm(LifecycleForm[Organization]):
+    owner = forms.ModelChoiceField(
+        get_user_model()._default_manager.all(),
+        required=False,
+        widget=AutocompleteSelect(Membership._meta.get_field("user"), admin.site),
+        help_text="Who manages it from now on; may be left empty and given later.",
+    )
+
+    class Meta:
+        model = Organization
+        fields = ("name", "slug", "policy", "external_customer")
+
+
+class PolicyChoiceForm(forms.Form):
+    policy = forms.ModelChoiceField(
+        Policy._default_manager.all(), help_text="Keys that exist stay as they are."
+    )
+
+
+class StateFilter(admin.SimpleListFilter):
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("active", "Active"), ("suspended", "Suspended")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        if self.value() in ("active", "suspended"):
+            return queryset.filter(suspended_at__isnull=self.value() == "active")
+        return queryset
+
+
+class MembersInline(TabularInline[Membership, Organization]):
+    """Those who are members: their role can change."""
+
+    model = Membership
+    verbose_name_plural = "members"
+    fields = ("user", "role", "created_at")
+    readonly_fields = ("user", "created_at")
+    extra = 0
+    can_delete = False
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Membership]:
+        return super().get_queryset(request).select_related("user", "organization")
+
+    def has_add_permission(self, request: HttpRequest, obj: Organization | None = None) -> bool:
+        return False
+
+
+class NewMembersInline(TabularInline[Membership, Organization]):
+    """Those who become members."""
+
+    model = Membership
+    verbose_name = "new member"
+    verbose_name_plural = "new members"
+    fields = ("user", "role")
+    autocomplete_fields = ("user",)
+    extra = 0
+    can_delete = False
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Membership]:
+        return super().get_queryset(request).none()
+
+
+@admin.register(Organization)
+class OrganizationAdmin(LifecycleAdmin[Organization]):
+    form = OrganizationForm
+    list_display = ("name", "slug", "policy", "state", "created_at")
+    list_filter = (StateFilter, "policy")
+    list_select_related = ("policy",)
+    search_fields = ("name", "slug", "external_customer", "memberships__user__email")
+    search_help_text = "Name, slug, billing id or a member's e-mail address."
+    ordering = ("name", "id")
+    actions = ("suspend", "resume", "apply_policy")
+
+    def get_fields(self, request: HttpRequest, obj: Organization | None = None) -> tuple[str, ...]:
+        if obj is None:
+            return ("name", "slug", "policy", "owner", "external_customer")
+        return ("name", "slug", "policy", "external_customer", "state", "keys", "created_at")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Organization | None = None) -> tuple[str, ...]:
+        return () if obj is None else ("slug", "state", "keys", "created_at")
+
+    def get_inlines(self, request: HttpRequest, obj: Organization | None) -> list[type[Any]]:
+        return [] if obj is None else [MembersInline, NewMembersInline]
+
+    @admin.display(description="state", ordering="suspended_at")
+    def state(self, obj: Organization) -> str:
+        if not obj.suspended:
+            return "Active"
+        return f"Suspended: {obj.suspended_reason}" if obj.suspended_reason else "Suspended"
+
+    @admin.display(description="keys")
+    def keys(self, obj: Organization) -> str:
+        count = obj.keys.count()
+        url = reverse("admin:keys_key_changelist") + f"?organization={obj.slug}"
+        add = reverse("admin:keys_key_add") + f"?organization={obj.pk}"
+        noun = "key" if count == 1 else "keys"
+        return format_html('<a href="{}">{} {}</a> · <a href="{}">Add a key</a>', url, count, noun, add)
+
+    def perform(self, request: HttpRequest, form: Any, obj: Organization, change: bool) -> Organization:
+        who, now = actor(request), timezone.now()
+        if change:
+            changes = form.changes()
+            policy = changes.pop("policy", None)
+            if changes:
+                lifecycle.edit_organization(who, obj, now=now, **changes)
+            if policy is not None:
+                lifecycle.apply_policy(who, obj, policy, now=now)
+            return obj
+        data = form.cleaned_data
+        made = lifecycle.create_organization(
+            who, slug=data["slug"], name=data["name"], owner=data["owner"], policy=data["policy"], now=now
+        )
+        if data["external_customer"]:
+            lifecycle.edit_organization(who, made, external_customer=data["external_customer"], now=now)
+        return made
+
+    def perform_inline(self, request: HttpRequest, obj: Organization, formset: Any) -> None:
+        """New members first, then new owners: an owner may step down for one who has just come."""
+        who, now = actor(request), timezone.now()
+        changed = [form for form in formset.forms if form.has_changed()]
+        for form in sorted(changed, key=lambda form: form.cleaned_data["role"] != Role.OWNER.value):
+            role = form.cleaned_data["role"]
+            if form.instance.pk is None:
+                lifecycle.add_member(who, obj, form.cleaned_data["user"], role, now=now)
+            else:
+                lifecycle.change_role(who, form.instance, role, now=now)
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Iterable[Any], change: bool) -> None:
+        # The new members' form stands below the members' on the page.
+        super().save_related(request, form, list(formsets)[::-1], change)
+
+    @admin.action(description="Suspend…", permissions=["change"], location=EVERYWHERE)
+    def suspend(self, request: HttpRequest, queryset: QuerySet[Organization]) -> HttpResponseBase | None:
+        return self.confirmed(
+            request,
+            queryset,
+            action="suspend",
+            title="Suspend organizations",
+            text="Every key of theirs is refused until they are resumed. Nothing is deleted.",
+            button="Suspend",
+            form_class=ReasonForm,
+            act=lambda organization, data: lifecycle.suspend_organization(
+                actor(request), organization, reason=data["reason"], now=timezone.now()
+            ),
+            done="suspended.",
+        )
+
+    @admin.action(description="Resume…", permissions=["change"], location=EVERYWHERE)
+    def resume(self, request: HttpRequest, queryset: QuerySet[Organization]) -> HttpResponseBase | None:
+        return self.confirmed(
+            request,
+            queryset,
+            action="resume",
+            title="Resume organizations",
+            text="Their keys work again, those that are neither revoked, expired nor disabled.",
+            button="Resume",
+            act=lambda organization, data: lifecycle.resume_organization(
+                actor(request), organization, now=timezone.now()
+            ),
+            done="resumed.",
+        )
+
+    @admin.action(description="Apply a policy…", permissions=["change"], location=EVERYWHERE)
+    def apply_policy(self, request: HttpRequest, queryset: QuerySet[Organization]) -> HttpResponseBase | None:
+        return self.confirmed(
+            request,
+            queryset,
+            action="apply_policy",
+            title="Apply a policy",
+            text="New keys, and changes to keys, are held to it from now on.",
+            button="Apply",
+            form_class=PolicyChoiceForm,
+            act=lambda organization, data: lifecycle.apply_policy(
+                actor(request), organization, data["policy"], now=timezone.now()
+            ),
+            done="under the chosen policy.",
+        )
+
+
+@admin.register(Membership)
+class MembershipAdmin(LifecycleAdmin[Membership]):
+    form = LifecycleForm
+    fields = ("organization", "user", "role")
+    list_display = ("user", "organization", "role", "created_at")
+    list_filter = ("role", OrganizationFilter)
+    list_select_related = ("user", "organization")
+    search_fields = ("user__email", "organization__name", "organization__slug")
+    search_help_text = "E-mail address, or an organization's name or slug."
+    autocomplete_fields: ClassVar[tuple[str, ...]] = ("organization", "user")
+    actions = ("remove",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Membership]:
+        return super().get_queryset(request).select_related("user", "organization")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Membership | None = None) -> tuple[str, ...]:
+        return ("organization", "user") if obj else ()
+
+    def perform(self, request: HttpRequest, form: Any, obj: Membership, change: bool) -> Membership:
+        data, now = form.cleaned_data, timezone.now()
+        if change:
+            return lifecycle.change_role(actor(request), obj, data["role"], now=now)
+        return lifecycle.add_member(actor(request), data["organization"], data["user"], data["role"], now=now)
+
+    @admin.action(description="Remove from the organization…", permissions=["change"])
+    def remove(self, request: HttpRequest, queryset: QuerySet[Membership]) -> HttpResponseBase | None:
+        return self.confirmed(
+            request,
+            queryset,
+            action="remove",
+            title="Remove members",
+            text="They can no longer see the organization. The keys they made stay.",
+            button="Remove",
+            act=lambda membership, data: lifecycle.remove_member(
+                actor(request), membership, now=timezone.now()
+            ),
+            done="removed.",
+        )

@@ -1,0 +1,63 @@
+"""Scopes and policies in the admin: what staff define for all organizations."""
+
+from typing import Any, ClassVar
+
+from django.contrib import admin
+from django.http import HttpRequest
+from django.utils import timezone
+
+from keys import lifecycle
+from keys.admin.base import LifecycleAdmin, LifecycleForm, actor
+from keys.admin.fields import LinesField
+from keys.models import Policy, Scope
+
+
+@admin.register(Scope)
+class ScopeAdmin(LifecycleAdmin[Scope]):
+    form = LifecycleForm
+    fields = ("name", "description")
+    list_display = ("name", "description", "created_at")
+    search_fields = ("name", "description")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Scope | None = None) -> tuple[str, ...]:
+        return ("name",) if obj else ()
+
+    def perform(self, request: HttpRequest, form: Any, obj: Scope, change: bool) -> Scope:
+        description = form.cleaned_data["description"]
+        if change:
+            return lifecycle.edit_scope(actor(request), obj, description=description, now=timezone.now())
+        return lifecycle.create_scope(
+            actor(request), name=form.cleaned_data["name"], description=description, now=timezone.now()
+        )
+
+
+class PolicyForm(LifecycleForm[Policy]):
+    rates = LinesField(
+        help_text="For all keys of an organization together, one a line: 10/second, 1000/hour."
+    )
+
+    class Meta:
+        model = Policy
+        exclude = ("quotas",)
+
+
+@admin.register(Policy)
+class PolicyAdmin(LifecycleAdmin[Policy]):
+    form = PolicyForm
+    fieldsets = (
+        (None, {"fields": ("name", "slug")}),
+        ("Scopes", {"fields": ("all_scopes", "scopes")}),
+        ("Life of a key", {"fields": ("default_lifetime_days", "max_lifetime_days", "expiry_required")}),
+        ("Limits", {"fields": ("max_keys", "networks_required", "rates")}),
+    )
+    list_display = ("name", "slug", "default_lifetime_days", "max_lifetime_days", "max_keys", "all_scopes")
+    search_fields = ("name", "slug")
+    filter_horizontal: ClassVar[tuple[str, ...]] = ("scopes",)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Policy | None = None) -> tuple[str, ...]:
+        return ("slug",) if obj else ()
+
+    def perform(self, request: HttpRequest, form: Any, obj: Policy, change: bool) -> Policy:
+        if change:
+            return lifecycle.edit_policy(actor(request), obj, now=timezone.now(), **form.changes())
+        return lifecycle.create_policy(actor(request), now=timezone.now(), **form.cleaned_data)

@@ -1,0 +1,178 @@
+"""People in the admin: who they are, which addresses are verified, what staff may do.
+
+Changes to a person are written to the same audit as acts on keys. It never deletes anybody: a person who
+leaves is made inactive, and their history keeps its name.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import urlencode
+
+import allauth.account.admin  # noqa: F401  registers what is taken out again below
+from allauth.account.models import EmailAddress
+from django import forms
+from django.contrib import admin
+from django.contrib.admin.utils import unquote
+from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
+from django.db import transaction
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.utils import timezone
+
+from keys import audit
+from keys.admin.base import TabularInline, actor
+from portal.models import User
+
+# Whoever may set these may do everything: for superusers alone.
+POWERS = ("is_staff", "is_superuser", "groups", "user_permissions")
+
+
+class UserCreationForm(AdminUserCreationForm):
+    class Meta:
+        model = User
+        fields = ("email",)
+        field_classes = {"email": forms.EmailField}
+
+    def clean_email(self) -> str:
+        return free_address(self.cleaned_data["email"], None)
+
+
+class UserForm(UserChangeForm):
+    class Meta:
+        model = User
+        fields = "__all__"
+        field_classes = {"email": forms.EmailField}
+
+    def clean_email(self) -> str:
+        return free_address(self.cleaned_data["email"], self.instance)
+
+
+def free_address(email: str, person: User | None) -> str:
+    """The address in lower case, if nobody else has it."""
+    email = email.lower()
+    others = User.objects.filter(email__iexact=email) | User.objects.filter(
+        emailaddress__email__iexact=email, emailaddress__verified=True
+    )
+    if others.exclude(pk=person.pk if person else None).exists():
+        raise forms.ValidationError("Somebody else has this address.")
+    return email
+
+
+class EmailAddressInline(TabularInline[EmailAddress, User]):
+    """Signing in needs a verified address."""
+
+    model = EmailAddress
+    fields = ("email", "verified", "primary")
+    readonly_fields = ("email", "primary")
+    extra = 0
+    can_delete = False
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+@admin.register(User)
+class UserAdmin(DjangoUserAdmin):
+    form = UserForm
+    add_form = UserCreationForm
+    add_form_template = "admin/change_form.html"
+    fieldsets = (
+        (None, {"fields": ("email", "password", "first_name", "last_name")}),
+        ("Permissions", {"fields": ("is_active", *POWERS)}),
+        ("Dates", {"fields": ("last_login", "date_joined")}),
+    )
+    add_fieldsets = ((None, {"fields": ("email", "usable_password", "password1", "password2")}),)
+    list_display = ("email", "first_name", "last_name", "is_active", "is_staff", "date_joined")
+    list_filter = ("is_active", "is_staff", "is_superuser")
+    search_fields = ("email", "first_name", "last_name", "memberships__organization__slug__exact")
+    search_help_text = "E-mail address, name, or an organization's slug."
+    ordering = ("email",)
+    readonly_fields = ("last_login", "date_joined")
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+
+    def get_inlines(self, request: HttpRequest, obj: User | None) -> list[type[Any]]:
+        return [] if obj is None else [EmailAddressInline]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
+        return super().get_queryset(request).order_by("email")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> tuple[str, ...]:
+        fields = tuple(super().get_readonly_fields(request, obj))
+        return fields if getattr(request.user, "is_superuser", False) else (*fields, *POWERS)
+
+    def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        if obj is not None and obj.is_superuser and not getattr(request.user, "is_superuser", False):
+            return False
+        return super().has_change_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        return False
+
+    # --- saving ---
+
+    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        if "email" in form.changed_data:
+            sign_in_with(obj)
+
+    def log_addition(self, request: HttpRequest, obj: User, message: Any) -> Any:
+        self._append(request, "user.created", {"user": obj.email})
+
+    def log_change(self, request: HttpRequest, obj: User, message: Any) -> Any:
+        """`message` is what `construct_change_message` made: facts for the audit."""
+        if message:
+            self._append(request, "user.edited", {"user": obj.email, "changes": message})
+
+    def construct_change_message(
+        self, request: HttpRequest, form: Any, formsets: Any, add: bool = False
+    ) -> Any:
+        """Each changed field's old and new value; of a password, only that it was set."""
+        changes: dict[str, Any] = {}
+        for name in form.changed_data:
+            if "password" in name:
+                changes["password"] = [None, "set"]
+            else:
+                changes[name] = [_plain(form.initial.get(name)), _plain(form.cleaned_data.get(name))]
+        for formset in formsets or ():
+            for row in formset.forms:
+                if row.has_changed():
+                    changes[f"verified {row.instance.email}"] = [
+                        bool(row.initial.get("verified")),
+                        row.instance.verified,
+                    ]
+        return changes
+
+    def _append(self, request: HttpRequest, act: str, data: dict[str, Any]) -> None:
+        with transaction.atomic():
+            audit.append(act, actor=actor(request), at=timezone.now(), data=data)
+
+    def history_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """The audit's events that have this person's address as actor."""
+        person = self.get_object(request, unquote(object_id))
+        query = "?" + urlencode({"q": person.email}) if person else ""
+        return redirect(reverse("admin:keys_auditevent_changelist") + query)
+
+
+def sign_in_with(person: User) -> None:
+    """Make the person's address the one to sign in with; they prove it by a code when they do."""
+    addresses = EmailAddress.objects.filter(user=person)
+    addresses.exclude(email=person.email).update(primary=False)
+    address, _ = EmailAddress.objects.get_or_create(user=person, email=person.email)
+    addresses.filter(pk=address.pk).update(primary=True)
+
+
+def _plain(value: Any) -> Any:
+    """A field's value as JSON has it: relations as their names."""
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return sorted(str(each) for each in value)
+    return value if value is None or isinstance(value, bool | int) else str(value)
+
+
+# Addresses are edited with their person.
+admin.site.unregister(EmailAddress)
