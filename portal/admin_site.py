@@ -12,6 +12,7 @@ from django.conf import settings
 from django.contrib import admin
 from django.core.exceptions import BadRequest
 from django.http import HttpRequest, HttpResponse
+from django.utils.decorators import method_decorator
 
 from keys import oversight
 
@@ -27,6 +28,11 @@ class AdminSite(admin.AdminSite):
     @property
     def site_title(self) -> str:  # type: ignore[override]  # as above
         return f"{settings.PORTAL_NAME} staff"
+
+    @method_decorator(secure_admin_login)
+    def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """Through the portal's own sign-in, with its codes and its limits."""
+        return super().login(request, extra_context)
 
     def admin_view(self, view: Callable[..., Any], cacheable: bool = False) -> Callable[..., Any]:
         """No database takes a NUL in a text, and filters hand on what stands in the address."""
@@ -47,6 +53,3 @@ class AdminSite(admin.AdminSite):
 
 def _pairs(request: HttpRequest) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, values in request.GET.lists() for value in values]
-
-
-AdminSite.login = secure_admin_login(AdminSite.login)  # type: ignore[method-assign]  # allauth's documented way
