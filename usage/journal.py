@@ -106,7 +106,9 @@ class Journal:
         Ids are 0 where there is none; `code` is `Code.number`. Raises JournalError: the event may then be
         in no file, and the call must be refused.
         """
-        with self._lock:
+        # Not `with`: that costs a tenth of the whole call.
+        self._lock.acquire()
+        try:
             segment = self._segment
             if segment is None or segment.failed or segment.size >= self._segment_bytes:
                 segment = self._ready()
@@ -140,6 +142,8 @@ class Journal:
             segment.size += written
             segment.written = self._sequence = sequence
             self._last = now
+        finally:
+            self._lock.release()
         if self._power:
             self._wait(segment, sequence)
         return sequence

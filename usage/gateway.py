@@ -1,0 +1,322 @@
+"""HTTP for proxies: reads headers, calls `authorize`, writes headers (CONTRACT, "Gateway").
+
+A WSGI callable beside Django: no session, no template, no query on a warm key. What is asked of a call is the
+proxy's word alone (the query of `/gateway/authorize`, the header `X-Portal-Rule` under `/gateway/envoy/`);
+nothing that the client sends can change it. It decides nothing about keys itself.
+"""
+
+import json
+import logging
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+from django.conf import settings
+
+from keys import scopes as scope_names
+from keys import tokens
+from keys.verdicts import Code, Verdict
+from usage import client, limits, metering
+from usage.meters import METERS, REQUESTS
+from usage.records import RESOURCE_LENGTH
+
+logger = logging.getLogger(__name__)
+
+Environ = dict[str, Any]
+Headers = list[tuple[str, str]]
+StartResponse = Callable[[str, Headers], object]
+
+MAX_COST = 2**31
+MAX_RULE = 4096  # characters
+_RETRY_SECONDS = "1"
+_SINGLE = ("environment", "cost", "meter", "resource", "deny")
+_STATUS_LINES = {
+    200: "200 OK",
+    400: "400 Bad Request",
+    401: "401 Unauthorized",
+    403: "403 Forbidden",
+    429: "429 Too Many Requests",
+    503: "503 Service Unavailable",
+}
+_NO_STORE = ("Cache-Control", "no-store")
+_FREE = frozenset({"HEAD", "OPTIONS"})
+_OK = ("X-Portal-Status", "200")
+_VALID = ("X-Portal-Code", "VALID")
+
+
+class Rule(NamedTuple):
+    """What a proxy asks of a call. `error` says why it is no rule."""
+
+    scopes: tuple[str, ...] = ()
+    environment: str = ""
+    cost: int = 1
+    meter: str = REQUESTS.name
+    resource: str = ""
+    deny: int = 0
+    error: str = ""
+
+
+def application(environ: Environ, start_response: StartResponse) -> list[bytes]:
+    """Answer one call of a proxy. Whatever goes wrong is a refusal."""
+    try:
+        return _answer(environ, start_response)
+    except Exception as error:
+        # The place, but not the message: it could quote what the client sent.
+        place = "".join(traceback.format_tb(error.__traceback__))
+        logger.error("Refused after %s:\n%s", type(error).__name__, place)
+        text = environ.get("HTTP_X_PORTAL_RULE") if _is_envoy(environ) else environ.get("QUERY_STRING")
+        decision = metering.Decision(Verdict(Code.UNAVAILABLE), "")
+        return _refuse(start_response, decision, deny=403 if "deny=403" in (text or "") else 0)
+
+
+def _answer(environ: Environ, start_response: StartResponse) -> list[bytes]:
+    if not client.may_ask(environ["REMOTE_ADDR"]):
+        detail = "This address may not ask the gateway; GATEWAY_NETWORKS lists who may."
+        outside = metering.Decision(Verdict(Code.IP_NOT_ALLOWED, None, detail), "")
+        return _refuse(start_response, outside)
+    get = environ.get
+    if environ["PATH_INFO"] == "/gateway/authorize":
+        rule = parse_rule(get("QUERY_STRING", ""))
+    elif _is_envoy(environ):
+        rule = parse_rule(get("HTTP_X_PORTAL_RULE", ""))
+    else:
+        rule = Rule(error="There is nothing at this path; ask /gateway/authorize.")
+    address = client.address(environ)
+    agent = get("HTTP_USER_AGENT", "")
+    if rule.error:
+        decision = metering.refuse(Code.BAD_REQUEST, detail=rule.error, address=address, user_agent=agent)
+        return _refuse(start_response, decision, deny=rule.deny)
+    credential = _credential(environ)
+    cost = rule.cost
+    if (
+        get("HTTP_X_ORIGINAL_METHOD") in _FREE
+        or get("HTTP_X_FORWARDED_METHOD") in _FREE
+        or environ["REQUEST_METHOD"] in _FREE
+    ) and (free := _free_method(environ)):
+        cost = 0
+        if free == "OPTIONS" and credential == "":  # a browser sends no key before it has asked
+            start_response("200 OK", [*_portal_headers(_PREFLIGHT, 200), _NO_STORE])
+            return []
+    if credential is None:
+        decision = metering.refuse(
+            Code.MULTIPLE_CREDENTIALS, resource=rule.resource, address=address, user_agent=agent
+        )
+        return _refuse(start_response, decision, deny=rule.deny)
+    decision = metering.authorize(
+        credential,
+        scopes=rule.scopes,
+        environment=rule.environment,
+        cost=cost,
+        meter=rule.meter,
+        resource=rule.resource,
+        address=address,
+        user_agent=agent,
+        now=time.time(),
+    )
+    verdict, request, standing = decision
+    secret = verdict.secret
+    if verdict.code is not Code.VALID or secret is None:
+        return _refuse(start_response, decision, deny=rule.deny, address=address)
+    key = secret.key
+    headers = [
+        _OK,
+        _VALID,
+        ("X-Portal-Key", key.public_id),
+        ("X-Portal-Organization", key.organization.slug),
+        ("X-Portal-Environment", key.environment),
+        ("X-Portal-Scopes", key.scopes_text),
+        ("X-Portal-Request", request),
+        _NO_STORE,
+    ]
+    if standing is not None:
+        headers += limits.headers(key, standing)
+    start_response("200 OK", headers)
+    return []
+
+
+# --- what is asked ---------------------------------------------------------------------------------
+
+
+def _is_envoy(environ: Environ) -> bool:
+    path: str = environ.get("PATH_INFO", "")
+    return path == "/gateway/envoy" or path.startswith("/gateway/envoy/")
+
+
+@lru_cache(maxsize=1024)
+def parse_rule(text: str) -> Rule:
+    """A rule from the text of a query. Never raises: `error` says what is wrong."""
+    try:
+        return _parse_rule(text)
+    except ValueError as error:
+        # Even then the proxy must get a status that it can pass on.
+        return Rule(error=str(error), deny=403 if "deny=403" in text.split("&") else 0)
+
+
+def _parse_rule(text: str) -> Rule:
+    if len(text) > MAX_RULE:
+        raise ValueError(f"The rule is longer than {MAX_RULE} characters.")
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=bool(text), errors="strict")
+    except ValueError:  # a field without `=`, or bytes that are not UTF-8
+        raise ValueError("The rule is not a query of name=value pairs in UTF-8.") from None
+    scopes: list[str] = []
+    found: dict[str, str] = {}
+    for name, value in pairs:
+        if name == "scope":
+            if not scope_names.is_name(value):
+                raise ValueError("The rule names a scope that cannot be one.")
+            scopes.append(value)
+        elif name not in _SINGLE:
+            raise ValueError("The rule has a parameter that the gateway does not know.")
+        elif name in found:
+            raise ValueError(f"The rule has {name} twice.")
+        else:
+            found[name] = value
+    environment, meter = found.get("environment", ""), found.get("meter", REQUESTS.name)
+    cost, resource, deny = found.get("cost", "1"), found.get("resource", ""), found.get("deny")
+    if "environment" in found and environment not in tokens.ENVIRONMENTS:
+        raise ValueError("The rule's environment is neither live nor test.")
+    if not (cost.isascii() and cost.isdigit() and len(cost) <= 10 and int(cost) <= MAX_COST):
+        raise ValueError(f"The rule's cost is not a whole number from 0 to {MAX_COST}.")
+    if meter not in METERS:
+        raise ValueError("The rule names a meter that does not exist.")
+    if len(resource) > RESOURCE_LENGTH or not resource.isprintable():
+        raise ValueError(f"The rule's resource is not a label of at most {RESOURCE_LENGTH} characters.")
+    if deny not in (None, "403"):
+        raise ValueError("The rule's deny can only be 403.")
+    return Rule(tuple(scopes), environment, int(cost), meter, resource, 403 if deny is not None else 0)
+
+
+# --- what is presented -----------------------------------------------------------------------------
+
+
+def _credential(environ: Environ) -> str | None:
+    """The one credential of the call; empty if there is none, None if two keys of ours are there."""
+    authorization = environ.get("HTTP_AUTHORIZATION")
+    given = environ.get("HTTP_X_API_KEY", "").strip()
+    bearer = ""
+    if authorization and authorization[:7].lower() == "bearer ":
+        bearer = authorization[7:].strip()
+    if not settings.KEY_QUERY_PARAMETER:
+        if not given or given == bearer:
+            return bearer
+        if not bearer:
+            return given if "," not in given else _choose(given.split(","))
+        return _choose([*given.split(","), bearer])
+    return _choose([*given.split(","), *_in_url(environ), bearer])
+
+
+def _choose(values: Iterable[str]) -> str | None:
+    """Ours among several; without one, the first: a Bearer of somebody else's comes last."""
+    present = list(dict.fromkeys(value.strip() for value in values if value.strip()))
+    ours = [value for value in present if metering.begins_like_ours(value)]
+    if len(ours) > 1:
+        return None
+    return ours[0] if ours else present[0] if present else ""
+
+
+def _in_url(environ: Environ) -> list[str]:
+    """Values of KEY_QUERY_PARAMETER in the client's own URL, as the proxy reports it."""
+    if _is_envoy(environ):
+        query = environ.get("QUERY_STRING", "")
+    else:
+        url = environ.get("HTTP_X_ORIGINAL_URI") or environ.get("HTTP_X_FORWARDED_URI") or ""
+        query = url.partition("#")[0].partition("?")[2]
+    name = settings.KEY_QUERY_PARAMETER.encode()
+    values = []
+    for part in query.split("&"):
+        key, _, value = part.partition("=")
+        if unquote_to_bytes(key.replace("+", " ").encode("utf-8", "replace")) == name:
+            raw = unquote_to_bytes(value.replace("+", " ").encode("utf-8", "replace"))
+            values.append(raw.decode("utf-8", "replace"))
+    return values
+
+
+def _free_method(environ: Environ) -> str:
+    """HEAD, or OPTIONS of a CORS preflight, if every header that states the client's method agrees; or "".
+
+    A proxy sets one of the two headers and passes the other on from the client, who must not be able to
+    make a call free by it. Without either the proxy repeats the client's own method (Envoy).
+    """
+    stated = [environ.get("HTTP_X_ORIGINAL_METHOD"), environ.get("HTTP_X_FORWARDED_METHOD")]
+    methods = {method for method in stated if method is not None}
+    if not methods or environ["REQUEST_METHOD"] != "GET":
+        methods.add(environ["REQUEST_METHOD"])
+    if methods == {"HEAD"}:
+        return "HEAD"
+    if methods == {"OPTIONS"} and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ:
+        return "OPTIONS"
+    return ""
+
+
+# --- what is answered ------------------------------------------------------------------------------
+
+_PREFLIGHT = metering.Decision(Verdict(Code.VALID), "")
+
+
+def _portal_headers(decision: metering.Decision, status: int) -> Headers:
+    """Every X-Portal-* header, if need be empty: a proxy that copies them overwrites what a client forged."""
+    secret = decision.verdict.secret
+    key = secret.key if secret is not None else None
+    return [
+        ("X-Portal-Status", str(status)),
+        ("X-Portal-Code", decision.verdict.code.text),
+        ("X-Portal-Key", key.public_id if key else ""),
+        ("X-Portal-Organization", key.organization.slug if key else ""),
+        ("X-Portal-Environment", key.environment if key else ""),
+        ("X-Portal-Scopes", key.scopes_text if key else ""),
+        ("X-Portal-Request", decision.request),
+    ]
+
+
+def _refuse(
+    start_response: StartResponse, decision: metering.Decision, *, deny: int = 0, address: str = ""
+) -> list[bytes]:
+    verdict, request, standing = decision
+    code = verdict.code
+    sent = deny if deny and code.status != 401 else code.status
+    detail = verdict.detail or code.sentence
+    if code is Code.IP_NOT_ALLOWED and not verdict.detail and address:
+        detail = f"This API key may not be used from {address}."
+    problem: dict[str, object] = {
+        "type": f"{settings.PORTAL_URL}/docs/errors/#{code.text}",
+        "title": code.title,
+        "status": sent,
+        "detail": detail,
+        "code": code.text,
+        "request": request,
+    }
+    headers = [*_portal_headers(decision, code.status), _NO_STORE]
+    headers.append(("Content-Type", "application/problem+json"))
+    if standing is not None and verdict.secret is not None:
+        headers += limits.headers(verdict.secret.key, standing)
+        problem["type"] = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+        problem["violated-policies"] = [standing.name]
+        headers.append(("Retry-After", str(standing.reset)))
+    elif code is Code.UNAVAILABLE:
+        headers.append(("Retry-After", _RETRY_SECONDS))
+    if challenge := _challenge(code, detail):
+        headers.append(("WWW-Authenticate", challenge))
+    body = json.dumps(problem).encode()
+    headers.append(("Content-Length", str(len(body))))
+    start_response(_STATUS_LINES[sent], headers)
+    return [body]
+
+
+def _challenge(code: Code, detail: str) -> str:
+    """RFC 6750, section 3: no error code where no credential was sent."""
+    if code is Code.MISSING_CREDENTIAL:
+        return 'Bearer realm="api"'
+    if code.status == 401:
+        error = "invalid_token"
+    elif code is Code.INSUFFICIENT_SCOPE:
+        error = "insufficient_scope"
+    elif code is Code.MULTIPLE_CREDENTIALS:
+        error = "invalid_request"
+    else:
+        return ""
+    shown = "".join(letter for letter in detail if " " <= letter <= "~" and letter not in '"\\')
+    return f'Bearer realm="api", error="{error}", error_description="{shown}"'

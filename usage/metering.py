@@ -1,0 +1,190 @@
+"""`authorize`: verify, limit, record. The only place where the three meet.
+
+What it answers is in the journal before it answers. Nothing that goes wrong here ever becomes an allow: what
+cannot be decided or recorded is UNAVAILABLE. It holds this process's directory, windows and journal.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from django.conf import settings
+
+from keys.directory import Directory
+from keys.verdicts import Code, Verdict
+from keys.verification import verify
+from usage import journal
+from usage.limits import Standing, Windows
+from usage.meters import REQUESTS
+
+logger = logging.getLogger(__name__)
+
+_UNAVAILABLE = Verdict(Code.UNAVAILABLE)
+_COMPLAIN_SECONDS = 10.0
+
+
+class Decision(NamedTuple):
+    """`request` finds this call later; it is empty when the call could not be recorded."""
+
+    verdict: Verdict
+    request: str
+    standing: Standing | None = None
+
+
+# A named tuple's own constructor costs as much as the look-up of the key.
+_decision: Callable[[tuple[Verdict, str, Standing | None]], Decision] = partial(tuple.__new__, Decision)
+
+
+class _Process:
+    """What this process decides with; made on first use, after any fork."""
+
+    def __init__(self, directory: Directory) -> None:
+        self.directory = directory
+        self.windows = Windows()
+        self.journal = journal.current()
+        self.append = self.journal.append
+        self.spool = self.journal.spool
+
+
+_process: _Process | None = None
+_lock = threading.Lock()
+_complained = float("-inf")
+
+
+def start(directory: Directory | None = None) -> Directory:
+    """Begin to follow the keys (in the background) and return the directory; later calls change nothing.
+
+    A test may bring a directory of its own.
+    """
+    global _process
+    with _lock:
+        if _process is None:
+            if directory is None:
+                directory = Directory(process_id=journal.current().spool, lock_dir=settings.USAGE_JOURNAL_DIR)
+                directory.start()
+            _process = _Process(directory)
+        return _process.directory
+
+
+def stop() -> None:
+    """Sign off and seal the journal."""
+    global _process
+    with _lock:
+        if _process is not None:
+            _process.directory.close()
+            _process = None
+        journal.reset()
+
+
+def _current() -> _Process:
+    process = _process
+    if process is None:
+        start()
+        process = _process
+        assert process is not None
+    return process
+
+
+def begins_like_ours(text: str) -> bool:
+    """Does `text` begin as this portal's keys do, now or formerly?"""
+    return _current().directory.begins_like_ours(text)
+
+
+def authorize(
+    credential: str,
+    *,
+    scopes: Sequence[str] = (),
+    environment: str = "",
+    cost: int = 1,
+    meter: str = REQUESTS.name,
+    resource: str = "",
+    address: str = "",
+    user_agent: str = "",
+    now: float,
+) -> Decision:
+    """May this credential make this call? Recorded and counted when it returns.
+
+    `now` is epoch seconds; `cost` is in the meter's smallest unit, 0 for a call that costs nothing. The
+    other arguments are as for `verify`. Never raises for what a caller sends.
+    """
+    process = _process or _current()
+    verdict = verify(
+        credential,
+        directory=process.directory,
+        now=now,
+        scopes=scopes,
+        environment=environment,
+        address=address,
+    )
+    standing = None
+    secret = verdict.secret
+    try:
+        if secret is None:
+            sequence = process.append(
+                0, 0, 0, verdict.code.number, cost, meter, resource, address, user_agent
+            )
+        else:
+            key = secret.key
+            if verdict.code is Code.VALID and (key.rates or key.organization.rates):
+                standing = process.windows.spend(key, cost, now)
+                if standing is not None and not standing.allowed:
+                    verdict = Verdict(Code.RATE_LIMITED, secret, _limit_sentence(standing))
+            sequence = process.append(
+                key.organization.id, key.id, secret.id, verdict.code.number,
+                cost, meter, resource, address, user_agent,
+            )  # fmt: skip
+    except journal.JournalError as error:
+        _complain(error)
+        return Decision(Verdict(Code.UNAVAILABLE, secret), "")
+    return _decision((verdict, f"{process.spool}-{sequence}", standing))
+
+
+def refuse(
+    code: Code, *, detail: str = "", resource: str = "", address: str = "", user_agent: str = ""
+) -> Decision:
+    """A call that is refused before any key is looked at, recorded without one."""
+    try:
+        process = _process or _current()
+        sequence = process.append(0, 0, 0, code.number, 0, REQUESTS.name, resource, address, user_agent)
+    except journal.JournalError as error:
+        _complain(error)
+        return Decision(_UNAVAILABLE, "")
+    return Decision(Verdict(code, None, detail), f"{process.spool}-{sequence}")
+
+
+def not_ready() -> list[str]:
+    """Why this process should get no calls; empty when it should. Opens the journal."""
+    reasons = []
+    directory = start()
+    if why := directory.explain():
+        reasons.append(why)
+    try:
+        journal.current().start()
+    except journal.JournalError as error:
+        reasons.append(f"the journal: {error}")
+    return reasons
+
+
+def _limit_sentence(standing: Standing) -> str:
+    return f"Too many requests: the limit is {standing.rate.text}; try again in {standing.reset} s."
+
+
+def _complain(error: Exception) -> None:
+    """Log a failing journal, at most every ten seconds."""
+    global _complained
+    now = time.monotonic()
+    if now - _complained > _COMPLAIN_SECONDS:
+        _complained = now
+        logger.error("Calls are refused because they cannot be recorded: %s", error)
+
+
+def _after_fork() -> None:
+    global _process, _lock
+    _process, _lock = None, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
