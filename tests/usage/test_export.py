@@ -1,0 +1,484 @@
+"""The billing export: what is in it, its bytes, its manifest, and that it is there whole or not at all."""
+
+import csv
+import datetime as dt
+import hashlib
+import io
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from keys import lifecycle
+from keys.models import Key
+from keys.verdicts import Code
+from tests import builders
+from usage import billing, journal
+from usage.billing import Period
+from usage.exports import FORMATS
+from usage.exports.csv import guarded
+from usage.models import Rollup
+
+MAY = Period(2026, 5)
+COLUMNS = (
+    "period,organization,organization_name,external_customer,key,key_name,environment,meter,resource,unit,tier,"
+    "quantity,included,billable,unit_price,amount,currency,kind,original_period"
+)
+
+
+@pytest.fixture
+def key(db: None) -> Key:
+    return builders.key(builders.organization("acme")).key
+
+
+def used(
+    key: Key,
+    quantity: int = 1,
+    *,
+    hour: dt.datetime = MAY.start,
+    outcome: str = "VALID",
+    meter: str = "requests",
+    resource: str = "",
+) -> None:
+    Rollup.objects.create(
+        organization_id=key.organization_id,
+        hour=hour,
+        key=key,
+        meter=meter,
+        resource=resource,
+        outcome=outcome,
+        booked_period=hour.date().replace(day=1),
+        calls=1,
+        quantity=quantity,
+    )
+
+
+def export(*argv: str, period: str = "2026-05") -> str:
+    out = io.StringIO()
+    call_command(
+        "export_billing", "--period", period, "--allow-open", *argv, stdout=out, stderr=io.StringIO()
+    )
+    return out.getvalue()
+
+
+def refused(*argv: str) -> CommandError:
+    with pytest.raises(CommandError) as caught:
+        call_command("export_billing", *argv, stdout=io.StringIO(), stderr=io.StringIO())
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+# --- what is in it --------------------------------------------------------------------------------
+
+
+def test_csv_has_the_contracts_columns_and_leaves_those_without_a_value_empty(
+    key: Key, journal_dir: Path
+) -> None:
+    used(key, 5)
+
+    text = export()
+
+    assert text.splitlines()[0] == COLUMNS
+    assert rows(text) == [
+        {
+            "period": "2026-05",
+            "organization": "acme",
+            "organization_name": "Acme",
+            "external_customer": "",
+            "key": key.public_id,
+            "key_name": "Backend",
+            "environment": "live",
+            "meter": "requests",
+            "resource": "",
+            "unit": "request",
+            "tier": "",
+            "quantity": "5",
+            "included": "",
+            "billable": "5",
+            "unit_price": "",
+            "amount": "",
+            "currency": "",
+            "kind": "usage",
+            "original_period": "",
+        }
+    ]
+
+
+def test_jsonl_has_the_same_facts_with_nulls_and_whole_numbers(key: Key, journal_dir: Path) -> None:
+    used(key, 5)
+
+    [line] = [json.loads(line) for line in export("--format", "jsonl").splitlines()]
+
+    assert ",".join(line) == COLUMNS
+    assert {name: value if value is not None else "" for name, value in line.items()} == (
+        rows(export())[0] | {"quantity": 5, "billable": 5}
+    )
+    assert line["amount"] is None
+    assert line["external_customer"] is None
+
+
+def test_refused_calls_are_not_billed_and_test_keys_are(key: Key, journal_dir: Path) -> None:
+    test_key = builders.key(key.organization, environment="test").key
+    used(key, 5, outcome="RATE_LIMITED")
+    used(test_key, 7)
+
+    assert [(row["environment"], row["quantity"]) for row in rows(export())] == [("test", "7")]
+
+
+def test_hours_are_summed_and_resources_and_meters_kept_apart(key: Key, journal_dir: Path) -> None:
+    for hours in range(3):
+        used(key, 2, hour=MAY.start + dt.timedelta(hours=hours))
+    used(key, 10, resource="/tiles")
+    used(key, 100, meter="tokens")
+
+    lines = [(row["meter"], row["resource"], row["unit"], row["quantity"]) for row in rows(export())]
+    assert lines == [
+        ("requests", "", "request", "6"),
+        ("requests", "/tiles", "request", "10"),
+        ("tokens", "", "", "100"),
+    ]
+
+
+def test_a_period_is_what_was_booked_to_it_and_nothing_else(key: Key, journal_dir: Path) -> None:
+    used(key, 1, hour=MAY.start - dt.timedelta(hours=1))
+    used(key, 2, hour=MAY.end - dt.timedelta(hours=1))
+    used(key, 4, hour=MAY.end)
+
+    assert [row["quantity"] for row in rows(export())] == ["2"]
+
+
+def test_one_organization_can_be_exported_alone(key: Key, journal_dir: Path) -> None:
+    other = builders.key(builders.organization("other")).key
+    used(key, 1)
+    used(other, 2)
+
+    assert [row["organization"] for row in rows(export("--organization", "other"))] == ["other"]
+
+
+def test_lines_are_sorted_by_code_points_whatever_the_databases_locale(key: Key, journal_dir: Path) -> None:
+    for name in ("/b", "/A", "/a", "/B", "/ä", "/_", "/😀"):
+        used(key, resource=name)
+    for slug in ("a-b", "ab", "a", "b"):
+        used(builders.key(builders.organization(slug)).key)
+
+    exported = rows(export())
+    order = [(row["organization"], row["key"], row["meter"], row["resource"]) for row in exported]
+    assert len(order) == 11
+    assert order == sorted(order)
+
+
+def test_usage_of_a_key_that_the_database_lost_keeps_its_line(key: Key, journal_dir: Path) -> None:
+    Rollup.objects.create(
+        organization_id=key.organization_id,
+        hour=MAY.start,
+        key_id=key.pk + 1000,
+        meter="requests",
+        outcome="VALID",
+        booked_period=MAY.first_day,
+        calls=3,
+        quantity=3,
+    )
+
+    [row] = rows(export())
+    assert (row["organization"], row["key"], row["quantity"]) == ("acme", f"unknown-{key.pk + 1000}", "3")
+
+
+def test_a_period_without_calls_has_a_header_and_no_lines(db: None, journal_dir: Path) -> None:
+    assert export() == COLUMNS + "\n"
+    assert export("--format", "jsonl") == ""
+
+
+def test_calls_that_are_still_in_the_journal_are_counted_first(key: Key, journal_dir: Path) -> None:
+    secret = key.secrets.get()
+    for code, cost in ((Code.VALID, 1), (Code.VALID, 3), (Code.RATE_LIMITED, 1)):
+        journal.current().append(
+            key.organization_id, key.pk, secret.pk, code.number, cost, "requests", "", "127.0.0.1", "curl"
+        )
+    journal.reset()
+    month = f"{timezone.now():%Y-%m}"
+
+    assert rows(export("--no-drain", period=month)) == []
+    assert [row["quantity"] for row in rows(export(period=month))] == ["4"]
+    assert [row["quantity"] for row in rows(export(period=month))] == ["4"]
+
+
+# --- text -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "\uff1d"])
+def test_a_text_that_could_start_a_formula_gets_an_apostrophe(start: str) -> None:
+    assert guarded(f"{start}1+1") == f"'{start}1+1"
+    assert guarded(f"a{start}1") == f"a{start}1"
+
+
+def test_awkward_names_survive_csv_and_jsonl(key: Key, journal_dir: Path) -> None:
+    actor, now = lifecycle.command_actor(), timezone.now()
+    lifecycle.edit_organization(
+        actor, key.organization, name='=SUM(A1), "Größe" 😀', external_customer="-cus_1", now=now
+    )
+    lifecycle.edit_key(actor, key, name="+49, 'x'; \u00e9\u4e2d", now=now)
+    for name in ("line\nbreak", "@cell", 'quote"comma,', "\u2028"):
+        used(key, 9, resource=name)
+
+    csv_rows = rows(export())
+    json_rows = [json.loads(line) for line in export("--format", "jsonl").splitlines()]
+
+    assert {row["organization_name"] for row in csv_rows} == {'\'=SUM(A1), "Größe" 😀'}
+    assert {row["external_customer"] for row in csv_rows} == {"'-cus_1"}
+    assert {row["key_name"] for row in csv_rows} == {"'+49, 'x'; \u00e9\u4e2d"}
+    assert {row["resource"] for row in csv_rows} == {"line\nbreak", "'@cell", 'quote"comma,', "\u2028"}
+    assert {row["quantity"] for row in csv_rows} == {"9"}
+    assert {row["organization_name"] for row in json_rows} == {'=SUM(A1), "Größe" 😀'}
+    assert {row["resource"] for row in json_rows} == {"line\nbreak", "@cell", 'quote"comma,', "\u2028"}
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+USES = st.dictionaries(
+    st.tuples(
+        st.integers(min_value=0, max_value=40 * 24),  # hours from the month's start, and beyond it
+        st.integers(min_value=0, max_value=1),  # key
+        st.sampled_from(["VALID", "EXPIRED"]),
+        TEXT,  # resource
+    ),
+    st.integers(min_value=0, max_value=2**53),
+    max_size=20,
+)
+
+
+@hypothesis_settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(uses=USES)
+def test_the_lines_add_up_to_the_roll_ups_in_every_format(
+    key: Key, journal_dir: Path, uses: dict[tuple[int, int, str, str], int]
+) -> None:
+    keys = [
+        key,
+        Key.objects.exclude(pk=key.pk).first() or builders.key(key.organization, environment="test").key,
+    ]
+    Rollup.objects.all().delete()
+    expected: Counter[tuple[str, str]] = Counter()
+    for (hours, which, outcome, name), quantity in uses.items():
+        hour = MAY.start + dt.timedelta(hours=hours)
+        used(keys[which], quantity, hour=hour, outcome=outcome, resource=name)
+        if outcome == "VALID" and hour < MAY.end:
+            expected[keys[which].public_id, name] += quantity
+
+    lines = list(billing.lines(MAY))
+    from_csv = rows(b"".join(FORMATS["csv"](lines)).decode())
+    from_jsonl = [json.loads(line) for line in b"".join(FORMATS["jsonl"](lines)).decode().splitlines()]
+
+    assert {(line.key, line.resource or ""): line.quantity for line in lines} == dict(expected)
+    assert [(row["key"], row["resource"] or "") for row in from_jsonl] == sorted(
+        {(line.key, line.resource or "") for line in lines}
+    )
+    assert [row["quantity"] for row in from_jsonl] == [int(row["quantity"]) for row in from_csv]
+    assert [guarded(row["resource"] or "") for row in from_jsonl] == [row["resource"] for row in from_csv]
+
+
+# --- the file and its manifest --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format_name", list(FORMATS))
+def test_the_same_numbers_give_the_same_bytes_and_the_manifest_describes_them(
+    key: Key, journal_dir: Path, tmp_path: Path, format_name: str
+) -> None:
+    used(key, 5)
+    used(key, 2, resource="/tiles")
+    used(key, 4, meter="tokens")
+    first, second = tmp_path / "first", tmp_path / "second"
+
+    for file in (first, second):
+        export("--format", format_name, "--output", str(file))
+
+    content = first.read_bytes()
+    manifests = [Path(f"{file}.manifest.json").read_bytes() for file in (first, second)]
+    assert content == second.read_bytes()
+    assert b"\r" not in content
+    assert manifests[0] == manifests[1]
+    assert json.loads(manifests[0]) == {
+        "period": "2026-05",
+        "status": "open",
+        "complete_through": None,
+        "lines": 3,
+        "quantity_by_meter": {"requests": 7, "tokens": 4},
+        "amount_by_currency": {},
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "previous_sha256": None,
+    }
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {
+        *("first", "first.manifest.json"),
+        *("second", "second.manifest.json"),
+    }
+
+
+def test_the_manifest_says_through_when_the_numbers_are_complete(
+    key: Key, journal_dir: Path, tmp_path: Path
+) -> None:
+    journal.current().append(
+        key.organization_id, key.pk, key.secrets.get().pk, 1, 1, "requests", "", "127.0.0.1", "curl"
+    )
+    journal.reset()
+    now = timezone.now()
+
+    export("--output", str(tmp_path / "now.csv"), period=f"{now:%Y-%m}")
+    export("--output", str(tmp_path / "past.csv"), period="2026-05")
+
+    def complete(name: str) -> dt.datetime:
+        manifest = json.loads((tmp_path / f"{name}.manifest.json").read_text())
+        return dt.datetime.fromisoformat(manifest["complete_through"])
+
+    assert abs(complete("now.csv") - now) < dt.timedelta(minutes=1)
+    assert complete("past.csv") == MAY.end
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(key: Key, journal_dir: Path, tmp_path: Path) -> None:
+    used(key, 5)
+    file = tmp_path / "may.csv"
+    export("--output", str(file))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    used(key, 6, resource="/more")
+
+    # A limit on the size of files stands for a full disk.
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60, hard))
+    try:
+        error = refused("--period", "2026-05", "--allow-open", "--no-drain", "--output", str(file))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+
+    assert error.returncode == 1
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+def test_an_output_that_cannot_be_written_is_one_sentence_and_exit_1(
+    key: Key, journal_dir: Path, tmp_path: Path
+) -> None:
+    for output in (
+        tmp_path / "no" / "such" / "folder.csv",
+        tmp_path,
+        Path("/dev/null"),
+        tmp_path / ("x" * 250),
+    ):
+        error = refused("--period", "2026-05", "--allow-open", "--output", str(output))
+        assert error.returncode == 1
+    assert [path for path in tmp_path.iterdir() if path.is_file()] == []
+
+
+def test_an_output_behind_a_symbolic_link_is_written_where_it_points(
+    key: Key, journal_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "link.csv").symlink_to(tmp_path / "real.csv")
+
+    export("--output", str(tmp_path / "link.csv"))
+
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "real.csv").read_text() == COLUMNS + "\n"
+
+
+# --- arguments ------------------------------------------------------------------------------------
+
+
+def test_an_open_period_is_refused_without_allow_open(db: None, journal_dir: Path) -> None:
+    error = refused("--period", "2026-05")
+
+    assert error.returncode == 1
+    assert "--allow-open" in str(error)
+
+
+@pytest.mark.parametrize(
+    "argv", [("--period", "9000-01"), ("--period", "2026-05", "--organization", "nobody")]
+)
+def test_a_period_to_come_and_an_unknown_organization_are_bad_arguments(
+    db: None, journal_dir: Path, argv: tuple[str, ...]
+) -> None:
+    assert refused(*argv, "--allow-open").returncode == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["", "2026", "2026-13", "2026-00", "2026-5", "26-05", "2026-05-01", "２０２６-05", "x"]
+)
+def test_what_is_not_a_month_is_not_a_period(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a month"):
+        Period.parse(text)
+
+
+def test_a_period_ends_where_the_next_begins() -> None:
+    assert Period(2026, 12).end == Period(2027, 1).start
+    assert str(Period.parse("2026-05")) == "2026-05"
+
+
+# --- as a process ---------------------------------------------------------------------------------
+
+
+def process(*argv: str, **options: Any) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, str(settings.BASE_DIR / "manage.py"), "export_billing", *argv],
+        env=builders.environment(),
+        stderr=subprocess.PIPE,
+        **options,
+    )
+
+
+@pytest.mark.django_db(transaction=True)
+def test_stdout_has_the_bytes_of_the_file_and_a_closed_pipe_is_no_trouble(
+    journal_dir: Path, tmp_path: Path
+) -> None:
+    key = builders.key(builders.organization("acme")).key
+    for number in range(3000):
+        used(key, resource=f"/{number:04}/ä")
+    file = tmp_path / "may.csv"
+    export("--output", str(file))
+
+    whole = process("--period", "2026-05", "--allow-open", stdout=subprocess.PIPE)
+    out, _ = whole.communicate()
+    closed = process("--period", "2026-05", "--allow-open", stdout=subprocess.PIPE)
+    assert closed.stdout is not None
+    assert closed.stderr is not None
+    closed.stdout.read(10)
+    closed.stdout.close()
+    err = closed.stderr.read()
+    closed.wait()
+    closed.stderr.close()
+
+    assert (whole.returncode, out) == (0, file.read_bytes())
+    assert b"Traceback" not in err
+    assert b"Exception" not in err
+
+
+@pytest.mark.parametrize(
+    "argv", [("--period", "2026-13"), ("--period", "2026-05", "--format", "stripe"), ("--format", "csv")]
+)
+def test_a_bad_command_line_exits_2_with_one_sentence(argv: tuple[str, ...]) -> None:
+    ran = subprocess.run(
+        [sys.executable, str(settings.BASE_DIR / "manage.py"), "export_billing", *argv],
+        capture_output=True,
+        check=False,
+        env={
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "portal.settings",
+            "DATABASE_URL": "sqlite:////nonexistent/x",
+        },
+    )
+
+    assert (ran.returncode, ran.stdout) == (2, b"")
+    assert len(ran.stderr.splitlines()) == 1

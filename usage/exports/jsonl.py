@@ -1,0 +1,15 @@
+"""One JSON object a line (JSON Lines), with the columns of the CSV as names, real nulls and whole numbers.
+
+ASCII throughout (other characters as `\\u…`), so that no reader takes a character in a name for a line end.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+
+from usage.billing import Line
+
+
+def render(lines: Iterable[Line]) -> Iterator[bytes]:
+    """Each line as an object, in bytes."""
+    for line in lines:
+        yield json.dumps(line._asdict(), separators=(",", ":")).encode() + b"\n"

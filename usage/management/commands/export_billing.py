@@ -1,0 +1,155 @@
+"""`export_billing`: a month's statement as a file, the same bytes for the same numbers, and its manifest."""
+
+import argparse
+import datetime as dt
+import errno
+import hashlib
+import json
+import os
+import stat
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import CommandParser
+from django.utils import timezone
+from tqdm import tqdm
+
+from keys.management.base import REFUSED, PortalCommand, find_organization, iso, refuse, said
+from usage import billing, drain
+from usage.billing import Line, Period
+from usage.exports import FORMATS
+from usage.exports.files import write_whole
+
+
+def _period(text: str) -> Period:
+    try:
+        return Period.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+class Counted:
+    """Passes lines on and bytes through, and keeps what the manifest says of them."""
+
+    def __init__(self) -> None:
+        self.lines = 0
+        self.quantities: Counter[str] = Counter()
+        self.sha256 = hashlib.sha256()
+
+    def of(self, lines: Iterable[Line]) -> Iterator[Line]:
+        for line in lines:
+            self.lines += 1
+            self.quantities[line.meter] += line.quantity
+            yield line
+
+    def through(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            self.sha256.update(piece)
+            yield piece
+
+
+class Command(PortalCommand):
+    help = "Export a month's billing lines."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--period", type=_period, required=True, metavar="YYYY-MM")
+        parser.add_argument("--format", choices=list(FORMATS), default="csv")
+        parser.add_argument("--organization", metavar="SLUG", help="this one only")
+        parser.add_argument("--output", default="-", metavar="FILE|-", help="default: - (stdout)")
+        parser.add_argument("--allow-open", action="store_true", help="though the numbers may still change")
+        parser.add_argument(
+            "--no-drain", action="store_true", help="leave out calls that are not in the roll-ups yet"
+        )
+
+    def handle(
+        self,
+        *args: Any,
+        period: Period,
+        format: str,
+        organization: str | None,
+        output: str,
+        allow_open: bool,
+        no_drain: bool,
+        **options: Any,
+    ) -> None:
+        now = timezone.now()
+        if period.start > now:
+            refuse(f"{period} has not begun.")
+        only = None if organization is None else find_organization(organization)
+        if not allow_open:
+            refuse(
+                f"{period} is open: its numbers may still change; --allow-open exports it all the same.",
+                REFUSED,
+            )
+        path = None if output == "-" else _file(output)
+        if not no_drain:
+            for problem in drain.drain_once(now).problems:
+                self.say(problem)
+        complete = drain.complete_through()  # before the lines are read: they hold at least this much
+        counted = Counted()
+        # disable=None: no bar where stderr is not a terminal.
+        with tqdm(billing.lines(period, only), unit=" lines", disable=None, file=sys.stderr) as lines:
+            content = counted.through(FORMATS[format](counted.of(lines)))
+            if path is None:
+                self._to_stdout(content)
+                return
+            manifest = _manifest_path(path)
+            try:
+                # The manifest's content is made when its turn comes: after the last line.
+                write_whole([(path, content), (manifest, _manifest(period, complete, counted))])
+            except OSError as error:
+                refuse(f"{output} could not be written: {_reason(error)}", REFUSED)
+        self.say(f"{output}: {counted.lines} lines; {manifest.name} beside it.")
+
+    def _to_stdout(self, content: Iterable[bytes]) -> None:
+        buffer = getattr(self.stdout, "buffer", None)  # none when called from code that captures text
+        for piece in content:
+            if buffer is None:
+                self.stdout.write(piece.decode(), ending="")
+            else:
+                buffer.write(piece)
+        if buffer is not None:
+            buffer.flush()
+
+
+def _file(output: str) -> Path:
+    """Where to write: behind a symbolic link, never over a device, a pipe or a folder."""
+    path = Path(os.path.realpath(output))
+    for place in (path, _manifest_path(path)):
+        try:
+            regular = stat.S_ISREG(place.stat().st_mode)
+        except FileNotFoundError:
+            regular = bool(path.name)
+        except OSError as error:
+            refuse(f"{output} could not be written: {_reason(error)}", REFUSED)
+        if not regular:
+            refuse(f"{place} is not a file; use - for standard output.", REFUSED)
+    return path
+
+
+def _manifest_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.manifest.json") if path.name else path
+
+
+def _reason(error: OSError) -> str:
+    if error.errno == errno.ENOENT:
+        return "its folder does not exist."
+    return said(OSError(error.errno, error.strerror or str(error)))
+
+
+def _manifest(period: Period, complete: dt.datetime | None, counted: Counted) -> Iterator[bytes]:
+    manifest = {
+        "period": str(period),
+        "status": "open",
+        # Later calls are another period's, so this stands still once the period is over.
+        "complete_through": iso(None if complete is None else min(complete, period.end)),
+        "lines": counted.lines,
+        "quantity_by_meter": dict(sorted(counted.quantities.items())),
+        "amount_by_currency": {},
+        "sha256": counted.sha256.hexdigest(),
+        "previous_sha256": None,
+    }
+    yield json.dumps(manifest, indent=2).encode() + b"\n"
