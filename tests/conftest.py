@@ -2,6 +2,7 @@
 
 import importlib
 import os
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,26 @@ def _seeded_rows_survive_a_flush() -> None:
     Django sends `post_migrate` after it: the migration's own function fills them again.
     """
     post_migrate.connect(_seed, sender=apps.get_app_config("keys"), weak=False)
+
+
+def _not_skipped_in_ci[R: (pytest.TestReport, pytest.CollectReport)](report: R, path: Path) -> R:
+    """A missing browser is a reason to skip for a developer; in CI it would hide what was never tried."""
+    if report.skipped and "CI" in os.environ and "e2e" in path.parts:
+        report.outcome = "failed"
+        report.longrepr = f"Nothing of e2e is skipped in CI: {report.longrepr}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    return _not_skipped_in_ci((yield), item.path)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    return _not_skipped_in_ci((yield), collector.path)
 
 
 @pytest.fixture
