@@ -113,11 +113,12 @@ def compact(number: int) -> str:
     for power, suffix in ((1, "k"), (2, "M"), (3, "B"), (4, "T"), (5, "P"), (6, "E")):
         # Integers throughout: a 64-bit count has more digits than a float keeps.
         tenths = (rest * 10 + 1000**power // 2) // 1000**power
-        if tenths < 1000:
-            whole, tenth = divmod(tenths, 10)
+        whole, tenth = divmod(tenths, 10)
+        if whole < 100:
             return f"{sign}{whole}.{tenth}{suffix}" if tenth else f"{sign}{whole}{suffix}"
-        if tenths < 10_000:
-            return f"{sign}{(rest + 1000**power // 2) // 1000**power}{suffix}"
+        whole = (rest + 1000**power // 2) // 1000**power
+        if whole < 1000:
+            return f"{sign}{whole}{suffix}"
     return f"{sign}{rest // 1000**6:,}E"
 
 
