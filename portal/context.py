@@ -61,6 +61,7 @@ def portal(request: HttpRequest) -> dict[str, Any]:
         "portal_url": settings.PORTAL_URL,
         "key_prefix": settings.KEY_PREFIX,
         "signup": signup_policy(),
+        "can": _may(request),
         "nav": SimpleLazyObject(lambda: navigation(request)),
         "organizations": SimpleLazyObject(lambda: _organizations(request)),
     }
@@ -84,6 +85,12 @@ def navigation(request: HttpRequest) -> list[NavItem]:
             if allows(membership.role, act)
         ]
     return [*items, NavItem(reverse("docs"), "Docs", "docs", here == "docs")]
+
+
+def _may(request: HttpRequest) -> frozenset[str]:
+    """The acts that this member's role allows, for `{% if "create_key" in can %}`."""
+    membership = getattr(request, "membership", None)
+    return frozenset(str(act) for act in Act if membership and allows(membership.role, act))
 
 
 def _organizations(request: HttpRequest) -> Sequence[Organization]:

@@ -1,9 +1,33 @@
-"""Every route of the portal. The gateway is not here: `portal.wsgi` answers it beside Django."""
+"""Every route of the portal. The gateway, health and readiness are not here: `portal.wsgi` answers them
+beside Django."""
+
+from importlib.util import find_spec
 
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 
+from keys import urls as keys_urls  # first: it registers the key_id converter
+from portal.views import console, public, welcome
+
+_organization: list[URLPattern | URLResolver] = [
+    path("", console.overview, name="overview"),
+    path("keys/", console.keys, name="keys"),
+    path("keys/<key_id:key_id>/", console.key, name="key"),
+    path("keys/<key_id:key_id>/revoke/", console.key_revoke, name="key_revoke"),
+    path("usage/", console.usage, name="usage"),
+    path("usage.csv", console.usage_csv, name="usage_csv"),
+    *keys_urls.urlpatterns,
+]
+
 urlpatterns: list[URLPattern | URLResolver] = [
+    path("", public.landing, name="landing"),
+    path("home/", public.home, name="home"),
+    path("welcome/", welcome.welcome, name="welcome"),
+    path("docs/", public.docs, name="docs"),
+    path("docs/errors/", public.docs_errors, name="docs_errors"),
+    path("o/<slug:organization>/", include(_organization)),
     path("accounts/", include("allauth.account.urls")),
     path("admin/", admin.site.urls),
 ]
+if find_spec("portal.staff_urls"):
+    urlpatterns.append(path("staff/", include("portal.staff_urls")))

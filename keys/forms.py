@@ -1,0 +1,366 @@
+"""Forms of the pages about keys: what people type, turned into the arguments of `keys.lifecycle`.
+
+They know how a thing is written in a field (one network a line, an expiry as a preset) and nothing of
+what is allowed: policy is lifecycle's alone, and its refusals are shown at the field they name. A form
+never writes.
+"""
+
+import datetime as dt
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from django import forms
+from django.conf import settings
+
+from keys import lifecycle
+from keys.lifecycle import Refused
+from keys.models import Environment, Key, KeyState, Organization, Scope
+from keys.scopes import PORTAL
+
+PRESETS = (7, 30, 60, 90)  # days
+KEEP, RENEW, NEVER, CUSTOM = "keep", "renew", "never", "custom"
+RENEW_WITHIN = dt.timedelta(days=30)
+MAX_TEXT = 10_000  # characters of a field with one entry a line
+# lifecycle's field → the form's, where the two differ.
+_FIELDS = {"expires_at": "expiry"}
+
+
+class RefusableForm(forms.Form):
+    """A form that can say why lifecycle refused."""
+
+    def refuse(self, refusal: Refused) -> None:
+        """Show the refusal at its field, or above the form."""
+        field = _FIELDS.get(refusal.field, refusal.field)
+        self.add_error(field if field in self.fields else None, refusal.sentence)
+
+
+class LinesField(forms.CharField):
+    """A text with one entry a line (or between commas), as a list."""
+
+    def __init__(self, *, rows: int = 3, placeholder: str = "", **kwargs: Any) -> None:
+        widget = forms.Textarea(
+            attrs={"rows": rows, "placeholder": placeholder, "spellcheck": "false", "autocapitalize": "off"}
+        )
+        super().__init__(required=False, max_length=MAX_TEXT, widget=widget, **kwargs)
+
+    def prepare_value(self, value: Any) -> Any:
+        return value if isinstance(value, str) or value is None else "\n".join(value)
+
+    def clean(self, value: Any) -> list[str]:
+        text: str = super().clean(value)
+        return [entry for entry in (part.strip() for part in text.replace(",", "\n").splitlines()) if entry]
+
+
+class MetadataField(forms.CharField):
+    """`name = value`, one a line, as a dictionary."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        widget = forms.Textarea(attrs={"rows": 3, "placeholder": "team = payments", "spellcheck": "false"})
+        super().__init__(required=False, max_length=MAX_TEXT, widget=widget, **kwargs)
+
+    def prepare_value(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return "\n".join(f"{name} = {text}" for name, text in value.items())
+        return value
+
+    def clean(self, value: Any) -> dict[str, str]:
+        text: str = super().clean(value)
+        entries: dict[str, str] = {}
+        for line in text.splitlines():
+            if not line.strip():
+                continue
+            name, equals, rest = line.partition("=")
+            name = name.strip()
+            if not equals or not name:
+                raise forms.ValidationError("Write each entry as name = value, one a line.")
+            if name in entries:
+                raise forms.ValidationError(f"“{name[:40]}” is there twice.")
+            entries[name] = rest.strip()
+        return entries
+
+
+class ScopesField(forms.MultipleChoiceField):
+    """Scopes as check boxes, grouped by resource in the template."""
+
+    widget = forms.CheckboxSelectMultiple
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            required=False,
+            error_messages={"invalid_choice": "One of these scopes cannot be held by keys here."},
+            **kwargs,
+        )
+
+    def offer(self, scopes: Iterable[Scope]) -> None:
+        self.scopes = list(scopes)
+        self.choices = [(scope.name, scope.name) for scope in self.scopes]
+
+
+class ScopeChoice(NamedTuple):
+    """One check box of the scopes, for the template."""
+
+    name: str
+    description: str
+    checked: bool
+
+
+def group_scopes(bound: forms.BoundField) -> list[tuple[str, list[ScopeChoice]]]:
+    """A scopes field's choices by resource: [(resource, [choice, …]), …]."""
+    field = bound.field
+    assert isinstance(field, ScopesField)
+    chosen = set(bound.value() or [])
+    groups: dict[str, list[ScopeChoice]] = {}
+    for scope in field.scopes:
+        resource = scope.name.rpartition(":")[0]
+        choice = ScopeChoice(scope.name, scope.description, scope.name in chosen)
+        groups.setdefault(resource, []).append(choice)
+    # The portal's own machine API after what the customer came for.
+    return sorted(groups.items(), key=lambda group: (group[0] + ":").startswith(PORTAL))
+
+
+class KeySettingsForm(RefusableForm):
+    """What a new key and an edited one have in common."""
+
+    name = forms.CharField(
+        max_length=100,
+        label="Name",
+        help_text="Where the key will be used, so that you recognise it later.",
+        widget=forms.TextInput(attrs={"autocomplete": "off", "placeholder": "Production backend"}),
+        error_messages={"required": "Give the key a name."},
+    )
+    scopes = ScopesField(label="Scopes")
+    expiry = forms.ChoiceField(label="Expires")
+    expires_on = forms.DateField(
+        required=False,
+        label="Expiry date",
+        help_text="For a date of your own: the key works until the end of that day (UTC).",
+        widget=forms.DateInput(attrs={"type": "date"}),
+    )
+    networks = LinesField(
+        label="Allowed networks",
+        placeholder="203.0.113.0/24",
+        help_text="Addresses or CIDR networks, one a line. Empty: calls may come from anywhere.",
+    )
+    rates = LinesField(
+        label="Rate limits",
+        rows=2,
+        placeholder="10/second",
+        help_text="Per second, minute, hour or day, one a line, e.g. 600/minute. Empty: none of its own.",
+    )
+    metadata = MetadataField(
+        label="Metadata",
+        help_text="Labels of your own, one a line: name = value. Your API receives them with each answer.",
+    )
+
+    def __init__(self, organization: Organization, now: dt.datetime, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.organization = organization
+        self.now = now
+        self.longest = lifecycle.longest_expiry(organization, now)
+        self._scopes.offer(lifecycle.allowed_scopes(organization).order_by("name"))
+        attrs = self.fields["expires_on"].widget.attrs
+        attrs["min"] = (now + dt.timedelta(days=1)).date().isoformat()
+        if self.longest is not None:
+            attrs["max"] = self.longest.date().isoformat()
+
+    @property
+    def _scopes(self) -> ScopesField:
+        field = self.fields["scopes"]
+        assert isinstance(field, ScopesField)
+        return field
+
+    def _offer_expiries(self, first: list[tuple[str, str]]) -> None:
+        """`first`, then the presets that the policy lets, a date, and never where it is let."""
+        field = self.fields["expiry"]
+        assert isinstance(field, forms.ChoiceField)
+        default = self._default_days()
+        longest = None if self.longest is None else (self.longest - self.now).days
+        days = sorted({d for d in (*PRESETS, default) if longest is None or d <= longest})
+        choices = first + [(str(d), f"In {d} days" if d > 1 else "In 1 day") for d in days]
+        choices.append((CUSTOM, "On a date…"))
+        if longest is None and not self.organization.policy.expiry_required:
+            choices.append((NEVER, "Never"))
+        field.choices = choices
+
+    def _default_days(self) -> int:
+        default = lifecycle.default_expiry(self.organization, self.now)
+        return 90 if default is None else max(1, (default - self.now).days)
+
+    def scope_groups(self) -> list[tuple[str, list[ScopeChoice]]]:
+        """For the template; see `group_scopes`."""
+        return group_scopes(self["scopes"])
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        if (
+            cleaned.get("expiry") == CUSTOM
+            and not cleaned.get("expires_on")
+            and "expires_on" not in self.errors
+        ):
+            self.add_error("expires_on", "Choose the day on which the key expires.")
+        return cleaned
+
+    def expires_at(self) -> Any:
+        """What was chosen, as lifecycle takes it: a moment, None for never, UNSET for as it is."""
+        choice = self.cleaned_data["expiry"]
+        if choice == KEEP:
+            return lifecycle.UNSET
+        if choice == NEVER:
+            return None
+        if choice == CUSTOM:
+            return end_of_day(self.cleaned_data["expires_on"], self.longest)
+        return self.now + dt.timedelta(days=int(choice))
+
+
+def end_of_day(day: dt.date, longest: dt.datetime | None) -> dt.datetime:
+    """The last second of `day` in UTC; on the last day that the policy lets, the last moment it lets."""
+    if longest is not None and day == longest.date():
+        return longest
+    return dt.datetime.combine(day, dt.time(23, 59, 59), dt.UTC)
+
+
+class NewKeyForm(KeySettingsForm):
+    """A new key."""
+
+    environment = forms.ChoiceField(
+        label="Environment", choices=Environment.choices, initial=Environment.LIVE, widget=forms.RadioSelect
+    )
+
+    def __init__(self, organization: Organization, now: dt.datetime, *args: Any, **kwargs: Any) -> None:
+        super().__init__(organization, now, *args, **kwargs)
+        self._offer_expiries([])
+        self.fields["expiry"].initial = str(self._default_days())
+
+    def values(self) -> dict[str, Any]:
+        """The arguments of `lifecycle.create_key`."""
+        names = ("name", "environment", "scopes", "networks", "rates", "metadata")
+        return {name: self.cleaned_data[name] for name in names} | {"expires_at": self.expires_at()}
+
+
+class EditKeyForm(KeySettingsForm):
+    """An existing key's settings."""
+
+    def __init__(self, key: Key, now: dt.datetime, *args: Any, **kwargs: Any) -> None:
+        held = list(key.scopes.all())
+        kwargs["initial"] = {
+            "name": key.name,
+            "scopes": [scope.name for scope in held],
+            "expiry": KEEP,
+            "networks": key.networks,
+            "rates": key.rates,
+            "metadata": key.metadata,
+        }
+        super().__init__(key.organization, now, *args, **kwargs)
+        allowed = {scope.name: scope for scope in (*held, *self._scopes.scopes)}
+        self._scopes.offer(allowed[name] for name in sorted(allowed))
+        kept = "Keep: " + (f"{key.expires_at:%-d %B %Y}" if key.expires_at else "never")
+        self._offer_expiries([(KEEP, kept)])
+
+    def values(self) -> dict[str, Any]:
+        """The arguments of `lifecycle.edit_key`."""
+        names = ("name", "scopes", "networks", "rates", "metadata")
+        return {name: self.cleaned_data[name] for name in names} | {"expires_at": self.expires_at()}
+
+
+class RotateKeyForm(RefusableForm):
+    """How the old secret ends, and whether the key lives longer."""
+
+    OVERLAPS = (
+        (24 * 3600, "24 hours"),
+        (3600, "1 hour"),
+        (7 * 86_400, "7 days"),
+        (0, "Not at all: it leaked"),
+    )  # seconds
+    overlap = forms.TypedChoiceField(
+        label="The old secret keeps working for",
+        choices=OVERLAPS,
+        coerce=int,
+        initial=24 * 3600,
+        widget=forms.RadioSelect,
+    )
+    expiry = forms.ChoiceField(label="The key’s expiry", widget=forms.RadioSelect)
+    # The secret that the reader saw: of two people who rotate at once, one succeeds.
+    current = forms.IntegerField(widget=forms.HiddenInput, min_value=1, max_value=2**63 - 1)
+
+    def __init__(self, key: Key, now: dt.datetime, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.key = key
+        self.now = now
+        current = key.secrets.filter(stops_at=None).first()
+        self.fields["current"].initial = current.pk if current else None
+        self.renewed = lifecycle.default_expiry(key.organization, now)
+        field = self.fields["expiry"]
+        assert isinstance(field, forms.ChoiceField)
+        kept = f"{key.expires_at:%-d %B %Y}" if key.expires_at else "never expires"
+        choices = [(KEEP, f"Keep as it is ({kept})")]
+        soon = key.expires_at is not None and key.expires_at <= now + RENEW_WITHIN
+        if self.renewed is not None and (key.expires_at is None or key.expires_at < self.renewed):
+            choices.append((RENEW, f"Renew until {self.renewed:%-d %B %Y}"))
+        if key.state_at(now) == KeyState.EXPIRED:
+            choices = [choice for choice in choices if choice[0] == RENEW] or choices
+        field.choices = choices
+        field.initial = RENEW if soon and len(choices) > 1 else choices[0][0]
+
+    def values(self) -> dict[str, Any]:
+        """The arguments of `lifecycle.rotate_key`. A secret of no key or of another is a conflict."""
+        secret = self.key.secrets.filter(pk=self.cleaned_data["current"]).first()
+        if secret is None:
+            raise lifecycle.Conflict("This secret has already been replaced; reload the key's page.")
+        return {
+            "overlap": dt.timedelta(seconds=self.cleaned_data["overlap"]),
+            "current": secret,
+            "expires_at": self.renewed if self.cleaned_data["expiry"] == RENEW else lifecycle.UNSET,
+        }
+
+
+class RevokeKeyForm(RefusableForm):
+    """Why a key is ended."""
+
+    reason = forms.CharField(
+        required=False,
+        max_length=200,
+        label="Reason",
+        help_text="Kept in the key’s history.",
+        widget=forms.TextInput(attrs={"autocomplete": "off", "placeholder": "Found in a public repository"}),
+    )
+
+
+class KeyFilterForm(forms.Form):
+    """The key list's search and filters; a value that makes no sense filters nothing."""
+
+    q = forms.CharField(
+        required=False,
+        max_length=200,
+        label="Search keys",
+        widget=forms.TextInput(
+            attrs={
+                "type": "search",
+                "class": "input",
+                "placeholder": "Name, last four or id",
+                "aria-label": "Search keys by name, last four characters or id",
+                "autocomplete": "off",
+            }
+        ),
+    )
+    state = forms.ChoiceField(
+        required=False,
+        choices=[("", "All states"), *KeyState.choices],
+        widget=forms.Select(attrs={"class": "input", "aria-label": "State"}),
+    )
+    environment = forms.ChoiceField(
+        required=False,
+        choices=[("", "All environments"), *Environment.choices],
+        widget=forms.Select(attrs={"class": "input", "aria-label": "Environment"}),
+    )
+
+    def chosen(self) -> dict[str, str]:
+        """The values that make sense; the others are as if not given."""
+        self.is_valid()
+        return {name: str(self.cleaned_data.get(name) or "") for name in self.fields}
+
+
+def curl_line(credential: str, scopes: Iterable[str]) -> str:
+    """A command that asks the gateway about a key; `credential` is it, or a shell variable that holds it."""
+    scope = next(iter(scopes), "")
+    url = f"{settings.PORTAL_URL}/gateway/authorize" + (f"?scope={scope}" if scope else "")
+    return f'curl -i -H "Authorization: Bearer {credential}" \\\n  "{url}"'

@@ -1,0 +1,174 @@
+"""Audit events in plain words, for the key page, the activity page and the overview.
+
+The only place that knows what each act's `data` means to a reader. It never shows a secret, because no
+event holds one, and it never fails on an act that it does not know.
+"""
+
+import datetime as dt
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from django.db.models import QuerySet
+
+from keys.models import AuditEvent, Key, Organization
+
+TITLES = {
+    "organization.created": "Organization created",
+    "organization.edited": "Organization edited",
+    "organization.suspended": "Organization suspended",
+    "organization.resumed": "Organization resumed",
+    "organization.policy_changed": "Policy changed",
+    "member.added": "Member added",
+    "member.role_changed": "Role changed",
+    "member.removed": "Member removed",
+    "key.created": "Key created",
+    "key.imported": "Key imported",
+    "key.rotated": "Key rotated",
+    "key.overlap_ended": "Old secret ended",
+    "key.revoked": "Key revoked",
+    "key.disabled": "Key disabled",
+    "key.enabled": "Key enabled",
+    "key.edited": "Key edited",
+}
+# Which acts deserve a warning colour, and which a good one; the others are neutral.
+TONES = {
+    "key.revoked": "bad",
+    "organization.suspended": "bad",
+    "key.disabled": "warn",
+    "key.created": "good",
+    "key.imported": "good",
+    "key.enabled": "good",
+    "organization.resumed": "good",
+}
+_LABELS = {
+    "name": "Name",
+    "environment": "Environment",
+    "scopes": "Scopes",
+    "networks": "Networks",
+    "rates": "Rates",
+    "metadata": "Metadata",
+    "expires_at": "Expires",
+    "secret": "Secret",
+    "secrets": "Secrets",
+    "replaced": "Replaced",
+    "stops_at": "Old secret works until",
+    "reason": "Reason",
+    "member": "Member",
+    "owner": "Owner",
+    "role": "Role",
+    "policy": "Policy",
+    "external_customer": "Billing id",
+}
+_TIMES = {"expires_at", "stops_at"}
+_NOTHING = {"expires_at": "never", "networks": "anywhere"}
+# A new key is from anywhere and without limits unless said otherwise: say only what was said.
+_SILENT_WHEN_EMPTY = {"networks", "rates", "scopes", "metadata", "reason", "owner"}
+
+
+class Value(NamedTuple):
+    """One value for people: a text, or a moment for the time component."""
+
+    text: str
+    at: dt.datetime | None = None
+
+
+class Detail(NamedTuple):
+    """A fact of an event; two values are before and after."""
+
+    label: str
+    values: list[Value]
+
+
+class Entry(NamedTuple):
+    """One line of a history."""
+
+    number: int
+    at: dt.datetime
+    title: str
+    tone: str
+    actor: str
+    key: Key | None
+    details: list[Detail]
+
+
+def entries(events: Iterable[AuditEvent]) -> list[Entry]:
+    """The events in words. Select each event's `key` with it."""
+    return [
+        Entry(
+            number=event.number,
+            at=event.at,
+            title=title(event.act),
+            tone=TONES.get(event.act, "neutral"),
+            actor=_actor(event),
+            key=event.key,
+            details=_details(event),
+        )
+        for event in events
+    ]
+
+
+def title(act: str) -> str:
+    return TITLES.get(act, act.replace(".", " ").replace("_", " ").capitalize())
+
+
+def _actor(event: AuditEvent) -> str:
+    match event.actor_kind:
+        case "staff":
+            return f"{event.actor_label} (staff)"
+        case "command":
+            return "The provider, by command"
+        case _:
+            return event.actor_label
+
+
+def _details(event: AuditEvent) -> list[Detail]:
+    data: dict[str, Any] = dict(event.data)
+    changes: dict[str, Any] = data.pop("changes", {})
+    if event.act in ("organization.created", "key.rotated"):
+        data.pop("slug", None)
+        data.pop("policy", None)
+    details = []
+    for name, value in data.items():
+        if name not in _LABELS or (not value and name in _SILENT_WHEN_EMPTY):
+            continue
+        # Staff's role and policy changes hold [before, after] themselves.
+        pair = value if name in ("role", "policy") and isinstance(value, list) else [value]
+        details.append(Detail(_LABELS[name], [_value(name, each) for each in pair]))
+    for name, pair in changes.items():
+        if name in _LABELS and isinstance(pair, list):
+            details.append(Detail(_LABELS[name], [_value(name, each) for each in pair]))
+    return details
+
+
+def _value(name: str, value: Any) -> Value:
+    if value is None or value in ("", [], {}):
+        return Value(_NOTHING.get(name, "none"))
+    if name in _TIMES and isinstance(value, str):
+        try:
+            at = dt.datetime.fromisoformat(value)
+        except ValueError:
+            return Value(value)
+        return Value(value, at)
+    if isinstance(value, dict):
+        return Value(", ".join(f"{key} = {text}" for key, text in value.items()))
+    if isinstance(value, list):
+        return Value(", ".join(str(each) for each in value))
+    return Value(str(value))
+
+
+def find(organization: Organization, *, act: str = "", actor: str = "") -> QuerySet[AuditEvent]:
+    """An organization's events, newest first, of one act or one actor where given."""
+    events = organization.events.select_related("key").order_by("-number")
+    if act:
+        events = events.filter(act=act)
+    if actor:
+        events = events.filter(actor_label=actor)
+    return events
+
+
+def filters(organization: Organization) -> tuple[list[tuple[str, str]], list[str]]:
+    """What its events can be filtered by: [(act, title), …] and the actors' labels."""
+    events = organization.events.order_by()
+    acts = sorted(events.values_list("act", flat=True).distinct())
+    actors = sorted(events.values_list("actor_label", flat=True).distinct())
+    return [(act, title(act)) for act in acts], actors

@@ -1,0 +1,200 @@
+"""The pages that change keys, and those about people and history. Each parses, calls lifecycle, answers.
+
+A new secret leaves in exactly one response, rendered by the POST that made it. Rows are reached through
+`request.organization` only; a page that also shows usage lives in `portal`.
+"""
+
+from django.contrib import messages
+from django.core.paginator import Paginator
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import timezone
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from keys import history, lifecycle
+from keys.access import MemberRequest, member
+from keys.forms import EditKeyForm, NewKeyForm, RotateKeyForm, curl_line
+from keys.lifecycle import Conflict, Invalid, Issued
+from keys.models import Key
+from keys.once import Once, Spent
+from keys.permissions import ROLE_SUMMARY, Act, Role
+from keys.recent import recent_sign_in_required
+
+PAGE = 50
+
+
+def show_secret(request: MemberRequest, issued: Issued, *, rotated: bool = False) -> HttpResponse:
+    """The one page that holds a new secret; `member` marks it no-store."""
+    scopes = sorted(issued.key.scopes.values_list("name", flat=True))
+    context = {
+        "key": issued.key,
+        "plaintext": issued.plaintext,
+        "curl": curl_line(issued.plaintext, scopes),
+        "scope": scopes[0] if scopes else "",
+        "rotated": rotated,
+    }
+    return render(request, "keys/secret.html", context)
+
+
+@member(Act.CREATE_KEY)
+@require_http_methods(["GET", "HEAD", "POST"])
+@recent_sign_in_required
+def key_new(request: MemberRequest) -> HttpResponse:
+    """Choose what a new key may do; the POST's own answer shows its secret."""
+    now = timezone.now()
+    once = Once(request, f"key_new:{request.organization.pk}")
+    initial = {"name": request.GET.get("name", "")[:100], "scopes": request.GET.get("scopes", "").split(",")}
+    form = NewKeyForm(request.organization, now, request.POST or None, initial=initial)
+    if request.method == "POST" and form.is_valid():
+        if not once.posted:
+            form.add_error(None, "This page was open for too long. Check what it says and send it again.")
+        else:
+            try:
+                with once.claim() as claim:
+                    issued = lifecycle.create_key(
+                        request.actor, request.organization, **form.values(), now=now
+                    )
+                    claim.result = issued.key.public_id
+            except Spent as spent:
+                key = get_object_or_404(request.organization.keys, public_id=spent.result)
+                return render(request, "keys/already_created.html", {"key": key}, status=409)
+            except (Invalid, Conflict) as refusal:
+                form.refuse(refusal)
+            else:
+                return show_secret(request, issued)
+    return render(
+        request,
+        "keys/new.html",
+        {"form": form, "once": once.token, "address": request.META.get("REMOTE_ADDR", "")},
+    )
+
+
+def _key(request: MemberRequest, key_id: str) -> Key:
+    """The organization's key of this public id, or 404."""
+    keys = request.organization.keys.select_related("organization__policy")
+    return get_object_or_404(keys, public_id=key_id)
+
+
+@member(Act.EDIT_KEY)
+@require_http_methods(["GET", "HEAD", "POST"])
+def key_edit(request: MemberRequest, key_id: str) -> HttpResponse:
+    """Change a key's name, scopes, expiry, networks, rates or metadata."""
+    now = timezone.now()
+    key = _key(request, key_id)
+    if key.revoked_at is not None:
+        messages.error(request, "A revoked key cannot be edited.")
+        return redirect("key", request.organization.slug, key.public_id)
+    form = EditKeyForm(key, now, request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            lifecycle.edit_key(request.actor, key, **form.values(), now=now)
+        except (Invalid, Conflict) as refusal:
+            form.refuse(refusal)
+        else:
+            messages.success(request, "Saved.")
+            return redirect("key", request.organization.slug, key.public_id)
+    context = {"key": key, "form": form, "address": request.META.get("REMOTE_ADDR", "")}
+    return render(request, "keys/edit.html", context)
+
+
+@member(Act.ROTATE_KEY)
+@require_http_methods(["GET", "HEAD", "POST"])
+@recent_sign_in_required
+def key_rotate(request: MemberRequest, key_id: str) -> HttpResponse:
+    """Replace a key's secret; the POST's own answer shows the new one."""
+    now = timezone.now()
+    key = _key(request, key_id)
+    if key.revoked_at is not None:
+        messages.error(request, "A revoked key cannot be rotated; create a new one.")
+        return redirect("key", request.organization.slug, key.public_id)
+    form = RotateKeyForm(key, now, request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            issued = lifecycle.rotate_key(request.actor, key, **form.values(), now=now)
+        except Invalid as refusal:
+            form.refuse(refusal)
+        except Conflict as refusal:
+            return render(
+                request, "keys/rotate_conflict.html", {"key": key, "sentence": refusal.sentence}, status=409
+            )
+        else:
+            return show_secret(request, issued, rotated=True)
+    return render(request, "keys/rotate.html", {"key": key, "form": form})
+
+
+@member(Act.EDIT_KEY)
+@require_http_methods(["GET", "HEAD", "POST"])
+def key_disable(request: MemberRequest, key_id: str) -> HttpResponse:
+    """Ask, then refuse the key's calls until it is enabled again."""
+    key = _key(request, key_id)
+    if request.method != "POST":
+        return render(request, "keys/disable.html", {"key": key})
+    try:
+        lifecycle.disable_key(request.actor, key, now=timezone.now())
+    except Conflict as refusal:
+        messages.error(request, refusal.sentence)
+    else:
+        messages.success(request, "Disabled. Calls with this key are refused until you enable it again.")
+    return redirect("key", request.organization.slug, key.public_id)
+
+
+@member(Act.EDIT_KEY)
+@require_POST
+def key_enable(request: MemberRequest, key_id: str) -> HttpResponse:
+    """Let a disabled key call again."""
+    key = _key(request, key_id)
+    try:
+        lifecycle.enable_key(request.actor, key, now=timezone.now())
+    except Conflict as refusal:
+        messages.error(request, refusal.sentence)
+    else:
+        messages.success(request, "Enabled. Calls with this key are accepted again.")
+    return redirect("key", request.organization.slug, key.public_id)
+
+
+@member(Act.ROTATE_KEY)
+@require_http_methods(["GET", "HEAD", "POST"])
+def key_end_overlap(request: MemberRequest, key_id: str) -> HttpResponse:
+    """Ask, then stop the secrets that a rotation has replaced."""
+    key = _key(request, key_id)
+    now = timezone.now()
+    if request.method != "POST":
+        running = list(key.secrets.filter(stops_at__gt=now).select_related("key"))
+        return render(request, "keys/end_overlap.html", {"key": key, "running": running})
+    lifecycle.end_overlap(request.actor, key, now=now)
+    messages.success(request, "The old secret no longer works.")
+    return redirect("key", request.organization.slug, key.public_id)
+
+
+@member(Act.VIEW_TEAM)
+@require_safe
+def team(request: MemberRequest) -> HttpResponse:
+    """Who is in the organization, and what each role may do."""
+    members = request.organization.memberships.select_related("user").order_by("created_at", "id")
+    page = Paginator(members, PAGE).get_page(request.GET.get("page"))
+    roles = [{"role": role.value, "summary": ROLE_SUMMARY[role]} for role in Role]
+    return render(request, "keys/team.html", {"page": page, "roles": roles})
+
+
+@member(Act.VIEW_ACTIVITY)
+@require_safe
+def activity(request: MemberRequest) -> HttpResponse:
+    """Everything that was done in the organization, newest first."""
+    acts, actors = history.filters(request.organization)
+    act = request.GET.get("act", "")
+    actor = request.GET.get("actor", "")
+    events = history.find(
+        request.organization,
+        act=act if act in dict(acts) else "",
+        actor=actor if actor in actors else "",
+    )
+    page = Paginator(events, PAGE).get_page(request.GET.get("page"))
+    context = {
+        "page": page,
+        "entries": history.entries(page.object_list),
+        "acts": acts,
+        "act": act,
+        "actors": actors,
+        "actor": actor,
+    }
+    return render(request, "keys/activity.html", context)

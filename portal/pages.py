@@ -1,0 +1,379 @@
+"""What the customers' pages show: rows, figures and charts, fetched in a fixed number of queries.
+
+Views ask here and render; this module alone joins keys with their usage. It reads one organization at a
+time, through `organization.<related>` and `usage.reports`, and never writes.
+"""
+
+import datetime as dt
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import batched
+from typing import NamedTuple
+
+from django.core.paginator import Page, Paginator
+from django.db.models import Count, Q, QuerySet
+
+from keys import history, tokens
+from keys.history import Entry
+from keys.models import EXPIRING_WITHIN, AuditEvent, Key, KeyState, Organization, Secret
+from keys.verdicts import Code
+from portal.charts import BarChart, bar_chart, sparkline
+from usage import reports
+from usage.models import SecretUse
+
+PAGE = 50
+HISTORY_PAGE = 20
+CHART_DAYS = 30
+ATTENTION = 5  # rows of each kind
+DAY = dt.timedelta(days=1)
+
+
+class Badge(NamedTuple):
+    """A state for `components/badge.html`."""
+
+    state: str
+    text: str
+
+
+class Reason(NamedTuple):
+    """A refusal's code in words, and how often."""
+
+    code: str
+    title: str
+    sentence: str
+    calls: int
+    share: str  # of all refusals
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """One line of the key list."""
+
+    key: Key
+    secret: Secret | None
+    badge: Badge
+    spark: str
+    requests: int
+    last_used: dt.datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class SecretRow:
+    """One line of a key's secrets."""
+
+    secret: Secret
+    use: SecretUse | None
+    badge: Badge
+    running: bool  # replaced, and still working
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPage:
+    """Everything on a key's page."""
+
+    key: Key
+    badge: Badge
+    secrets: list[SecretRow]
+    overlap: SecretRow | None
+    chart: BarChart
+    accepted: int
+    refused: int
+    last_used: dt.datetime | None
+    reasons: list[Reason]
+    complete_through: dt.datetime | None
+    history: Page[AuditEvent]
+    entries: list[Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Everything on an organization's first page."""
+
+    keys: int
+    active: int
+    expiring: int
+    today: int
+    refused_share: str
+    top_reason: str
+    chart: BarChart
+    quiet: bool  # no call in the chart's days
+    complete_through: dt.datetime | None
+    attention: list[tuple[Key, Badge]]
+    entries: list[Entry]
+
+
+class UsageRow(NamedTuple):
+    """One line of the usage table: a day or a key."""
+
+    day: dt.date | None
+    key: Key | None
+    accepted: int
+    refused: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The usage page for one range: chart and totals, and the chosen table."""
+
+    days: int
+    chart: BarChart
+    totals: reports.Totals
+    share: str
+    reasons: list[Reason]
+    rows: list[UsageRow]
+    complete_through: dt.datetime | None
+
+
+def badge(key: Key, now: dt.datetime) -> Badge:
+    """A key's state in a few words."""
+    state = key.state_at(now)
+    if state == KeyState.EXPIRING and key.expires_at is not None:
+        return Badge(state.value, f"Expires in {span(key.expires_at - now)}")
+    return Badge(state.value, state.label)
+
+
+def span(left: dt.timedelta) -> str:
+    """A length of time in its largest whole unit, as in `6 days`."""
+    for unit, seconds in (("day", 86_400), ("hour", 3600), ("minute", 60)):
+        count = int(left.total_seconds() // seconds)
+        if count:
+            return f"{count} {unit}{'s' if count > 1 else ''}"
+    return "a moment"
+
+
+def percent(part: int, whole: int) -> str:
+    """`part` of `whole` with as many digits as mean something: `0.42%`, `12%`; `—` of nothing."""
+    if not whole:
+        return "—"
+    share = 100 * part / whole
+    if 0 < share < 0.01:
+        return "<0.01%"
+    return f"{share:.0f}%" if share >= 10 or share == int(share) else f"{share:.2f}%"
+
+
+def _chart(days: Sequence[reports.Day]) -> BarChart:
+    return bar_chart([d.date for d in days], [d.accepted for d in days], [d.refused for d in days])
+
+
+def _reasons(reasons: Iterable[tuple[str, int]]) -> list[Reason]:
+    rows = list(reasons)
+    total = sum(calls for _, calls in rows)
+    return [
+        Reason(name, Code[name].title, Code[name].sentence, calls, percent(calls, total))
+        if name in Code.__members__
+        else Reason(name, name, "", calls, percent(calls, total))
+        for name, calls in rows
+    ]
+
+
+def _today(now: dt.datetime) -> dt.date:
+    return now.astimezone(dt.UTC).date()
+
+
+def _midnight(day: dt.date) -> dt.datetime:
+    return dt.datetime(day.year, day.month, day.day, tzinfo=dt.UTC)
+
+
+# --- the key list ---------------------------------------------------------------------------------
+
+
+def pasted_secret(q: str) -> str | None:
+    """The last four characters to search for instead, where somebody pasted a whole secret."""
+    parsed = tokens.parse(q.strip())
+    return None if parsed is None else parsed.hint
+
+
+def find_keys(
+    organization: Organization, now: dt.datetime, *, q: str = "", state: str = "", environment: str = ""
+) -> QuerySet[Key]:
+    """An organization's keys, newest first; `q` is part of a name, an id, or a secret's last four."""
+    keys = organization.keys.all()
+    if state:
+        keys = keys.in_state(state, now)
+    if environment:
+        keys = keys.filter(environment=environment)
+    if q:
+        found = Q(name__icontains=q) | Q(public_id=q)
+        last_four = q.rpartition("…")[2]
+        if len(last_four) == tokens.HINT_LENGTH:
+            found |= Q(pk__in=organization.keys.filter(secrets__hint=last_four).values("pk"))
+        keys = keys.filter(found)
+    return keys.order_by("-created_at", "-id")
+
+
+def key_rows(
+    organization: Organization, keys: QuerySet[Key], number: str | None, now: dt.datetime
+) -> tuple[Page[Key], list[KeyRow]]:
+    """One page of `keys`, and its lines."""
+    page = Paginator(keys.prefetch_related("scopes"), PAGE).get_page(number)
+    shown = list(page.object_list)
+    ids = [key.pk for key in shown]
+    secrets = {
+        secret.key_id: secret
+        for secret in Secret.objects.filter(key__in=ids, stops_at=None).select_related("key")
+    }
+    tomorrow = _today(now) + DAY
+    lines = reports.sparklines(organization, ids, tomorrow)
+    calls = reports.by_key(organization, ids, _midnight(tomorrow - CHART_DAYS * DAY), _midnight(tomorrow))
+    used = reports.key_last_used(organization, ids)
+    return page, [
+        KeyRow(
+            key=key,
+            secret=secrets.get(key.pk),
+            badge=badge(key, now),
+            spark=sparkline(lines[key.pk]) if any(lines[key.pk]) else "",
+            requests=calls[key.pk].accepted + calls[key.pk].refused,
+            last_used=used.get(key.pk),
+        )
+        for key in shown
+    ]
+
+
+# --- a key's page ---------------------------------------------------------------------------------
+
+
+def _secret_row(secret: Secret, use: SecretUse | None, key: Key, now: dt.datetime) -> SecretRow:
+    if key.revoked_at is not None:
+        return SecretRow(secret, use, Badge("ended", "Revoked"), running=False)
+    if secret.stops_at is None:
+        return SecretRow(secret, use, Badge("current", "Current"), running=False)
+    if secret.works_at(now):
+        return SecretRow(
+            secret, use, Badge("overlap", f"Stops in {span(secret.stops_at - now)}"), running=True
+        )
+    return SecretRow(secret, use, Badge("ended", "Ended"), running=False)
+
+
+def key_page(organization: Organization, key: Key, number: str | None, now: dt.datetime) -> KeyPage:
+    """A key with its secrets, its usage of the last 30 days, and one page of its history."""
+    end = _today(now) + DAY
+    start = end - CHART_DAYS * DAY
+    secrets = list(key.secrets.select_related("key", "created_by"))
+    uses = reports.last_uses([secret.pk for secret in secrets])
+    rows = [_secret_row(secret, uses.get(secret.pk), key, now) for secret in secrets]
+    sums = reports.totals(organization, _midnight(start), _midnight(end), key=key)
+    page = Paginator(key.events.select_related("key").order_by("-number"), HISTORY_PAGE).get_page(number)
+    return KeyPage(
+        key=key,
+        badge=badge(key, now),
+        secrets=rows,
+        overlap=next((row for row in rows if row.running), None),
+        chart=_chart(reports.daily(organization, start, end, key=key)),
+        accepted=sums.accepted,
+        refused=sums.refused,
+        last_used=max((use.last_used_at for use in uses.values()), default=None),
+        reasons=_reasons(sums.reasons),
+        complete_through=reports.complete_through(),
+        history=page,
+        entries=history.entries(page.object_list),
+    )
+
+
+def recent_use(organization: Organization, key: Key, now: dt.datetime) -> tuple[int, dt.datetime | None]:
+    """Accepted calls of the last 24 hours (by whole hours), and the last use: who would notice?"""
+    hour = now.astimezone(dt.UTC).replace(minute=0, second=0, microsecond=0)
+    sums = reports.totals(organization, hour - DAY, hour + dt.timedelta(hours=1), key=key)
+    return sums.accepted, reports.key_last_used(organization, [key.pk]).get(key.pk)
+
+
+# --- the overview ---------------------------------------------------------------------------------
+
+
+def overview(organization: Organization, now: dt.datetime, *, with_activity: bool) -> Overview:
+    """An organization at a glance."""
+    end = _today(now) + DAY
+    days = reports.daily(organization, end - CHART_DAYS * DAY, end)
+    week = reports.totals(organization, _midnight(end - 7 * DAY), _midnight(end))
+    top = _reasons(week.reasons)
+    events = history.find(organization)[:6] if with_activity else []
+    live = Q(revoked_at=None, disabled_at=None) & (Q(expires_at=None) | Q(expires_at__gt=now))
+    counts = organization.keys.aggregate(
+        keys=Count("pk"),
+        active=Count("pk", filter=live),
+        expiring=Count("pk", filter=live & Q(expires_at__lte=now + EXPIRING_WITHIN)),
+    )
+    return Overview(
+        **counts,
+        today=days[-1].accepted + days[-1].refused,
+        refused_share=percent(week.refused, week.accepted + week.refused),
+        top_reason=f"Mostly: {top[0].title.lower()}" if top else "Nothing refused",
+        chart=_chart(days),
+        quiet=not any(day.accepted or day.refused for day in days),
+        complete_through=reports.complete_through(),
+        attention=[(key, badge(key, now)) for key in _attention(organization, now)],
+        entries=history.entries(events),
+    )
+
+
+def _attention(organization: Organization, now: dt.datetime) -> list[Key]:
+    """Keys about to expire, expired lately, or disabled; the soonest first."""
+    keys = organization.keys
+    expiring = keys.in_state(KeyState.EXPIRING, now).order_by("expires_at")[:ATTENTION]
+    expired = (
+        keys.in_state(KeyState.EXPIRED, now)
+        .filter(expires_at__gt=now - CHART_DAYS * DAY)
+        .order_by("-expires_at")[:ATTENTION]
+    )
+    disabled = keys.in_state(KeyState.DISABLED, now).order_by("-disabled_at")[:ATTENTION]
+    return [*expired, *expiring, *disabled]
+
+
+# --- usage ----------------------------------------------------------------------------------------
+
+
+def usage(organization: Organization, days: int, by: str, now: dt.datetime) -> Usage:
+    """The last `days` UTC days, today included, in a table `by` day or key."""
+    end = _today(now) + DAY
+    start = end - days * DAY
+    daily = reports.daily(organization, start, end)
+    sums = reports.totals(organization, _midnight(start), _midnight(end))
+    if by == "key":
+        rows = _by_key(organization, _midnight(start), _midnight(end))
+    else:
+        rows = [UsageRow(day.date, None, day.accepted, day.refused) for day in reversed(daily)]
+    return Usage(
+        days=days,
+        chart=_chart(daily),
+        totals=sums,
+        share=percent(sums.refused, sums.accepted + sums.refused),
+        reasons=_reasons(sums.reasons),
+        rows=rows,
+        complete_through=reports.complete_through(),
+    )
+
+
+def _by_key(organization: Organization, start: dt.datetime, end: dt.datetime) -> list[UsageRow]:
+    """The keys that were used, the busiest first."""
+    keys = {key.pk: key for key in organization.keys.order_by()}
+    rows = []
+    # A database takes only so many parameters in one statement.
+    for some in batched(keys, 5000, strict=False):
+        calls = reports.by_key(organization, some, start, end)
+        rows += [
+            UsageRow(None, keys[pk], each.accepted, each.refused)
+            for pk, each in calls.items()
+            if each.accepted or each.refused
+        ]
+    return sorted(rows, key=lambda row: (-row.accepted - row.refused, row.key.public_id if row.key else ""))
+
+
+def usage_table(found: Usage, by: str) -> list[list[str]]:
+    """The table as rows of cells, its header first. Text that a spreadsheet could take for a formula
+    gets an apostrophe in front (OWASP, CSV injection); numbers never do."""
+    rows = [
+        ["key", "key_name", "environment", "accepted", "rejected"]
+        if by == "key"
+        else ["day", "accepted", "rejected"]
+    ]
+    for row in found.rows:
+        figures = [str(row.accepted), str(row.refused)]
+        if row.key is not None:
+            rows.append([row.key.public_id, plain_cell(row.key.name), row.key.environment, *figures])
+        elif row.day is not None:
+            rows.append([row.day.isoformat(), *figures])
+    return rows
+
+
+def plain_cell(text: str) -> str:
+    """`text` as a cell that no spreadsheet evaluates."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text

@@ -1,0 +1,139 @@
+"""An organization's pages that show usage beside keys: overview, key list, key page, revoke, usage.
+
+Each is one call to `portal.pages` and a template. Rows are reached through `request.organization` only.
+"""
+
+import csv
+from urllib.parse import urlencode
+
+from django.contrib import messages
+from django.core.paginator import Paginator
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.http import require_http_methods, require_safe
+
+from keys import lifecycle
+from keys.access import MemberRequest, member
+from keys.forms import KeyFilterForm, RevokeKeyForm, curl_line
+from keys.lifecycle import Conflict, Invalid
+from keys.permissions import Act, allows
+from portal import pages
+
+LAST_ORGANIZATION = "organization"  # session key: the slug that `home` leads to
+RANGES = (7, 30, 90)  # days
+USAGE_ROWS = 100
+
+
+@member(Act.VIEW)
+@require_safe
+def overview(request: MemberRequest) -> HttpResponse:
+    """The organization at a glance, and what needs attention."""
+    if request.session.get(LAST_ORGANIZATION) != request.organization.slug:
+        request.session[LAST_ORGANIZATION] = request.organization.slug
+    page = pages.overview(
+        request.organization,
+        timezone.now(),
+        with_activity=allows(request.membership.role, Act.VIEW_ACTIVITY),
+    )
+    return render(request, "portal/overview.html", {"page": page, "curl": curl_line("$API_KEY", ())})
+
+
+@member(Act.VIEW)
+@require_safe
+def keys(request: MemberRequest) -> HttpResponse:
+    """The organization's keys, searched and filtered."""
+    form = KeyFilterForm(request.GET)
+    chosen = form.chosen()
+    last_four = pages.pasted_secret(chosen["q"])
+    if last_four is not None:
+        # A whole secret does not belong into an address, nor into the browser's history of it.
+        messages.warning(
+            request,
+            "That was a whole key. It is searched for by its last four characters; next time use only those.",
+        )
+        return redirect(f"{reverse('keys', args=[request.organization.slug])}?{urlencode({'q': last_four})}")
+    now = timezone.now()
+    found = pages.find_keys(request.organization, now, **chosen)
+    page, rows = pages.key_rows(request.organization, found, request.GET.get("page"), now)
+    context = {"form": form, "page": page, "rows": rows, "filtered": any(chosen.values())}
+    return render(request, "portal/keys.html", context)
+
+
+@member(Act.VIEW)
+@require_safe
+def key(request: MemberRequest, key_id: str) -> HttpResponse:
+    """Everything about one key."""
+    found = get_object_or_404(
+        request.organization.keys.select_related("organization__policy", "created_by").prefetch_related(
+            "scopes"
+        ),
+        public_id=key_id,
+    )
+    page = pages.key_page(request.organization, found, request.GET.get("page"), timezone.now())
+    context = {
+        "page": page,
+        "key": found,
+        "curl": curl_line("$API_KEY", [scope.name for scope in found.scopes.all()]),
+    }
+    return render(request, "portal/key.html", context)
+
+
+@member(Act.REVOKE_KEY)
+@require_http_methods(["GET", "HEAD", "POST"])
+def key_revoke(request: MemberRequest, key_id: str) -> HttpResponse:
+    """Say who uses the key, ask, then end it for good."""
+    now = timezone.now()
+    found = get_object_or_404(request.organization.keys, public_id=key_id)
+    if found.revoked_at is not None:
+        messages.info(request, "This key is revoked already.")
+        return redirect("key", request.organization.slug, found.public_id)
+    form = RevokeKeyForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            lifecycle.revoke_key(request.actor, found, reason=form.cleaned_data["reason"], now=now)
+        except (Invalid, Conflict) as refusal:
+            form.refuse(refusal)
+        else:
+            messages.success(request, f"Revoked “{found.name}”. Gateways refuse it from now on.")
+            return redirect("key", request.organization.slug, found.public_id)
+    calls, last_used = pages.recent_use(request.organization, found, now)
+    context = {"key": found, "form": form, "calls": calls, "last_used": last_used}
+    return render(request, "portal/key_revoke.html", context)
+
+
+def _range(request: MemberRequest) -> tuple[int, str]:
+    """The chosen number of days and table; what makes no sense is the default."""
+    days = {str(days): days for days in RANGES}.get(request.GET.get("days", ""), 30)
+    return days, "key" if request.GET.get("by") == "key" else "day"
+
+
+@member(Act.VIEW)
+@require_safe
+def usage(request: MemberRequest) -> HttpResponse:
+    """Calls of the last days: a chart, and a table by day or by key."""
+    days, by = _range(request)
+    found = pages.usage(request.organization, days, by, timezone.now())
+    context = {
+        "usage": found,
+        "by": by,
+        "ranges": RANGES,
+        "page": Paginator(found.rows, USAGE_ROWS).get_page(request.GET.get("page")),
+    }
+    return render(request, "portal/usage.html", context)
+
+
+@member(Act.VIEW)
+@require_safe
+def usage_csv(request: MemberRequest) -> HttpResponse:
+    """The table of the usage page, all of its pages, as a file."""
+    days, by = _range(request)
+    found = pages.usage(request.organization, days, by, timezone.now())
+    name = f"usage-{request.organization.slug}-{days}-days-by-{by}.csv"
+    response = HttpResponse(
+        content_type="text/csv; charset=utf-8",
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+    )
+    csv.writer(response).writerows(pages.usage_table(found, by))
+    return response

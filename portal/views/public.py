@@ -1,0 +1,51 @@
+"""The landing page, the docs, and the way home.
+
+Everyone may read the first two. Nothing here changes anything.
+"""
+
+from django.conf import settings
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_safe
+
+from keys.forms import curl_line
+from portal import reference
+from portal.models import User
+from portal.views.console import LAST_ORGANIZATION
+
+
+@require_safe
+def landing(request: HttpRequest) -> HttpResponse:
+    """What this portal is; the door to signing up, or to one's dashboard."""
+    return render(request, "portal/landing.html")
+
+
+@require_safe
+def docs(request: HttpRequest) -> HttpResponse:
+    """How to send a key, and what the answers mean."""
+    context = {
+        "codes": reference.codes(),
+        "scopes": reference.scopes(),
+        "curl": curl_line("$API_KEY", ()),
+        "prefix": settings.KEY_PREFIX,
+    }
+    return render(request, "portal/docs.html", context)
+
+
+@require_safe
+def docs_errors(request: HttpRequest) -> HttpResponse:
+    """Every refusal, with what to do; a problem document's `type` points to `#CODE` here."""
+    return render(request, "portal/docs_errors.html", {"codes": reference.codes()})
+
+
+@require_safe
+@login_required
+def home(request: HttpRequest) -> HttpResponse:
+    """To the organization last seen, else to the first, else to the welcome page."""
+    assert isinstance(request.user, User)
+    slugs = list(request.user.organizations.order_by("name", "id").values_list("slug", flat=True))
+    if not slugs:
+        return redirect("welcome")
+    last = request.session.get(LAST_ORGANIZATION)
+    return redirect("overview", last if last in slugs else slugs[0])
