@@ -1,0 +1,223 @@
+"""Sign-up and sign-in: who may join, what the mails say, and that no input makes them fall over."""
+
+import re
+from urllib.parse import urlencode, urlsplit
+
+import pytest
+from django.core import mail
+from django.core.cache import cache
+from django.test import Client
+from pytest_django import Settings
+
+from portal.models import User
+from tests import builders
+
+pytestmark = pytest.mark.django_db
+
+NEW = {"email": "alice@example.com", "password1": builders.PASSWORD}
+JUNK = {
+    "nul": "a\x00b@example.com",
+    "surrogate": "%ED%A0%80@example.com",
+    "broken utf-8": "%FF%FE@example.com",
+    "right-to-left": "\u202ealice@example.com",
+    "a million": "a" * 1_000_000,
+}
+POSTS = {
+    "account_login": ("/accounts/login/", ("login", "password", "remember", "next")),
+    "account_signup": ("/accounts/signup/", ("email", "password1", "next")),
+    "account_request_login_code": ("/accounts/login/code/", ("email", "next")),
+    "account_reset_password": ("/accounts/password/reset/", ("email", "next")),
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_rate_limit_of_another_test() -> None:
+    """allauth counts attempts in the cache, which is the process's own and outlives a test."""
+    cache.clear()
+
+
+def code_in(message: mail.EmailMessage) -> str:
+    found = re.match(r"(\S+) is your Latchkey code$", str(message.subject))
+    assert found
+    return found[1]
+
+
+def posted(client: Client, path: str, fields: dict[str, str]) -> int:
+    """The status of a POST whose values may be percent-encoded bytes already."""
+    body = "&".join(f"{name}={value}" for name, value in fields.items())
+    return client.post(path, body, content_type="application/x-www-form-urlencoded").status_code
+
+
+def test_signing_up_takes_an_address_a_password_and_the_code(client: Client) -> None:
+    response = client.post("/accounts/signup/", NEW)
+    assert response["Location"] == "/accounts/confirm-email/"
+    response = client.post("/accounts/confirm-email/", {"code": code_in(mail.outbox[0])})
+    assert response["Location"] == "/home/"
+    assert client.session["_auth_user_id"] == str(User.objects.get(email="alice@example.com").pk)
+
+
+def test_a_wrong_code_signs_nobody_in(client: Client) -> None:
+    client.post("/accounts/signup/", NEW)
+    response = client.post("/accounts/confirm-email/", {"code": "WRONG-ONE"})
+    assert "Incorrect code" in response.text
+    assert "_auth_user_id" not in client.session
+
+
+def test_a_code_mail_holds_the_code_and_no_link(client: Client) -> None:
+    client.post("/accounts/signup/", NEW)
+    message = mail.outbox[0]
+    assert code_in(message) in message.body
+    assert "/accounts/" not in message.body
+
+
+def test_signing_in_with_a_password_leads_home(client: Client) -> None:
+    alice = builders.user("alice")
+    response = client.post("/accounts/login/", {"login": alice.email, "password": builders.PASSWORD})
+    assert response["Location"] == "/home/"
+
+
+def test_signing_in_with_a_code_leads_home(client: Client) -> None:
+    alice = builders.user("alice")
+    client.post("/accounts/login/code/", {"email": alice.email})
+    response = client.post("/accounts/login/code/confirm/", {"code": code_in(mail.outbox[0])})
+    assert response["Location"] == "/home/"
+
+
+def test_an_unknown_address_is_answered_like_a_known_one(client: Client) -> None:
+    builders.user("alice")
+    known = client.post("/accounts/login/code/", {"email": "alice@example.com"})
+    unknown = Client().post("/accounts/login/code/", {"email": "bob@example.com"})
+    assert (known.status_code, known["Location"]) == (unknown.status_code, unknown["Location"])
+
+
+def test_signing_up_twice_says_so_by_mail_only(client: Client) -> None:
+    builders.user("alice")
+    response = client.post("/accounts/signup/", NEW)
+    assert response["Location"] == "/accounts/confirm-email/"
+    assert mail.outbox[0].subject == "You already have a Latchkey account"
+
+
+def test_mails_carry_the_portals_name(client: Client, settings: Settings) -> None:
+    settings.PORTAL_NAME = "Acme Maps"
+    client.post("/accounts/signup/", NEW)
+    assert mail.outbox[0].subject.endswith("is your Acme Maps code")
+    assert "Acme Maps" in mail.outbox[0].body
+
+
+@pytest.mark.parametrize("value", ["closed", "invite", "domain:", "opne", ""])
+def test_sign_up_is_closed_unless_it_is_open(client: Client, settings: Settings, value: str) -> None:
+    settings.SIGNUP = value
+    assert "Create account" not in client.get("/accounts/signup/").text
+    client.post("/accounts/signup/", NEW)
+    assert not User.objects.exists()
+
+
+def test_a_portal_by_invitation_says_so(client: Client, settings: Settings) -> None:
+    settings.SIGNUP = "invite"
+    assert "Sign-up is by invitation" in client.get("/accounts/signup/").text
+
+
+def test_a_closed_portal_still_signs_in(client: Client, settings: Settings) -> None:
+    settings.SIGNUP = "closed"
+    alice = builders.user("alice")
+    response = client.post("/accounts/login/", {"login": alice.email, "password": builders.PASSWORD})
+    assert response["Location"] == "/home/"
+
+
+@pytest.mark.parametrize("email", ["alice@example.com", "alice@EXAMPLE.com", "alice@other.org"])
+def test_a_domain_of_the_portals_may_sign_up(client: Client, settings: Settings, email: str) -> None:
+    settings.SIGNUP = "domain:example.com, Other.org"
+    client.post("/accounts/signup/", NEW | {"email": email})
+    assert User.objects.filter(email=email.lower()).exists()
+
+
+@pytest.mark.parametrize(
+    "email",
+    [
+        "alice@sub.example.com",
+        "alice@notexample.com",
+        "alice@example.com.evil.test",
+        '"a@example.com"@x.test',
+    ],
+)
+def test_another_domain_may_not(client: Client, settings: Settings, email: str) -> None:
+    settings.SIGNUP = "domain:example.com"
+    response = client.post("/accounts/signup/", NEW | {"email": email})
+    assert "Use an address that ends in @example.com." in response.text
+    assert not User.objects.exists()
+
+
+@pytest.mark.parametrize("junk", JUNK.values(), ids=JUNK.keys())
+@pytest.mark.parametrize("name", POSTS)
+def test_junk_in_any_field_is_an_error_of_the_form(client: Client, name: str, junk: str) -> None:
+    path, fields = POSTS[name]
+    good = {"login": "alice@example.com", "email": "alice@example.com"} | dict.fromkeys(
+        ("password", "password1"), builders.PASSWORD
+    )
+    for field in fields:
+        cache.clear()
+        sent = urlencode({"": junk})[1:] if "%" not in junk else junk
+        filled = {each: good.get(each, "") for each in fields} | {field: sent}
+        assert posted(Client(), path, filled) in (200, 302), field
+
+
+@pytest.mark.parametrize("name", POSTS)
+def test_more_than_a_request_may_hold_is_refused(client: Client, name: str) -> None:
+    path, fields = POSTS[name]
+    for field in fields:
+        assert posted(client, path, {field: "a" * 1_048_576}) == 400
+
+
+@pytest.mark.parametrize("junk", [*JUNK.values(), "\x00"], ids=[*JUNK.keys(), "only nul"])
+def test_junk_as_a_code_is_a_wrong_code(client: Client, junk: str) -> None:
+    client.post("/accounts/signup/", NEW)
+    assert posted(client, "/accounts/confirm-email/", {"code": urlencode({"": junk})[1:]}) == 200
+    assert "_auth_user_id" not in client.session
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "next=%00",
+        "next=%0d%0aX: y",
+        "next=//evil.test",
+        "next=javascript:alert(1)",
+        "next=%ED%A0%80",
+        "%00=1",
+    ],
+)
+def test_a_strange_next_is_never_followed(client: Client, query: str) -> None:
+    alice = builders.user("alice")
+    assert client.get(f"/accounts/login/?{query}").status_code == 200
+    response = client.post(f"/accounts/login/?{query}", {"login": alice.email, "password": builders.PASSWORD})
+    assert response.status_code == 302
+    assert urlsplit(response["Location"])[:2] == ("", "")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/accounts/login/",
+        "/accounts/signup/",
+        "/accounts/login/code/",
+        "/accounts/password/reset/",
+        "/accounts/inactive/",
+        "/accounts/password/reset/key/1-x/",
+        "/",
+        "/no/such/page",
+    ],
+)
+def test_a_page_before_sign_in_is_ours_and_inline_free(client: Client, path: str) -> None:
+    page = client.get(path, follow=True).text
+    assert 'class="brand"' in page
+    assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=", page)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/accounts/email/", "/accounts/password/change/", "/accounts/reauthenticate/", "/accounts/logout/"],
+)
+def test_a_page_of_ones_account_is_ours_and_inline_free(client: Client, path: str) -> None:
+    page = builders.signed_in(client, builders.user("alice")).get(path).text
+    assert 'class="brand"' in page
+    assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=", page)
