@@ -48,9 +48,10 @@ class Windows:
         `now` is epoch seconds; a clock that went back stays in the later window. A cost of 0 always passes.
         None: no limit applies.
         """
-        owners = [("key", key.id, rate) for rate in key.rates]
+        owners = [("key", key.id, rate) for rate in dict.fromkeys(key.rates)]
         organization = -key.organization.id
-        owners += [("organization", organization, rate) for rate in key.organization.rates]
+        shared = dict.fromkeys(key.organization.rates)
+        owners += [("organization", organization, rate) for rate in shared]
         if not owners:
             return None
         with self._lock:
