@@ -95,7 +95,7 @@ class Directory:
         try:
             if self._askers is None:  # never started: a command or a test, in its own thread
                 return self._query(digest)
-            return self._askers.submit(self._query, digest).result(timeout=ASK_SECONDS)
+            return self._askers.submit(self._query_and_let_go, digest).result(timeout=ASK_SECONDS)
         except (TimeoutError, DatabaseError, RuntimeError) as error:
             raise Unavailable("the database does not answer") from error
 
@@ -290,15 +290,17 @@ class Directory:
 
     # --- misses -----------------------------------------------------------------------------------
 
-    def _query(self, digest: bytes) -> SecretRecord | None:
+    def _query_and_let_go(self, digest: bytes) -> SecretRecord | None:
         """One miss, in a thread of its own so that a silent database holds no caller."""
-        generation = self._generation
         try:
-            key_id = Secret.objects.filter(digest=digest).values_list("key_id", flat=True).first()
-            found = read_keys([key_id], self._organizations) if key_id is not None else []
-        except DatabaseError:
-            connection.close()
-            raise
+            return self._query(digest)
+        finally:
+            connection.close()  # misses are rare: none keeps a connection between two
+
+    def _query(self, digest: bytes) -> SecretRecord | None:
+        generation = self._generation
+        key_id = Secret.objects.filter(digest=digest).values_list("key_id", flat=True).first()
+        found = read_keys([key_id], self._organizations) if key_id is not None else []
         with self._mutex:
             # What is reloaded meanwhile may be newer than what was read here; then this is not kept.
             fresh = self._generation == generation

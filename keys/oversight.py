@@ -8,7 +8,6 @@ import re
 from typing import NamedTuple
 
 from django.db.models import QuerySet
-from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
 from keys import audit, tokens
@@ -104,7 +103,9 @@ def recent_acts(user_id: int, count: int = 10) -> QuerySet[AuditEvent]:
     return mine.select_related("organization", "key").order_by("-number")[:count]
 
 
-def today(now: dt.datetime | None = None) -> dt.datetime:
-    """Midnight, UTC."""
-    now = now or timezone.now()
-    return now.astimezone(dt.UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+def organization(slug: str) -> Organization | None:
+    return Organization.objects.filter(slug=slug).first()
+
+
+def key(public_id: str) -> Key | None:
+    return Key.objects.filter(public_id=public_id).select_related("organization").first()

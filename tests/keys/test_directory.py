@@ -1,0 +1,290 @@
+"""How the picture stays fresh, when it may be believed, and who must have heard of a revocation."""
+
+import datetime as dt
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from pytest_django import Settings
+
+from keys import directory as directory_module
+from keys import lifecycle, presence, tokens
+from keys.directory import Directory, Unavailable
+from keys.models import Feed, Key, Process
+from keys.verdicts import Code
+from keys.verification import verify
+from tests import builders
+
+COMMAND = lifecycle.command_actor()
+NOW = dt.datetime.now(dt.UTC)  # what is kept in memory depends on the real time
+
+
+class Clock:
+    """A monotonic clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def directory(tmp_path: Path, clock: Clock) -> Directory:
+    return Directory(process_id="test", lock_dir=tmp_path, monotonic=clock)
+
+
+def code(directory: Directory, credential: str) -> Code:
+    return verify(credential, directory=directory, now=NOW.timestamp()).code
+
+
+@pytest.mark.django_db
+def test_every_act_on_a_key_reaches_the_picture_with_the_next_read(directory: Directory) -> None:
+    acme = builders.organization("acme")
+    builders.scope("orders:read")
+    issued = builders.key(acme, now=NOW)
+    directory.refresh()
+    assert code(directory, issued.plaintext) is Code.VALID
+    for act, after in (
+        (lambda: lifecycle.disable_key(COMMAND, issued.key, now=NOW), Code.DISABLED),
+        (lambda: lifecycle.enable_key(COMMAND, issued.key, now=NOW), Code.VALID),
+        (
+            lambda: lifecycle.edit_key(COMMAND, issued.key, networks=["10.0.0.0/8"], now=NOW),
+            Code.IP_NOT_ALLOWED,
+        ),
+        (lambda: lifecycle.edit_key(COMMAND, issued.key, networks=[], now=NOW), Code.VALID),
+        (
+            lambda: lifecycle.suspend_organization(COMMAND, acme, reason="", now=NOW),
+            Code.ORGANIZATION_SUSPENDED,
+        ),
+        (lambda: lifecycle.resume_organization(COMMAND, acme, now=NOW), Code.VALID),
+        (lambda: lifecycle.revoke_key(COMMAND, issued.key, now=NOW), Code.REVOKED),
+    ):
+        act()
+        directory.refresh()
+        assert code(directory, issued.plaintext) is after
+
+
+@pytest.mark.django_db
+def test_a_policys_rates_reach_all_its_organizations(directory: Directory) -> None:
+    acme = builders.organization("acme")
+    issued = builders.key(acme, now=NOW)
+    directory.refresh()
+    lifecycle.edit_policy(COMMAND, acme.policy, rates=["10/second"], now=NOW)
+    directory.refresh()
+    secret = directory.recall(tokens.digest(issued.plaintext))
+    assert secret is not None
+    assert [rate.text for rate in secret.key.organization.rates] == ["10/second"]
+
+
+@pytest.mark.django_db
+def test_memory_is_believed_until_it_is_stale_and_then_nothing_is(
+    directory: Directory, clock: Clock, settings: Settings
+) -> None:
+    issued = builders.key(builders.organization("acme"), now=NOW)
+    directory.refresh()
+    clock.now += settings.KEYS_STALE_SECONDS - 1
+    assert code(directory, issued.plaintext) is Code.VALID
+    clock.now += 1
+    assert code(directory, issued.plaintext) is Code.UNAVAILABLE
+    assert code(directory, "junk") is Code.UNAVAILABLE
+    assert not directory.ready
+    directory.refresh()
+    assert code(directory, issued.plaintext) is Code.VALID
+    assert directory.ready
+
+
+@pytest.mark.django_db
+def test_a_miss_asks_no_database_that_was_silent_a_moment_ago(directory: Directory, clock: Clock) -> None:
+    directory.refresh()
+    issued = builders.key(builders.organization("acme"), now=NOW)
+    clock.now += directory_module.HEALTHY_SECONDS + 0.1
+    with CaptureQueriesContext(connection) as queries:
+        assert code(directory, issued.plaintext) is Code.UNAVAILABLE
+    assert len(queries) == 0
+
+
+@pytest.mark.django_db
+def test_a_flood_of_well_formed_unknown_keys_costs_at_most_the_budget(directory: Directory) -> None:
+    directory.refresh()
+    flood = [tokens.mint("lk", "live").plaintext for _ in range(directory_module.ASKS_PER_SECOND * 3)]
+    with CaptureQueriesContext(connection) as queries:
+        codes = [code(directory, credential) for credential in flood]
+    assert len(queries) == directory_module.ASKS_PER_SECOND
+    assert codes.count(Code.UNKNOWN) == directory_module.ASKS_PER_SECOND
+    assert codes.count(Code.UNAVAILABLE) == len(flood) - directory_module.ASKS_PER_SECOND
+
+
+@pytest.mark.django_db
+def test_beyond_its_size_the_rest_is_asked_for(directory: Directory, settings: Settings) -> None:
+    settings.KEYS_IN_MEMORY = 3
+    acme = builders.organization("acme")
+    keys = [builders.key(acme, name=str(n), now=NOW) for n in range(6)]
+    directory.refresh()
+    assert directory.size == 3
+    assert [code(directory, issued.plaintext) for issued in keys] == [Code.VALID] * 6
+    lifecycle.revoke_key(COMMAND, keys[5].key, now=NOW)
+    directory.refresh()
+    assert code(directory, keys[5].plaintext) is Code.REVOKED
+
+
+@pytest.mark.django_db
+def test_what_was_read_before_a_revocation_is_not_kept_after_it(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The race between a miss's query and the feed: the feed wins."""
+    directory.refresh()
+    issued = builders.key(builders.organization("acme"), now=NOW)
+    read_keys = directory_module.read_keys
+
+    def revoked_right_after_the_read(*arguments: object) -> object:
+        monkeypatch.setattr(directory_module, "read_keys", read_keys)
+        found = read_keys(*arguments)  # type: ignore[arg-type]  # passed through
+        lifecycle.revoke_key(COMMAND, issued.key, now=NOW)
+        directory.refresh()
+        return found
+
+    monkeypatch.setattr(directory_module, "read_keys", revoked_right_after_the_read)
+    code(directory, issued.plaintext)  # began before the revocation: either answer is right
+    assert code(directory, issued.plaintext) is Code.REVOKED
+
+
+@pytest.mark.django_db
+def test_the_picture_is_loaded_in_a_few_queries(directory: Directory, settings: Settings) -> None:
+    acme = builders.organization("acme")
+    for n in range(30):
+        builders.key(acme, name=str(n), scopes=("a:b", f"a:{n}"), now=NOW)
+    with CaptureQueriesContext(connection) as queries:
+        directory.refresh()
+    assert directory.size == 30
+    assert len(queries) < 25
+
+
+# --- has everyone heard? --------------------------------------------------------------------------
+
+
+def head() -> int:
+    return Feed.objects.get().number
+
+
+@pytest.fixture
+def lock(tmp_path: Path) -> Iterator[Path]:
+    """A lock that a living process holds: it is this one."""
+    path = tmp_path / "alive.lock"
+    fd = presence.take_lock(path)
+    yield path
+    os.close(fd)
+
+
+def listed(lock_path: Path, number: int, host: str = "elsewhere") -> None:
+    presence.join("other", host, lock_path, number)
+
+
+@pytest.mark.django_db
+def test_nobody_serves_then_everyone_has_heard() -> None:
+    builders.organization("acme")
+    assert presence.known_everywhere(head(), wait=0) == []
+
+
+@pytest.mark.django_db
+def test_a_process_that_has_not_acknowledged_is_waited_for_and_named(lock: Path) -> None:
+    builders.organization("acme")
+    listed(lock, head() - 1)
+    (waiting,) = presence.known_everywhere(head(), wait=0)
+    assert (waiting.host, waiting.pid) == ("elsewhere", os.getpid())
+    assert waiting.until > dt.datetime.now(dt.UTC) + dt.timedelta(seconds=50)
+    assert presence.acknowledge("other", head())
+    assert presence.known_everywhere(head(), wait=0) == []
+
+
+@pytest.mark.django_db
+def test_a_dead_process_on_this_host_is_not_waited_for_but_a_living_one_is(lock: Path) -> None:
+    builders.organization("acme")
+    listed(lock, 0, host=os.uname().nodename[:100])
+    assert len(presence.known_everywhere(head(), wait=0)) == 1
+    listed(lock.with_name("no such lock"), 0, host=os.uname().nodename[:100])
+    assert presence.known_everywhere(head(), wait=0) == []
+
+
+@pytest.mark.django_db
+def test_a_process_that_may_answer_no_longer_is_not_waited_for_and_cannot_acknowledge(
+    lock: Path, settings: Settings
+) -> None:
+    builders.organization("acme")
+    settings.KEYS_STALE_SECONDS = -1
+    listed(lock, 0)
+    assert presence.known_everywhere(head(), wait=0) == []
+    assert not presence.acknowledge("other", head())
+
+
+@pytest.mark.django_db
+def test_a_process_that_came_back_too_late_reads_again_before_it_answers(
+    directory: Directory, clock: Clock, settings: Settings
+) -> None:
+    issued = builders.key(builders.organization("acme"), now=NOW)
+    directory.refresh()
+    # Cut off so long that others stopped waiting for it; the key was revoked meanwhile.
+    Process.objects.update(serves_until=NOW - dt.timedelta(days=300))
+    clock.now += settings.KEYS_STALE_SECONDS
+    lifecycle.revoke_key(COMMAND, issued.key, now=NOW)
+    assert presence.known_everywhere(head(), wait=0) == []
+    assert code(directory, issued.plaintext) is Code.UNAVAILABLE
+    directory.refresh()
+    assert code(directory, issued.plaintext) is Code.REVOKED
+    assert Process.objects.get().feed_number == head()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_started_directory_loads_acknowledges_and_signs_off(tmp_path: Path) -> None:
+    acme = builders.organization("acme")
+    issued = builders.key(acme)
+    running = Directory(process_id="run", lock_dir=tmp_path)
+    running.start()
+    try:
+        until = time.monotonic() + 10
+        while not running.ready and time.monotonic() < until:
+            time.sleep(0.01)
+        assert running.explain() == ""
+        assert verify(issued.plaintext, directory=running, now=time.time()).allowed
+        late = builders.key(acme)  # a miss, answered by a thread of the directory's own
+        assert verify(late.plaintext, directory=running, now=time.time()).allowed
+        lifecycle.revoke_key(COMMAND, Key.objects.get(pk=issued.key.pk), now=dt.datetime.now(dt.UTC))
+        assert presence.known_everywhere(head(), wait=10) == []
+        assert verify(issued.plaintext, directory=running, now=time.time()).code is Code.REVOKED
+        assert not presence.lock_is_free(tmp_path / "run.lock")
+    finally:
+        running.close()
+    assert not Process.objects.exists()
+    assert presence.lock_is_free(tmp_path / "run.lock")
+    with pytest.raises(Unavailable):
+        running.recall(b"")
+
+
+@pytest.mark.django_db
+def test_the_dead_are_forgotten_and_the_living_are_not(lock: Path, tmp_path: Path) -> None:
+    here = os.uname().nodename[:100]
+    presence.join("living", here, lock)
+    presence.join("dead", here, tmp_path / "gone.lock")
+    presence.join("elsewhere", "another host", tmp_path / "gone.lock")
+    assert presence.forget_the_dead() == 1
+    assert set(Process.objects.values_list("pk", flat=True)) == {"living", "elsewhere"}
+
+
+def test_a_lock_that_another_holds_is_not_free(tmp_path: Path) -> None:
+    path = tmp_path / "x.lock"
+    assert presence.lock_is_free(path)
+    fd = presence.take_lock(path)
+    assert not presence.lock_is_free(path)
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    assert presence.lock_is_free(path)
+    os.close(fd)
