@@ -1,0 +1,192 @@
+"""The staff's pages below /staff/: trouble first, usage of everybody, and whose key this is.
+
+They are read-only and for staff alone; whatever staff change, they change in the admin. To anyone else who
+is signed in they do not exist.
+"""
+
+import datetime as dt
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from django import forms
+from django.contrib.auth.views import redirect_to_login
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.cache import add_never_cache_headers
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_http_methods, require_safe
+
+from keys import oversight, tokens
+from keys.verdicts import Code
+from portal.charts import bar_chart
+from portal.context import NavItem
+from portal.pages import percent
+from usage import reports, staff_reports
+
+DAYS = 30
+_PAGES = (
+    ("Staff overview", "staff", "overview"),
+    ("Usage", "staff_usage", "usage"),
+    ("Find a key", "staff_find_key", "search"),
+    ("Admin", "admin:index", "shield"),
+)
+
+
+def staff(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """Let in staff. Without sign-in: a redirect to it. Anyone else: 404, as if there were no such page."""
+
+    @functools.wraps(view)
+    def guarded(request: HttpRequest, **kwargs: Any) -> HttpResponse:
+        if not request.user.is_authenticated:
+            return redirect_to_login(request.get_full_path())
+        if not (request.user.is_staff and request.user.is_active):
+            raise Http404
+        response = view(request, **kwargs)
+        add_never_cache_headers(response)
+        return response
+
+    return guarded
+
+
+def _page(request: HttpRequest, template: str, context: dict[str, Any], status: int = 200) -> HttpResponse:
+    here = request.resolver_match.url_name if request.resolver_match else ""
+    nav = [NavItem(reverse(name), label, icon, name == here) for label, name, icon in _PAGES]
+    return render(request, template, {"nav": nav, **context}, status=status)
+
+
+@require_safe
+@staff
+def overview(request: HttpRequest) -> HttpResponse:
+    """Calls, customers, and everything that may need a hand."""
+    now = timezone.now()
+    end = now.astimezone(dt.UTC).date() + dt.timedelta(days=1)
+    start = end - dt.timedelta(days=DAYS)
+    days = staff_reports.daily(start, end)
+    accepted, refused = sum(day.accepted for day in days), sum(day.refused for day in days)
+    return _page(
+        request,
+        "staff/overview.html",
+        {
+            "today": days[-1],
+            "accepted": accepted,
+            "refused": refused,
+            "refused_share": percent(refused, accepted + refused),
+            "chart": bar_chart(
+                [day.date for day in days], [day.accepted for day in days], [day.refused for day in days]
+            ),
+            "top": staff_reports.top_organizations(start, end),
+            "newest": oversight.newest_organizations(),
+            "expiring": oversight.expiring_keys(now),
+            "spools": staff_reports.spools(now),
+            "processes": oversight.processes(now),
+            "chain": oversight.chain(),
+            "complete_through": reports.complete_through(),
+        },
+    )
+
+
+class UsageForm(forms.Form):
+    """The filters of the usage table; the days include both ends."""
+
+    organization = forms.CharField(required=False, max_length=50, label="Organization")
+    key = forms.CharField(required=False, max_length=32, label="Key")
+    start = forms.DateField(required=False, label="From", widget=forms.DateInput({"type": "date"}))
+    end = forms.DateField(required=False, label="To", widget=forms.DateInput({"type": "date"}))
+    outcome = forms.ChoiceField(
+        required=False,
+        label="Outcome",
+        choices=[
+            ("", "All outcomes"),
+            (Code.VALID.name, "Accepted"),
+            ("refused", "Refused"),
+            *((code.name, code.name) for code in Code if code is not Code.VALID),
+        ],
+    )
+
+    def __init__(self, data: Any, now: dt.datetime) -> None:
+        super().__init__(data)
+        self.today = now.astimezone(dt.UTC).date()
+        for name, text in (("organization", "Organization’s slug"), ("key", "Key’s id")):
+            self.fields[name].widget.attrs.update(placeholder=text, autocomplete="off")
+        for name, field in self.fields.items():
+            field.widget.attrs.update(
+                {"class": "input", "aria-label": str(field.label), "id": f"filter-{name}"}
+            )
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or self.cleaned_data
+        if self.errors:
+            return data
+        last = data.get("end") or self.today
+        first = data.get("start") or max(last - dt.timedelta(days=DAYS - 1), dt.date.min)
+        if first > last:
+            raise forms.ValidationError("The first day is after the last.")
+        if (last - first).days >= staff_reports.MAX_DAYS or last.year > 9000:
+            raise forms.ValidationError(f"Choose at most {staff_reports.MAX_DAYS} days.")
+        organization = key = None
+        if data.get("organization"):
+            organization = oversight.organization(data["organization"])
+            if organization is None:
+                raise forms.ValidationError("There is no organization with this slug.")
+        if data.get("key"):
+            key = oversight.key(data["key"])
+            if key is None or (organization is not None and key.organization_id != organization.pk):
+                raise forms.ValidationError("There is no such key here.")
+        data["filters"] = staff_reports.Filters(
+            start=first,
+            end=last + dt.timedelta(days=1),
+            organization=organization,
+            key=key,
+            outcome=data.get("outcome", ""),
+        )
+        return data
+
+
+@require_safe
+@staff
+def usage(request: HttpRequest) -> HttpResponse:
+    """Roll-ups by day and organization, under the chosen filters."""
+    form = UsageForm(request.GET, timezone.now())
+    if not form.is_valid():
+        return _page(request, "staff/usage.html", {"form": form}, status=400)
+    filters: staff_reports.Filters = form.cleaned_data["filters"]
+    return _page(
+        request,
+        "staff/usage.html",
+        {
+            "form": form,
+            "filters": filters,
+            "last": filters.end - dt.timedelta(days=1),
+            "table": staff_reports.table(filters, request.GET.get("page")),
+            "complete_through": reports.complete_through(),
+        },
+    )
+
+
+class FindKeyForm(forms.Form):
+    """A pasted key; the page never gives it back."""
+
+    secret = forms.CharField(
+        max_length=tokens.MAX_LENGTH,
+        label="The whole key",
+        help_text="It is sent in the body, looked up by its digest, and neither stored nor logged.",
+        widget=forms.PasswordInput({"autocomplete": "off", "spellcheck": "false"}),
+    )
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@sensitive_post_parameters()
+@staff
+def find_key(request: HttpRequest) -> HttpResponse:
+    """Which key is this? Found: its page in the admin."""
+    posted = request.method == "POST"
+    form = FindKeyForm(request.POST if posted else None)
+    if posted and form.is_valid():
+        found = oversight.find_by_secret(form.cleaned_data["secret"])
+        if found is not None:
+            return redirect("admin:keys_key_change", found.key_id)
+        form.add_error("secret", "No key here has this secret. Was all of it pasted?")
+    return _page(request, "staff/find_key.html", {"form": form}, status=400 if posted else 200)

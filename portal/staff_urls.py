@@ -1,0 +1,11 @@
+"""The staff's pages, below /staff/."""
+
+from django.urls import URLPattern, path
+
+from portal import staff
+
+urlpatterns: list[URLPattern] = [
+    path("", staff.overview, name="staff"),
+    path("usage/", staff.usage, name="staff_usage"),
+    path("find-key/", staff.find_key, name="staff_find_key"),
+]

@@ -1,0 +1,157 @@
+"""Read-only sums across all organizations, and the journals' health: for the provider's staff alone.
+
+The one place where usage is read without an organization; customers' pages use `usage.reports`. It sums
+roll-ups in a fixed number of queries, and never reads a journal or writes.
+"""
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from django.core.paginator import Paginator
+from django.db.models import Q, QuerySet, Sum
+from django.db.models.functions import Coalesce, TruncDay
+
+from keys.models import Key, Organization
+from usage.models import Rollup, Spool
+from usage.reports import ACCEPTED, Day
+
+BEHIND = dt.timedelta(minutes=2)  # a journal whose last tick is older is not being drained
+PAGE = 50
+MAX_DAYS = 366
+
+
+class OrganizationCalls(NamedTuple):
+    """One organization's calls; `organization` is None where only roll-ups know it (a restored database)."""
+
+    organization_id: int
+    organization: Organization | None
+    accepted: int
+    refused: int
+
+
+class SpoolHealth(NamedTuple):
+    """How far one process's journal is counted."""
+
+    spool: Spool
+    age: dt.timedelta  # of the watermark, or since the start where there is none
+    behind: bool
+
+
+class Line(NamedTuple):
+    """Calls of one organization on one UTC day; `quantity` is in the meters' smallest units."""
+
+    day: dt.date
+    organization_id: int
+    organization: Organization | None
+    accepted: int
+    refused: int
+    quantity: int
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which roll-ups; days are UTC, [start, end). `outcome` is empty, `refused`, or a code's name."""
+
+    start: dt.date
+    end: dt.date
+    organization: Organization | None = None
+    key: Key | None = None
+    outcome: str = ""
+
+
+class Sums(NamedTuple):
+    """Everything that the filters let through, added up."""
+
+    accepted: int
+    refused: int
+    quantity: int
+
+
+class Table(NamedTuple):
+    """One page of lines and the sums of all pages."""
+
+    page: Any  # a Page of Line, which Django's stubs type by its paginator's source
+    sums: Sums
+
+
+def midnight(day: dt.date) -> dt.datetime:
+    return dt.datetime(day.year, day.month, day.day, tzinfo=dt.UTC)
+
+
+def daily(start: dt.date, end: dt.date) -> list[Day]:
+    """Calls of all organizations per day: one entry for every day of [start, end)."""
+    rows = (
+        _between(start, end)
+        .values_list("hour")
+        .annotate(accepted=_calls(ACCEPTED), refused=_calls(~ACCEPTED))
+    )
+    days = {start + dt.timedelta(days=n): [0, 0] for n in range((end - start).days)}
+    for hour, accepted, refused in rows:
+        day = days[hour.astimezone(dt.UTC).date()]
+        day[0] += accepted
+        day[1] += refused
+    return [Day(date, accepted, refused) for date, (accepted, refused) in days.items()]
+
+
+def top_organizations(start: dt.date, end: dt.date, count: int = 8) -> list[OrganizationCalls]:
+    """Who called most in [start, end), refused calls included."""
+    rows = list(
+        _between(start, end)
+        .values_list("organization_id")
+        .annotate(accepted=_calls(ACCEPTED), refused=_calls(~ACCEPTED))
+        .order_by(-Sum("calls"), "organization_id")[:count]
+    )
+    known = Organization.objects.in_bulk([pk for pk, _, _ in rows])
+    return [OrganizationCalls(pk, known.get(pk), accepted, refused) for pk, accepted, refused in rows]
+
+
+def spools(now: dt.datetime, count: int = 50) -> list[SpoolHealth]:
+    """The journals that are still written or drained, the one furthest behind first."""
+    found = Spool.objects.filter(finished_at=None).order_by(Coalesce("watermark", "started_at"), "id")
+    ages = [(spool, now - (spool.watermark or spool.started_at)) for spool in found[:count]]
+    return [SpoolHealth(spool, max(age, dt.timedelta(0)), age > BEHIND) for spool, age in ages]
+
+
+def table(filters: Filters, number: str | None) -> Table:
+    """Roll-ups by day and organization, the newest day first. Four queries, whatever is found."""
+    rows = _between(filters.start, filters.end)
+    if filters.organization is not None:
+        rows = rows.filter(organization=filters.organization)
+    if filters.key is not None:
+        rows = rows.filter(organization=filters.key.organization_id, key=filters.key)
+    if filters.outcome:
+        rows = (
+            rows.exclude(ACCEPTED) if filters.outcome == "refused" else rows.filter(outcome=filters.outcome)
+        )
+    sums = {
+        "accepted": _calls(ACCEPTED),
+        "refused": _calls(~ACCEPTED),
+        "quantity_sum": Coalesce(Sum("quantity", filter=ACCEPTED), 0),
+    }
+    grouped = (
+        rows.annotate(day=TruncDay("hour", tzinfo=dt.UTC))
+        .values_list("day", "organization_id")
+        .annotate(**sums)
+        .order_by("-day", -Sum("calls"), "organization_id")
+    )
+    total = rows.aggregate(**sums)
+    page = Paginator(grouped, PAGE).get_page(number)
+    shown = list(page.object_list)
+    known = Organization.objects.in_bulk({pk for _, pk, *_ in shown})
+    page.object_list = [
+        Line(day.date(), pk, known.get(pk), accepted, refused, quantity)
+        for day, pk, accepted, refused, quantity in shown
+    ]
+    return Table(page, Sums(total["accepted"], total["refused"], total["quantity_sum"]))
+
+
+def _between(start: dt.date, end: dt.date) -> QuerySet[Rollup]:
+    """By hours; the booked period, never earlier than the month of the call, is what has an index."""
+    return Rollup.objects.filter(
+        booked_period__gte=start.replace(day=1), hour__gte=midnight(start), hour__lt=midnight(end)
+    )
+
+
+def _calls(condition: Q) -> Coalesce:
+    return Coalesce(Sum("calls", filter=condition), 0)
