@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
 from keys import directory as directory_module
-from keys import lifecycle, presence, tokens
+from keys import lifecycle, presence, records, tokens
 from keys.directory import Directory, Unavailable
 from keys.models import Feed, Key, Process
 from keys.verdicts import Code
@@ -145,7 +145,7 @@ def test_what_was_read_before_a_revocation_is_not_kept_after_it(
     """The race between a miss's query and the feed: the feed wins."""
     directory.refresh()
     issued = builders.key(builders.organization("acme"), now=NOW)
-    read_keys = directory_module.read_keys
+    read_keys = records.read_keys
 
     def revoked_right_after_the_read(*arguments: object) -> object:
         monkeypatch.setattr(directory_module, "read_keys", read_keys)

@@ -3,6 +3,7 @@
 import datetime as dt
 import hashlib
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -149,13 +150,14 @@ def test_a_policy_limits_scopes_networks_expiry_and_number() -> None:
     policy(acme, expiry_required=True, max_keys=1)
     acme.policy.refresh_from_db()
     networks = ["10.0.0.0/8"]
-    for wrong in (
+    wrongs: tuple[dict[str, Any], ...] = (
         {"scopes": ("orders:write",), "networks": networks},
         {"networks": []},
         {"networks": networks, "expires_at": None},
-    ):
+    )
+    for wrong in wrongs:
         with pytest.raises(lifecycle.Invalid):
-            builders.key(acme, now=NOW, **wrong)  # type: ignore[arg-type]  # a table of different fields
+            builders.key(acme, now=NOW, **wrong)
     builders.key(acme, scopes=("orders:read",), networks=networks, now=NOW)
     with pytest.raises(lifecycle.Conflict, match="1 keys"):
         builders.key(acme, environment="test", now=NOW)
@@ -354,7 +356,7 @@ def test_only_roles_that_may_touch_keys_do(role: Role) -> None:
     issued = builders.key(acme, now=NOW)
     bob = builders.user("bob")
     actor = lifecycle.member_actor(bob, builders.member(bob, acme, role))
-    acts = [
+    acts: list[Callable[[], object]] = [
         lambda: lifecycle.create_key(actor, acme, name="k", now=NOW),
         lambda: lifecycle.edit_key(actor, issued.key, name="k", now=NOW),
         lambda: lifecycle.rotate_key(actor, issued.key, overlap=DAY, now=NOW),
