@@ -439,7 +439,7 @@ def test_a_killed_drain_repeats_and_loses_nothing(journal_dir: Path) -> None:
         )
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        threading.Event().wait(rng.uniform(0.02, 0.25))
+        threading.Event().wait(rng.uniform(0.05, 0.8))
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()
