@@ -17,9 +17,9 @@ from django.db.models.functions import Cast, Coalesce, Collate, Concat
 
 from keys.models import Key, Organization
 from keys.verdicts import Code
+from usage.meters import unit_of
 from usage.models import Rollup
 
-UNITS = {"requests": "request"}  # meter → what one of it is
 CHUNK = 2000  # lines fetched at once
 _PERIOD = re.compile(r"([0-9]{4})-([0-9]{2})", re.ASCII)
 
@@ -118,7 +118,7 @@ def _lines(period: Period, rows: Sequence[Any]) -> Iterator[Line]:
             environment=key.environment if key else "",
             meter=row["meter"],
             resource=row["resource"] or None,
-            unit=UNITS.get(row["meter"]),
+            unit=unit_of(row["meter"]) or None,
             tier=None,
             quantity=row["quantity"],
             included=None,
