@@ -355,6 +355,8 @@ def test_inspect_key_works_for_revoked_expired_and_replaced(
         ("lk_live_ключ".encode(), 2, "MALFORMED"),
         (tokens.mint("lk", "live").plaintext.encode(), 1, "UNKNOWN"),
     ],
+    # Chance in an id would give each of xdist's workers another test.
+    ids=["nothing", "blank", "word", "nul", "bytes", "mebibyte", "unicode", "unknown"],
 )
 def test_inspect_key_is_clear_about_junk_and_does_not_repeat_it(
     db: None, monkeypatch: pytest.MonkeyPatch, content: bytes, status: int, word: str
