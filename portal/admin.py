@@ -30,7 +30,7 @@ from portal.models import User
 POWERS = ("is_staff", "is_superuser", "groups", "user_permissions")
 
 
-class UserCreationForm(AdminUserCreationForm):
+class UserCreationForm(AdminUserCreationForm):  # type: ignore[type-arg]  # not subscriptable at run time
     class Meta:
         model = User
         fields = ("email",)
@@ -40,7 +40,7 @@ class UserCreationForm(AdminUserCreationForm):
         return free_address(self.cleaned_data["email"], None)
 
 
-class UserForm(UserChangeForm):
+class UserForm(UserChangeForm):  # type: ignore[type-arg]  # as above
     class Meta:
         model = User
         fields = "__all__"
@@ -56,7 +56,9 @@ def free_address(email: str, person: User | None) -> str:
     others = User.objects.filter(email__iexact=email) | User.objects.filter(
         emailaddress__email__iexact=email, emailaddress__verified=True
     )
-    if others.exclude(pk=person.pk if person else None).exists():
+    if person is not None and person.pk is not None:
+        others = others.exclude(pk=person.pk)
+    if others.exists():
         raise forms.ValidationError("Somebody else has this address.")
     return email
 
@@ -75,7 +77,7 @@ class EmailAddressInline(TabularInline[EmailAddress, User]):
 
 
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin):
+class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]  # as above
     form = UserForm
     add_form = UserCreationForm
     add_form_template = "admin/change_form.html"

@@ -121,7 +121,7 @@ class UsageForm(forms.Form):
         if self.errors:
             return data
         last = data.get("end") or self.today
-        first = data.get("start") or max(last - dt.timedelta(days=DAYS - 1), dt.date.min)
+        first = data.get("start") or dt.date.fromordinal(max(last.toordinal() - DAYS + 1, 1))
         if first > last:
             raise forms.ValidationError("The first day is after the last.")
         if (last - first).days >= staff_reports.MAX_DAYS or last.year > 9000:

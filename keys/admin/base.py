@@ -5,7 +5,7 @@ way: the audit feed is the one record of what staff did.
 """
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Never
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django import forms
 from django.contrib import admin, messages
@@ -20,6 +20,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.html import format_html
 
+from keys.admin.fields import Autocomplete, may_be_id
 from keys.audit import Actor
 from keys.lifecycle import Refused, staff_actor
 
@@ -93,6 +94,15 @@ class LifecycleForm[M: Model](_ModelForm[M]):
         return {name: self.cleaned_data[name] for name in self.changed_data if name in self.cleaned_data}
 
 
+class Autocompletes:
+    """Gives `autocomplete_fields` a widget that shows any choice again, also one that cannot be."""
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest | None, **kwargs: Any) -> Any:
+        if db_field.name in self.autocomplete_fields:  # type: ignore[attr-defined]  # an admin's mixin
+            kwargs["widget"] = Autocomplete(db_field, self.admin_site)  # type: ignore[attr-defined]  # as above
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)  # type: ignore[misc]  # as above
+
+
 class ReadOnly:
     """For histories: to be seen, never added to, changed or deleted here."""
 
@@ -106,7 +116,7 @@ class ReadOnly:
         return False
 
 
-class LifecycleAdmin[M: Model](_ModelAdmin[M]):
+class LifecycleAdmin[M: Model](Autocompletes, _ModelAdmin[M]):
     """Subclasses say in `perform` which act a form stands for."""
 
     show_full_result_count = False  # it would count the whole table on each page
@@ -142,7 +152,7 @@ class LifecycleAdmin[M: Model](_ModelAdmin[M]):
     ) -> Any:
         form = super().get_form(request, obj, change, **kwargs)
         refused = request.META.get("latchkey.refused")
-        return type(form)(form.__name__, (form,), {"refused": refused}) if refused else form
+        return type(form.__name__, (form,), {"refused": refused}) if refused else form
 
     def save_model(self, request: HttpRequest, obj: M, form: Any, change: bool) -> None:
         obj.pk = self.perform(request, form, obj, change).pk
@@ -151,20 +161,18 @@ class LifecycleAdmin[M: Model](_ModelAdmin[M]):
         for formset in formsets:
             self.save_formset(request, form, formset, change)
 
-    def save_formset(
-        self, request: HttpRequest, form: Any, formset: Any, change: bool
-    ) -> None:
+    def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
         self.perform_inline(request, form.instance, formset)
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, str | list[str]]:
         """Nothing but ids from the address: widgets do not expect anybody's text."""
-        return {name: value for name, value in request.GET.items() if value.isascii() and value.isdigit()}
+        return {name: str(value) for name, value in request.GET.items() if may_be_id(str(value))}
 
     # --- the feed is the log; nothing is deleted ---
 
     def construct_change_message(
         self, request: HttpRequest, form: Any, formsets: Any, add: bool = False
-    ) -> list[Never]:
+    ) -> Any:
         return []
 
     def log_addition(self, request: HttpRequest, obj: M, message: Any) -> Any:

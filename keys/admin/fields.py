@@ -3,11 +3,12 @@
 They shape text and never judge it: what a network, a rate or a label may be is `keys.lifecycle`'s to say.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
+from django.contrib.admin.widgets import AutocompleteSelect
 from django.core.exceptions import ValidationError
 from django.db.models import Model, QuerySet
 from django.forms import Field
@@ -45,6 +46,17 @@ def _differs(field: Field, initial: Any, data: Any) -> bool:
         return True
 
 
+class Autocomplete(AutocompleteSelect):
+    """Django's, which fails when a form is shown again with a choice that cannot be an id."""
+
+    def optgroups(self, name: str, value: Sequence[str], attrs: dict[str, Any] | None = None) -> Any:
+        return super().optgroups(name, [each for each in value if not each or may_be_id(each)], attrs)
+
+
+def may_be_id(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 18
+
+
 class OrganizationFilter(admin.ListFilter):
     """By slug, typed: a portal may have more organizations than a sidebar can list."""
 
@@ -66,7 +78,7 @@ class OrganizationFilter(admin.ListFilter):
         if self.slug:
             self.used_parameters[self.parameter_name] = self.slug
 
-    def expected_parameters(self) -> list[str]:
+    def expected_parameters(self) -> list[str | None]:
         return [self.parameter_name]
 
     def has_output(self) -> bool:

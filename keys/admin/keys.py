@@ -102,9 +102,8 @@ class KeyAdmin(LifecycleAdmin[Key]):
         allowed = ("Allowed", {"fields": ("scopes", "networks", "rates")})
         labels = ("Labels", {"fields": ("metadata",)})
         if obj is None:
-            identity = ("organization", "name", "environment")
             return [
-                (None, {"fields": identity}),
+                (None, {"fields": ("organization", "name", "environment")}),
                 allowed,
                 ("Expiry", {"fields": ("expiry", "expires_at")}),
                 labels,
@@ -163,7 +162,7 @@ class KeyAdmin(LifecycleAdmin[Key]):
     @method_decorator(sensitive_post_parameters())
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponseBase:
+    ) -> HttpResponse:
         """The list. Its search box posts, so that a pasted key is never part of an address; one that
         comes in an address all the same is answered with a redirect away from it."""
         if request.method == "POST" and SEARCH_VAR in request.POST and not _is_action(request):
@@ -270,11 +269,12 @@ class KeyAdmin(LifecycleAdmin[Key]):
         return [rotate, *super().get_urls()]
 
     @method_decorator(reauthentication_required)
-    def rotate_view(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
+    def rotate_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Give a key a new secret; the page that asks also says which secret is replaced."""
         key = self.get_object(request, unquote(object_id))
         if key is None:
-            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
+            self.message_user(request, "There is no such key.", messages.WARNING)
+            return redirect("admin:keys_key_changelist")
         if not self.has_change_permission(request):
             raise PermissionDenied
         current = key.secrets.filter(stops_at=None).defer("digest").first()

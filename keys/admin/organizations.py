@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 from django import forms
 from django.contrib import admin
 from django.contrib.admin.options import ActionLocation
-from django.contrib.admin.widgets import AutocompleteSelect
 from django.contrib.auth import get_user_model
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponseBase
@@ -15,8 +14,8 @@ from django.utils import timezone
 from django.utils.html import format_html
 
 from keys import lifecycle
-from keys.admin.base import LifecycleAdmin, LifecycleForm, ReasonForm, TabularInline, actor
-from keys.admin.fields import OrganizationFilter
+from keys.admin.base import Autocompletes, LifecycleAdmin, LifecycleForm, ReasonForm, TabularInline, actor
+from keys.admin.fields import Autocomplete, OrganizationFilter
 from keys.models import Membership, Organization, Policy
 from keys.permissions import Role
 
@@ -27,7 +26,7 @@ class OrganizationForm(LifecycleForm[Organization]):
     owner = forms.ModelChoiceField(
         get_user_model()._default_manager.all(),
         required=False,
-        widget=AutocompleteSelect(Membership._meta.get_field("user"), admin.site),
+        widget=Autocomplete(Membership._meta.get_field("user"), admin.site),
         help_text="Who manages it from now on; may be left empty and given later.",
     )
 
@@ -72,7 +71,7 @@ class MembersInline(TabularInline[Membership, Organization]):
         return False
 
 
-class NewMembersInline(TabularInline[Membership, Organization]):
+class NewMembersInline(Autocompletes, TabularInline[Membership, Organization]):
     """Those who become members."""
 
     model = Membership
@@ -204,9 +203,13 @@ class OrganizationAdmin(LifecycleAdmin[Organization]):
         )
 
 
+class MembershipForm(LifecycleForm[Membership]):
+    """Its fields are the admin's."""
+
+
 @admin.register(Membership)
 class MembershipAdmin(LifecycleAdmin[Membership]):
-    form = LifecycleForm
+    form = MembershipForm
     fields = ("organization", "user", "role")
     list_display = ("user", "organization", "role", "created_at")
     list_filter = ("role", OrganizationFilter)

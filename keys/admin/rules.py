@@ -12,9 +12,13 @@ from keys.admin.fields import LinesField
 from keys.models import Policy, Scope
 
 
+class ScopeForm(LifecycleForm[Scope]):
+    """Its fields are the admin's."""
+
+
 @admin.register(Scope)
 class ScopeAdmin(LifecycleAdmin[Scope]):
-    form = LifecycleForm
+    form = ScopeForm
     fields = ("name", "description")
     list_display = ("name", "description", "created_at")
     search_fields = ("name", "description")

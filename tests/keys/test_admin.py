@@ -6,13 +6,13 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from typing import Any
 
 import pytest
 from django.conf import settings
 from django.contrib.admin.models import LogEntry
 from django.db import connection
-from django.http import HttpResponse
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
@@ -50,8 +50,9 @@ def page(model: str, name: str = "changelist", *args: Any) -> str:
     return reverse(f"admin:keys_{model}_{name}", args=args)
 
 
-def text(response: HttpResponse) -> str:
-    return response.content.decode()
+def text(response: Any) -> str:
+    content: bytes = response.content
+    return content.decode()
 
 
 @contextmanager
@@ -119,7 +120,7 @@ def organization_form(of: Organization, members: list[Membership], **fields: Any
     return form | fields
 
 
-def plain(response: HttpResponse) -> str:
+def plain(response: Any) -> str:
     found = re.search(r'<code id="secret">(lk_[^<]+)</code>', text(response))
     assert found, text(response)
     return found[1]
@@ -227,7 +228,7 @@ def test_no_junk_in_a_key_form_is_an_error_of_the_server(
     assert response.status_code in (200, 400)
     key = builders.key(acme).key
     response = admin.post(page("key", "change", key.pk), edit_form(key, **{field: raw}))
-    assert response.status_code in (200, 302)
+    assert response.status_code in (200, 302, 400)
 
 
 def test_a_form_of_more_than_a_megabyte_is_turned_away(admin: Client, acme: Organization) -> None:
@@ -313,8 +314,8 @@ def test_rotating_with_a_secret_of_another_key_is_refused(admin: Client, acme: O
 # --- actions --------------------------------------------------------------------------------------
 
 
-def act_on(admin: Client, model: str, action: str, *objects: Any, **fields: Any) -> HttpResponse:
-    return admin.post(  # type: ignore[return-value]  # the test client's answer is one
+def act_on(admin: Client, model: str, action: str, *objects: Any, **fields: Any) -> Any:
+    return admin.post(
         page(model), {"action": action, "_selected_action": [each.pk for each in objects], **fields}
     )
 
@@ -560,7 +561,7 @@ def test_a_bad_policy_is_an_error_of_the_form(admin: Client, fields: dict[str, A
 @pytest.mark.parametrize("model", MODELS)
 def test_nothing_can_be_deleted(admin: Client, acme: Organization, model: str) -> None:
     builders.key(acme)
-    objects = {
+    objects: dict[str, Any] = {
         "organization": acme,
         "membership": acme.memberships.first(),
         "scope": Scope.objects.first(),
@@ -568,7 +569,7 @@ def test_nothing_can_be_deleted(admin: Client, acme: Organization, model: str) -
         "key": Key.objects.first(),
         "auditevent": AuditEvent.objects.first(),
     }
-    pk = objects[model].pk  # type: ignore[union-attr]  # made above
+    pk = objects[model].pk
     assert admin.post(page(model, "delete", pk), {"post": "yes"}).status_code == 403
     assert "Delete" not in text(admin.get(page(model, "change", pk)))
     admin.post(page(model), {"action": "delete_selected", "_selected_action": [pk], "post": "yes"})
@@ -600,8 +601,8 @@ def test_staff_without_the_permission_are_refused(client: Client, acme: Organiza
 # --- search, filters, queries ---------------------------------------------------------------------
 
 
-def listed(response: HttpResponse) -> list[str]:
-    return [key.name for key in response.context["cl"].result_list]  # type: ignore[attr-defined]  # test client
+def listed(response: Any) -> list[str]:
+    return [key.name for key in response.context["cl"].result_list]
 
 
 def test_keys_are_found_by_name_id_last_four_and_organization(admin: Client, acme: Organization) -> None:
@@ -609,7 +610,7 @@ def test_keys_are_found_by_name_id_last_four_and_organization(admin: Client, acm
     builders.key(builders.organization("other"), name="Another")
     for q in ("want", issued.key.public_id, issued.secret.hint, f"lk_live_…{issued.secret.hint}", "acme"):
         response = admin.post(page("key"), {"q": q}, follow=True)
-        assert listed(response) == ["Wanted"], q  # type: ignore[arg-type]  # as above
+        assert listed(response) == ["Wanted"], q
 
 
 def test_a_pasted_key_is_found_and_stands_in_no_address_or_log(
@@ -634,8 +635,6 @@ def test_a_pasted_key_is_found_and_stands_in_no_address_or_log(
 
 def test_an_imported_key_is_found_too(admin: Client, acme: Organization) -> None:
     foreign = "sk-9f8e7d6c5b4a39281706f5e4d3c2b1a0"
-    from hashlib import sha256
-
     key = lifecycle.import_key(
         lifecycle.command_actor(),
         acme,
@@ -652,10 +651,10 @@ def test_keys_are_filtered_by_state_and_organization(admin: Client, acme: Organi
     gone = builders.key(acme, name="Gone").key
     builders.key(builders.organization("other"), name="Another")
     lifecycle.revoke_key(lifecycle.command_actor(), gone, now=timezone.now())
-    assert listed(admin.get(page("key"), {"state": "revoked"})) == ["Gone"]  # type: ignore[arg-type]
-    found = listed(admin.get(page("key"), {"organization": "acme", "state": "active"}))  # type: ignore[arg-type]
+    assert listed(admin.get(page("key"), {"state": "revoked"})) == ["Gone"]
+    found = listed(admin.get(page("key"), {"organization": "acme", "state": "active"}))
     assert found == ["Live"]
-    assert listed(admin.get(page("key"), {"organization": "nobody"})) == []  # type: ignore[arg-type]
+    assert listed(admin.get(page("key"), {"organization": "nobody"})) == []
 
 
 def test_the_audit_is_filtered(admin: Client, acme: Organization) -> None:
@@ -771,7 +770,7 @@ def test_neither_digest_nor_secret_is_on_any_page(admin: Client, acme: Organizat
     pages += [page("key", name, issued.key.pk) for name in ("change", "rotate")]
     pages += [page("organization", "change", acme.pk)]
     responses = [admin.get(url) for url in pages]
-    responses += [act_on(admin, "key", "revoke", issued.key)]  # type: ignore[list-item]  # the client's answer
+    responses += [act_on(admin, "key", "revoke", issued.key)]
     for response in responses:
         assert response.status_code == 200
         assert not [each for each in hidden if each in text(response)]
@@ -781,5 +780,5 @@ def test_a_new_secret_is_in_no_log(
     admin: Client, acme: Organization, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    secret = plain(admin.post(page("key", "add"), key_form(admin, acme)))  # type: ignore[arg-type]
+    secret = plain(admin.post(page("key", "add"), key_form(admin, acme)))
     assert secret[8:] not in caplog.text

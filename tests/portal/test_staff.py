@@ -1,0 +1,459 @@
+"""The staff's pages, the admin of people, and who may open them."""
+
+import datetime as dt
+import logging
+from typing import Any
+
+import pytest
+from allauth.account.models import EmailAddress
+from django.conf import settings
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+
+from keys import lifecycle
+from keys.models import AuditEvent, Key, Organization, Process
+from portal.models import User
+from tests import builders
+from usage.models import Rollup, Spool
+
+pytestmark = pytest.mark.django_db
+
+PAGES = ["staff", "staff_usage", "staff_find_key"]
+
+
+@pytest.fixture
+def sam() -> User:
+    return builders.staff("sam")
+
+
+@pytest.fixture
+def signed_in(client: Client, sam: User) -> Client:
+    return builders.signed_in(client, sam)
+
+
+def text(response: Any) -> str:
+    content: bytes = response.content
+    return content.decode()
+
+
+def count(key: Key, at: dt.datetime, calls: int, outcome: str = "VALID") -> None:
+    hour = at.replace(minute=0, second=0, microsecond=0)
+    Rollup.objects.create(
+        organization_id=key.organization_id,
+        hour=hour,
+        key=key,
+        meter="requests",
+        outcome=outcome,
+        booked_period=hour.date().replace(day=1),
+        calls=calls,
+        quantity=calls,
+    )
+
+
+def spool(id: str, now: dt.datetime, watermark: dt.datetime | None) -> Spool:
+    return Spool.objects.create(id=id, host=f"host-{id}", pid=7, started_at=now, watermark=watermark)
+
+
+# --- who may -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_stranger_is_sent_to_sign_in_and_a_customer_finds_nothing(client: Client, name: str) -> None:
+    url = reverse(name)
+    response = client.get(url)
+    assert response.status_code == 302
+    assert response["Location"] == f"{reverse('account_login')}?next={url}"
+    builders.signed_in(client, builders.user("alice"))
+    assert client.get(url).status_code == 404
+    assert client.post(url).status_code in (404, 405)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_staff_pages_are_for_staff_and_not_to_be_stored(signed_in: Client, name: str) -> None:
+    response = signed_in.get(reverse(name))
+    assert response.status_code == 200
+    assert "no-store" in response["Cache-Control"]
+
+
+def test_a_former_member_of_staff_is_nobody(client: Client) -> None:
+    person = builders.staff("mia")
+    builders.signed_in(client, person)
+    User.objects.filter(pk=person.pk).update(is_staff=False)
+    assert client.get(reverse("staff")).status_code == 404
+
+
+def test_the_admin_signs_in_through_the_portal(client: Client) -> None:
+    response = client.get(reverse("admin:index"), follow=True)
+    where, _ = response.redirect_chain[-1]
+    assert where.startswith(reverse("account_login"))
+    assert "next=" in where
+
+
+def test_a_customer_in_the_admin_gets_a_clear_no_and_no_loop(client: Client) -> None:
+    builders.signed_in(client, builders.user("alice"))
+    response = client.get(reverse("admin:keys_key_changelist"), follow=True)
+    assert response.status_code == 403
+    assert len(response.redirect_chain) == 1
+
+
+def test_the_admin_bears_the_portals_name(signed_in: Client) -> None:
+    body = text(signed_in.get(reverse("admin:index")))
+    assert f"{settings.PORTAL_NAME} staff" in body
+    assert "Django" not in body
+
+
+# --- overview ------------------------------------------------------------------------------------
+
+
+def test_the_overview_sums_all_organizations_and_shows_what_needs_a_hand(signed_in: Client) -> None:
+    now = timezone.now()
+    acme, other = builders.organization("acme"), builders.organization("other")
+    first = builders.key(acme, name="Soon", expires_at=now + dt.timedelta(days=3)).key
+    second = builders.key(other).key
+    count(first, now, 1200)
+    count(first, now, 30, "REVOKED")
+    count(second, now - dt.timedelta(days=29), 5000)
+    count(second, now - dt.timedelta(days=31), 999_999)
+    spool("aaaaaaaaaaa", now, now)
+    spool("bbbbbbbbbbb", now - dt.timedelta(hours=2), None)
+    Process.objects.create(
+        id="ccccccccccc",
+        host="web-1",
+        pid=9,
+        lock_path="/nowhere",
+        started_at=now,
+        feed_number=1,
+        serves_until=now + dt.timedelta(seconds=60),
+    )
+    response = signed_in.get(reverse("staff"))
+    context = response.context
+    assert (context["today"].accepted, context["today"].refused) == (1200, 30)
+    assert (context["accepted"], context["refused"]) == (6200, 30)
+    assert [(t.organization, t.accepted, t.refused) for t in context["top"]] == [
+        (other, 5000, 0),
+        (acme, 1200, 30),
+    ]
+    assert list(context["expiring"]) == [first]
+    assert [(s.spool.id, s.behind) for s in context["spools"]] == [
+        ("bbbbbbbbbbb", True),
+        ("aaaaaaaaaaa", False),
+    ]
+    process = context["processes"][0]
+    assert (process.serving, process.behind) == (True, AuditEvent.objects.count() - 1)
+    assert context["chain"].broken == []
+    assert "host-aaaaaaaaaaa" in text(response)
+
+
+def test_the_overview_takes_the_same_queries_however_much_there_is(signed_in: Client) -> None:
+    now = timezone.now()
+
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as captured:
+            assert signed_in.get(reverse("staff")).status_code == 200
+        return len(captured)
+
+    def more(start: int, end: int) -> None:
+        for n in range(start, end):
+            soon = now + dt.timedelta(days=2)
+            key = builders.key(builders.organization(f"org-{n}"), expires_at=soon).key
+            count(key, now, 1)
+            spool(f"{n:011}", now, now)
+
+    more(0, 2)
+    queries()
+    few = queries()
+    more(2, 9)
+    assert queries() == few
+    assert few <= 16
+
+
+@pytest.mark.parametrize("field", ["act", "hash", "previous_hash", "actor_label"])
+def test_a_changed_audit_is_seen(signed_in: Client, field: str) -> None:
+    builders.key(builders.organization("acme"))
+    number = AuditEvent.objects.order_by("number").values_list("number", flat=True)[0]
+    AuditEvent.objects.filter(number=number).update(**{field: "forged"})
+    assert number in signed_in.get(reverse("staff")).context["chain"].broken
+
+
+def test_a_missing_last_event_is_seen(signed_in: Client) -> None:
+    builders.key(builders.organization("acme"))
+    last = AuditEvent.objects.first()
+    assert last is not None
+    last.delete()
+    assert signed_in.get(reverse("staff")).context["chain"].broken
+
+
+# --- usage ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def used() -> tuple[Organization, Key, Key]:
+    now = timezone.now()
+    acme = builders.organization("acme")
+    first, second = builders.key(acme).key, builders.key(builders.organization("other")).key
+    count(first, now, 10)
+    count(first, now, 3, "EXPIRED")
+    count(first, now - dt.timedelta(days=2), 7)
+    count(second, now, 100)
+    count(second, now - dt.timedelta(days=40), 1000)
+    return acme, first, second
+
+
+@pytest.mark.parametrize(
+    ("query", "sums"),
+    [
+        ({}, (117, 3, 117)),
+        ({"organization": "acme"}, (17, 3, 17)),
+        ({"organization": "acme", "outcome": "EXPIRED"}, (0, 3, 0)),
+        ({"outcome": "refused"}, (0, 3, 0)),
+        ({"outcome": "VALID"}, (117, 0, 117)),
+    ],
+)
+def test_the_usage_table_adds_up_under_its_filters(
+    signed_in: Client, used: tuple[Organization, Key, Key], query: dict[str, str], sums: tuple[int, ...]
+) -> None:
+    table = signed_in.get(reverse("staff_usage"), query).context["table"]
+    assert tuple(table.sums) == sums
+    lines = table.page.object_list
+    assert tuple(sum(line[n] for line in lines) for n in (3, 4, 5)) == sums
+
+
+def test_the_usage_table_is_filtered_by_key_and_days(
+    signed_in: Client, used: tuple[Organization, Key, Key]
+) -> None:
+    _, first, second = used
+    today = timezone.now().astimezone(dt.UTC).date()
+    url = reverse("staff_usage")
+    query = {"key": first.public_id, "start": str(today), "end": str(today)}
+    table = signed_in.get(url, query).context["table"]
+    assert [(line.day, line.accepted, line.refused) for line in table.page.object_list] == [(today, 10, 3)]
+    early = {"start": str(today - dt.timedelta(days=60)), "key": second.public_id}
+    assert signed_in.get(url, early).context["table"].sums.accepted == 1100
+
+
+def test_the_usage_table_is_paged_in_the_same_queries(signed_in: Client) -> None:
+    now = timezone.now()
+    url = reverse("staff_usage")
+
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as captured:
+            assert signed_in.get(url).status_code == 200
+        return len(captured)
+
+    keys = [builders.key(builders.organization(f"org-{n}")).key for n in range(6)]
+    count(keys[0], now, 1)
+    queries()
+    few = queries()
+    for key in keys:
+        for day in range(1, 11):
+            count(key, now - dt.timedelta(days=day), 1)
+    assert queries() == few
+    page = signed_in.get(url, {"page": "2"}).context["table"].page
+    assert (page.number, len(page.object_list), page.paginator.count) == (2, 11, 61)
+
+
+def test_usage_of_an_organization_that_is_gone_is_still_shown(signed_in: Client) -> None:
+    key = builders.key(builders.organization("acme")).key
+    count(key, timezone.now(), 4)
+    Rollup.objects.update(organization_id=987_654)
+    assert "Unknown (987654)" in text(signed_in.get(reverse("staff_usage")))
+    assert "Unknown (987654)" in text(signed_in.get(reverse("staff")))
+
+
+@pytest.mark.parametrize("junk", ["\x00", "abc", "9" * 40, "0001-01-01", "9999-12-31", "-1", "x" * 9000, "'"])
+@pytest.mark.parametrize("name", ["organization", "key", "start", "end", "outcome", "page"])
+def test_no_junk_in_the_filters_is_an_error_of_the_server(signed_in: Client, name: str, junk: str) -> None:
+    assert signed_in.get(reverse("staff_usage"), {name: junk}).status_code in (200, 400)
+
+
+def test_too_long_a_range_is_refused_with_a_sentence(signed_in: Client) -> None:
+    response = signed_in.get(reverse("staff_usage"), {"start": "2020-01-01", "end": "2025-01-01"})
+    assert response.status_code == 400
+    assert "at most 366 days" in text(response)
+
+
+# --- finding a key -------------------------------------------------------------------------------
+
+
+def test_a_pasted_key_leads_to_its_page_and_is_kept_nowhere(
+    signed_in: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    issued = builders.key(builders.organization("acme"))
+    response = signed_in.post(reverse("staff_find_key"), {"secret": f" {issued.plaintext} "})
+    assert response.status_code == 302
+    assert response["Location"] == reverse("admin:keys_key_change", args=[issued.key.pk])
+    mistyped = issued.plaintext[:-6] + "000000"
+    response = signed_in.post(reverse("staff_find_key"), {"secret": mistyped})
+    assert response.status_code == 400
+    assert mistyped not in text(response)
+    assert "No key here has this secret" in text(response)
+    assert issued.plaintext[8:40] not in caplog.text
+
+
+def test_a_key_is_not_looked_for_in_an_address(signed_in: Client) -> None:
+    issued = builders.key(builders.organization("acme"))
+    response = signed_in.get(reverse("staff_find_key"), {"secret": issued.plaintext})
+    assert response.status_code == 200
+    assert issued.plaintext not in text(response)
+
+
+@pytest.mark.parametrize("junk", ["", "\x00", "x" * 100_000, "lk_live_", "🔑"])
+def test_no_junk_pasted_is_an_error_of_the_server(signed_in: Client, junk: str) -> None:
+    assert signed_in.post(reverse("staff_find_key"), {"secret": junk}).status_code == 400
+
+
+# --- people --------------------------------------------------------------------------------------
+
+
+def user_form(person: User, **fields: Any) -> dict[str, Any]:
+    addresses = EmailAddress.objects.filter(user=person)
+    form: dict[str, Any] = {
+        "email": person.email,
+        "first_name": person.first_name,
+        "last_name": person.last_name,
+        "is_active": "on" if person.is_active else "",
+        "emailaddress_set-TOTAL_FORMS": len(addresses),
+        "emailaddress_set-INITIAL_FORMS": len(addresses),
+    }
+    for number, address in enumerate(addresses):
+        form |= {
+            f"emailaddress_set-{number}-id": address.pk,
+            f"emailaddress_set-{number}-user": person.pk,
+            f"emailaddress_set-{number}-verified": "on" if address.verified else "",
+        }
+    form |= fields
+    return {name: value for name, value in form.items() if value != ""}
+
+
+def test_staff_add_a_person_who_signs_in_with_that_address(signed_in: Client, sam: User) -> None:
+    form = {
+        "email": "Bob@Example.com",
+        "usable_password": "true",
+        "password1": builders.PASSWORD,
+        "password2": builders.PASSWORD,
+    }
+    response = signed_in.post(reverse("admin:portal_user_add"), form)
+    assert response.status_code == 302
+    bob = User.objects.get(email="bob@example.com")
+    assert bob.check_password(builders.PASSWORD)
+    address = EmailAddress.objects.get(user=bob)
+    assert (address.email, address.verified, address.primary) == ("bob@example.com", False, True)
+    event = AuditEvent.objects.first()
+    assert event is not None
+    assert (event.act, event.actor_id, event.data) == ("user.created", sam.pk, {"user": "bob@example.com"})
+    again = signed_in.post(reverse("admin:portal_user_add"), form | {"email": "BOB@example.com"})
+    assert again.status_code == 200
+    assert "Somebody else has this address" in text(again)
+
+
+@pytest.mark.parametrize(
+    "email", ["", "nobody", "\x00@example.com", "x" * 300 + "@example.com", "sam@example.com"]
+)
+def test_a_bad_address_is_an_error_of_the_form(signed_in: Client, email: str) -> None:
+    form = {"email": email, "usable_password": "false"}
+    response = signed_in.post(reverse("admin:portal_user_add"), form)
+    assert response.status_code == 200
+    assert "errornote" in text(response)
+
+
+def test_what_staff_change_of_a_person_is_audited(signed_in: Client, sam: User) -> None:
+    alice = builders.user("alice")
+    url = reverse("admin:portal_user_change", args=[alice.pk])
+    form = user_form(alice, is_staff="on", email="alice@new.example")
+    assert signed_in.post(url, form).status_code == 302
+    alice.refresh_from_db()
+    assert (alice.is_staff, alice.email) == (True, "alice@new.example")
+    primary = EmailAddress.objects.get(user=alice, primary=True)
+    assert (primary.email, primary.verified) == ("alice@new.example", False)
+    event = AuditEvent.objects.first()
+    assert event is not None
+    assert (event.act, event.actor_id) == ("user.edited", sam.pk)
+    assert event.data["changes"] == {
+        "email": ["alice@example.com", "alice@new.example"],
+        "is_staff": [False, True],
+    }
+    verified = user_form(alice, is_staff="on")
+    number = [a.email for a in EmailAddress.objects.filter(user=alice)].index("alice@new.example")
+    signed_in.post(url, verified | {f"emailaddress_set-{number}-verified": "on"})
+    assert EmailAddress.objects.get(email="alice@new.example").verified
+    assert not LogEntry.objects.exists()
+
+
+def test_a_person_saved_unchanged_is_no_act(signed_in: Client) -> None:
+    alice = builders.user("alice")
+    events = AuditEvent.objects.count()
+    url = reverse("admin:portal_user_change", args=[alice.pk])
+    assert signed_in.post(url, user_form(alice)).status_code == 302
+    assert AuditEvent.objects.count() == events
+
+
+def test_a_password_is_set_and_never_written_down(signed_in: Client) -> None:
+    alice = builders.user("alice")
+    url = reverse("admin:auth_user_password_change", args=[alice.pk])
+    form = {
+        "password1": "another long password",
+        "password2": "another long password",
+        "usable_password": "true",
+    }
+    assert signed_in.post(url, form).status_code == 302
+    alice.refresh_from_db()
+    assert alice.check_password("another long password")
+    event = AuditEvent.objects.first()
+    assert event is not None
+    assert event.act == "user.edited"
+    assert event.data == {"user": alice.email, "changes": {"password": [None, "set"]}}
+
+
+def test_nobody_is_deleted(signed_in: Client) -> None:
+    alice = builders.user("alice")
+    url = reverse("admin:portal_user_delete", args=[alice.pk])
+    assert signed_in.post(url, {"post": "yes"}).status_code == 403
+
+
+def test_only_superusers_give_powers_or_change_superusers(client: Client, sam: User) -> None:
+    mia = builders.user("mia", is_staff=True)
+    mia.user_permissions.set(Permission.objects.filter(codename__in=["change_user", "view_user"]))
+    builders.signed_in(client, mia)
+    url = reverse("admin:portal_user_change", args=[mia.pk])
+    assert client.post(url, user_form(mia, is_superuser="on")).status_code == 302
+    mia.refresh_from_db()
+    assert not mia.is_superuser
+    assert client.post(reverse("admin:portal_user_change", args=[sam.pk]), user_form(sam)).status_code == 403
+    password = reverse("admin:auth_user_password_change", args=[sam.pk])
+    assert client.post(password, {"password1": "x", "password2": "x"}).status_code == 403
+
+
+def test_people_are_listed_in_the_same_queries(signed_in: Client) -> None:
+    url = reverse("admin:portal_user_changelist")
+
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as captured:
+            assert signed_in.get(url, {"q": "example"}).status_code == 200
+        return len(captured)
+
+    queries()
+    few = queries()
+    for n in range(8):
+        builders.user(f"person{n}")
+    assert queries() == few
+
+
+def test_journals_can_be_read_and_nothing_else(signed_in: Client) -> None:
+    now = timezone.now()
+    spool("aaaaaaaaaaa", now, None).segments.create(number=1)
+    assert signed_in.get(reverse("admin:usage_spool_changelist")).status_code == 200
+    url = reverse("admin:usage_spool_change", args=["aaaaaaaaaaa"])
+    assert "Save" not in text(signed_in.get(url))
+    assert signed_in.post(url, {"host": "x"}).status_code == 403
+    assert signed_in.get(reverse("admin:usage_spool_add")).status_code == 403
+
+
+def test_the_index_lists_what_a_person_did_from_the_audit(signed_in: Client, sam: User) -> None:
+    lifecycle.create_scope(lifecycle.staff_actor(sam), name="orders:read", description="", now=timezone.now())
+    assert "scope.created" in text(signed_in.get(reverse("admin:index")))
