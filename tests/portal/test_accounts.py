@@ -4,11 +4,14 @@ import re
 from urllib.parse import urlencode, urlsplit
 
 import pytest
+from allauth.core.context import request_context
+from django.conf import settings as project
 from django.core import mail
 from django.core.cache import cache
-from django.test import Client
+from django.test import Client, RequestFactory
 from pytest_django import Settings
 
+from portal.accounts import AccountAdapter
 from portal.models import User
 from tests import builders
 
@@ -28,6 +31,11 @@ POSTS = {
     "account_request_login_code": ("/accounts/login/code/", ("email", "next")),
     "account_reset_password": ("/accounts/password/reset/", ("email", "next")),
 }
+
+MAILS = sorted(
+    path.name.removesuffix("_subject.txt")
+    for path in (project.BASE_DIR / "templates/account/email").glob("*_subject.txt")
+)
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +110,30 @@ def test_mails_carry_the_portals_name(client: Client, settings: Settings) -> Non
     client.post("/accounts/signup/", NEW)
     assert mail.outbox[0].subject.endswith("is your Acme Maps code")
     assert "Acme Maps" in mail.outbox[0].body
+
+
+@pytest.mark.parametrize("prefix", MAILS)
+def test_every_mail_has_one_plain_subject_and_a_plain_body(prefix: str, settings: Settings) -> None:
+    settings.PORTAL_NAME = "Smith & Sons <Maps>"
+    facts = {"code": "AB12-CD34", "timestamp": "now", "ip": "192.0.2.1", "user_agent": "<Agent> & co"}
+    facts |= {"from_email": "a@example.com", "to_email": "b@example.com", "deleted_email": "c@example.com"}
+    facts |= {"password_reset_url": "https://x.test/?a=1&b=2", "signup_url": "https://x.test/?a=1&b=2"}
+    with request_context(RequestFactory().get("/")):
+        AccountAdapter().send_mail(f"account/email/{prefix}", "alice@example.com", facts)
+    message = mail.outbox[0]
+    assert "Smith & Sons <Maps>" in message.subject
+    assert "Smith & Sons <Maps>" in message.body
+    assert not re.search(r"&\w+;|&#|[{}]|Hello from", f"{message.subject} {message.body}")
+
+
+def test_a_changed_password_is_reported_by_mail(client: Client, settings: Settings) -> None:
+    settings.ACCOUNT_EMAIL_NOTIFICATIONS = True
+    alice = builders.signed_in(client, builders.user("alice"))
+    new = "a much better password"
+    fields = {"oldpassword": builders.PASSWORD, "password1": new, "password2": new}
+    assert alice.post("/accounts/password/change/", fields).status_code == 302
+    assert mail.outbox[0].subject == "Your Latchkey password was changed"
+    assert "http://127.0.0.1:8000/accounts/password/reset/" in mail.outbox[0].body
 
 
 @pytest.mark.parametrize("value", ["closed", "invite", "domain:", "opne", ""])
