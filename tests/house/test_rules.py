@@ -22,6 +22,14 @@ SEES_PLAINTEXT = {
     "portal/management/commands/quickstart.py",
 }
 
+# Everything else asks django.conf.settings.
+TOUCHES_ENVIRONMENT = {
+    "portal/settings.py",  # reads it
+    "portal/wsgi.py",  # names the settings, as every wsgi module
+    "portal/folder.py",  # quickstart's: makes the file that settings read
+    "portal/serving.py",  # clears it before a server copies it into every request
+}
+
 FORBIDDEN = {
     r"\bcsrf_exempt\b": "every form has its token; gateway and machine API are no forms",
     r"\bmark_safe\b|\bSafeString\(": "format_html escapes what it is given",
@@ -75,14 +83,14 @@ def test_the_plaintext_of_a_key_passes_through_few_hands() -> None:
     assert found <= SEES_PLAINTEXT
 
 
-def test_only_the_settings_read_the_environment() -> None:
+def test_the_environment_is_touched_in_few_places() -> None:
     found = {
         name(path)
         for path in python_files(*PACKAGES)
         if re.search(r"\bos\.environ\b|\bos\.getenv\b", path.read_text())
     }
-    # Commands that start other processes hand the environment on.
-    assert {each for each in found if "/management/" not in each} <= {"portal/settings.py"}
+    # Commands hand it on to the processes that they start.
+    assert {each for each in found if "/management/" not in each} <= TOUCHES_ENVIRONMENT
 
 
 def test_what_is_ignored_by_a_tool_says_why() -> None:
