@@ -63,6 +63,12 @@ _TIMES = {"expires_at", "stops_at"}
 _NOTHING = {"expires_at": "never", "networks": "anywhere"}
 # A new key is from anywhere and without limits unless said otherwise: say only what was said.
 _SILENT_WHEN_EMPTY = {"networks", "rates", "scopes", "metadata", "reason", "owner"}
+# What the event's own line says already, or concerns the provider alone.
+_SAID_ALREADY = {
+    "organization.created": ("slug", "policy", "name"),
+    "key.created": ("name",),
+    "key.imported": ("name",),
+}
 
 
 class Value(NamedTuple):
@@ -124,9 +130,8 @@ def _actor(event: AuditEvent) -> str:
 def _details(event: AuditEvent) -> list[Detail]:
     data: dict[str, Any] = dict(event.data)
     changes: dict[str, Any] = data.pop("changes", {})
-    if event.act in ("organization.created", "key.rotated"):
-        data.pop("slug", None)
-        data.pop("policy", None)
+    for name in _SAID_ALREADY.get(event.act, ()):
+        data.pop(name, None)
     details = []
     for name, value in data.items():
         if name not in _LABELS or (not value and name in _SILENT_WHEN_EMPTY):

@@ -44,7 +44,9 @@ def key_new(request: MemberRequest) -> HttpResponse:
     now = timezone.now()
     once = Once(request, f"key_new:{request.organization.pk}")
     initial = {"name": request.GET.get("name", "")[:100], "scopes": request.GET.get("scopes", "").split(",")}
-    form = NewKeyForm(request.organization, now, request.POST or None, initial=initial)
+    form = NewKeyForm(
+        request.organization, now, request.POST if request.method == "POST" else None, initial=initial
+    )
     if request.method == "POST" and form.is_valid():
         if not once.posted:
             form.add_error(None, "This page was open for too long. Check what it says and send it again.")
@@ -84,7 +86,7 @@ def key_edit(request: MemberRequest, key_id: str) -> HttpResponse:
     if key.revoked_at is not None:
         messages.error(request, "A revoked key cannot be edited.")
         return redirect("key", request.organization.slug, key.public_id)
-    form = EditKeyForm(key, now, request.POST or None)
+    form = EditKeyForm(key, now, request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
         try:
             lifecycle.edit_key(request.actor, key, **form.values(), now=now)
@@ -107,7 +109,7 @@ def key_rotate(request: MemberRequest, key_id: str) -> HttpResponse:
     if key.revoked_at is not None:
         messages.error(request, "A revoked key cannot be rotated; create a new one.")
         return redirect("key", request.organization.slug, key.public_id)
-    form = RotateKeyForm(key, now, request.POST or None)
+    form = RotateKeyForm(key, now, request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
         try:
             issued = lifecycle.rotate_key(request.actor, key, **form.values(), now=now)

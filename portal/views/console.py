@@ -89,7 +89,7 @@ def key_revoke(request: MemberRequest, key_id: str) -> HttpResponse:
     if found.revoked_at is not None:
         messages.info(request, "This key is revoked already.")
         return redirect("key", request.organization.slug, found.public_id)
-    form = RevokeKeyForm(request.POST or None)
+    form = RevokeKeyForm(request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
         try:
             lifecycle.revoke_key(request.actor, found, reason=form.cleaned_data["reason"], now=now)

@@ -40,7 +40,7 @@ def welcome(request: HttpRequest) -> HttpResponse:
     assert isinstance(request.user, User)
     now = timezone.now()
     once = Once(request, "welcome")
-    form = onboarding.WelcomeForm(now, request.POST or None)
+    form = onboarding.WelcomeForm(now, request.POST if request.method == "POST" else None)
     if request.method == "POST" and onboarding.may_found() and form.is_valid():
         if not once.posted:
             form.add_error(None, "This page was open for too long. Check what it says and send it again.")

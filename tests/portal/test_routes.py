@@ -1,0 +1,199 @@
+"""Who gets what from every route: a table, and a walk over the resolver that fails on a route not in it."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver, reverse
+from django.utils import timezone
+
+from keys.models import Key, Organization
+from keys.permissions import Role
+from tests import builders
+
+pytestmark = pytest.mark.django_db
+
+ROLES = [role.value for role in Role]
+PEOPLE = ["anonymous", "stranger", *ROLES, "staff"]  # stranger: another organization's owner
+ALL = frozenset(ROLES)
+MAKERS = frozenset({"owner", "admin", "developer"})
+
+# Django's admin and django-allauth look after their own routes; below is what we expect of them as a whole.
+PREFIXES = ("admin/", "accounts/")
+
+
+class Expected(NamedTuple):
+    """What one request to a route gives each person."""
+
+    method: str
+    statuses: dict[str, int]
+
+
+def public(status: int = 200) -> Expected:
+    return Expected("GET", dict.fromkeys(PEOPLE, status))
+
+
+def signed_in(status: int) -> Expected:
+    return Expected("GET", dict.fromkeys(PEOPLE, status) | {"anonymous": 302})
+
+
+def members(roles: frozenset[str], status: int = 200, method: str = "GET") -> Expected:
+    """`roles` get `status`, the organization's others 403, everybody else learns nothing."""
+    statuses = {role: status if role in roles else 403 for role in ROLES}
+    return Expected(method, statuses | {"anonymous": 302, "stranger": 404, "staff": 404})
+
+
+def staff(status: int = 200) -> Expected:
+    return Expected("GET", dict.fromkeys(PEOPLE, 404) | {"anonymous": 302, "staff": status})
+
+
+TABLE: dict[str, list[Expected]] = {
+    "landing": [public()],
+    "docs": [public()],
+    "docs_errors": [public()],
+    "home": [signed_in(302)],
+    # Who has an organization is sent home; staff without one may found one, as anybody may.
+    "welcome": [Expected("GET", dict.fromkeys(PEOPLE, 302) | {"staff": 200})],
+    "overview": [members(ALL)],
+    "keys": [members(ALL)],
+    "key": [members(ALL)],
+    "usage": [members(ALL)],
+    "usage_csv": [members(ALL)],
+    "team": [members(ALL)],
+    "activity": [members(MAKERS)],
+    # A POST without fields shows the form again; nothing is made of it.
+    "key_new": [members(MAKERS), members(MAKERS, method="POST")],
+    "key_edit": [members(MAKERS), members(MAKERS, method="POST")],
+    "key_rotate": [members(MAKERS), members(MAKERS, method="POST")],
+    "key_revoke": [members(MAKERS), members(MAKERS, 302, "POST")],
+    "key_disable": [members(MAKERS), members(MAKERS, 302, "POST")],
+    "key_enable": [members(MAKERS, 405), members(MAKERS, 302, "POST")],
+    "key_end_overlap": [members(MAKERS), members(MAKERS, 302, "POST")],
+    "staff": [staff()],
+    "staff_usage": [staff()],
+    "staff_find_key": [staff()],
+}
+
+
+def routes(patterns: list[URLPattern | URLResolver], before: str = "") -> Iterator[tuple[str, str]]:
+    """(whole route, name) of every view that the resolver can reach."""
+    for pattern in patterns:
+        route = before + str(pattern.pattern)
+        if isinstance(pattern, URLResolver):
+            yield from routes(pattern.url_patterns, route)
+        else:
+            yield route, pattern.name or ""
+
+
+def own_routes() -> list[tuple[str, str]]:
+    found = routes(get_resolver().url_patterns)
+    return [(route, name) for route, name in found if not route.startswith(PREFIXES)]
+
+
+@pytest.fixture
+def acme() -> Organization:
+    """An organization with a member of each role, beside another with an owner of its own."""
+    organization = builders.organization("acme", owner=builders.user("owner"))
+    for role in Role:
+        if role is not Role.OWNER:
+            builders.member(builders.user(role.value), organization, role)
+    builders.organization("other", owner=builders.user("stranger"))
+    builders.staff("staff")
+    return organization
+
+
+def client_of(who: str) -> Client:
+    from portal.models import User
+
+    client = Client()
+    return (
+        client
+        if who == "anonymous"
+        else builders.signed_in(client, User.objects.get(email=f"{who}@example.com"))
+    )
+
+
+def test_no_route_is_missing_from_the_table() -> None:
+    assert {name for _, name in own_routes()} == set(TABLE)
+
+
+def test_every_route_has_a_name_of_its_own() -> None:
+    names = [name for _, name in own_routes()]
+    assert len(names) == len(set(names))
+
+
+def test_an_organizations_routes_all_carry_its_slug() -> None:
+    open_to_all = {
+        "landing",
+        "docs",
+        "docs_errors",
+        "home",
+        "welcome",
+        "staff",
+        "staff_usage",
+        "staff_find_key",
+    }
+    for route, name in own_routes():
+        assert route.startswith("o/<slug:organization>/") != (name in open_to_all), route
+
+
+@pytest.mark.parametrize(("name", "expected"), [(name, each) for name in TABLE for each in TABLE[name]])
+def test_each_role_gets_what_the_table_says(acme: Organization, name: str, expected: Expected) -> None:
+    route = next(route for route, found in own_routes() if found == name)
+    got = {}
+    for who in PEOPLE:
+        kwargs = {}
+        if "organization" in route:
+            kwargs["organization"] = "acme"
+        if "key_id" in route:
+            kwargs["key_id"] = builders.key(acme).key.public_id
+        url = reverse(name, kwargs=kwargs)
+        response = client_of(who).generic(expected.method, url)
+        got[who] = response.status_code
+        if who == "anonymous" and response.status_code == 302:
+            assert response.headers["Location"].startswith("/accounts/login/?next=")
+    assert got == expected.statuses
+
+
+def test_what_the_other_tenant_sees_is_what_nobody_would_find(acme: Organization) -> None:
+    client = client_of("stranger")
+    there = client.get(reverse("overview", kwargs={"organization": "acme"}))
+    nowhere = client.get(reverse("overview", kwargs={"organization": "no-such-organization"}))
+    assert there.status_code == nowhere.status_code == 404
+    assert there.content.replace(b"acme", b"") == nowhere.content.replace(b"no-such-organization", b"")
+
+
+def test_the_admin_is_for_staff_alone(acme: Organization) -> None:
+    for route, _ in routes(get_resolver().url_patterns):
+        if not route.startswith("admin/") or "<" in route or "(" in route:
+            continue
+        for who in PEOPLE:
+            response = client_of(who).get(f"/{route}")
+            assert response.status_code < 500, route
+            if who != "staff":
+                assert response.status_code in (302, 403, 404), (route, who)
+    assert client_of("staff").get("/admin/").status_code == 200
+
+
+def test_no_account_page_fails_for_anyone(acme: Organization) -> None:
+    for route, _ in routes(get_resolver().url_patterns):
+        if not route.startswith("accounts/") or "<" in route or "(" in route:
+            continue
+        for who in ("anonymous", "viewer"):
+            assert client_of(who).get(f"/{route}").status_code < 500, route
+
+
+def test_no_get_changes_anything(acme: Organization) -> None:
+    issued = builders.key(acme)
+    client = client_of("owner")
+    before = acme.events.count()
+    for name, expected in TABLE.items():
+        if expected[0].statuses["stranger"] == 404 and not name.startswith("staff"):
+            route = next(route for route, found in own_routes() if found == name)
+            kwargs = {"organization": "acme"} | (
+                {"key_id": issued.key.public_id} if "key_id" in route else {}
+            )
+            client.get(reverse(name, kwargs=kwargs))
+    assert acme.events.count() == before
+    assert Key.objects.get(pk=issued.key.pk).state_at(timezone.now()) == "active"
