@@ -1,0 +1,64 @@
+"""`/healthz` and `/readyz`, answered beside Django, so that they say the truth when Django cannot.
+
+Alive means that the process answers; ready means that a load balancer may send it calls. It reads state that
+others keep and asks the database only where nothing else does.
+"""
+
+import json
+from collections.abc import Callable
+
+from django.db import DatabaseError, connection
+
+from usage import metering
+from usage.gateway import Environ, StartResponse
+
+PATHS = frozenset({"/healthz", "/readyz"})
+
+
+def gateway_reasons() -> list[str]:
+    """Why the gateway should get no calls: keys not loaded or too old, a clock that is off, no journal."""
+    return metering.not_ready()
+
+
+def page_reasons() -> list[str]:
+    """Why pages cannot be served."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except DatabaseError:
+        return ["the database does not answer"]
+    finally:
+        connection.close()
+    return []
+
+
+def answer(environ: Environ, start_response: StartResponse, reasons: Callable[[], list[str]]) -> list[bytes]:
+    """Answer one of PATHS."""
+    if environ["PATH_INFO"] == "/healthz":
+        return respond(start_response, "200 OK", "text/plain", b"ok\n")
+    found = reasons()
+    body = json.dumps({"ready": not found, "reasons": found}).encode() + b"\n"
+    status = "503 Service Unavailable" if found else "200 OK"
+    return respond(start_response, status, "application/json", body)
+
+
+def respond(
+    start_response: StartResponse,
+    status: str,
+    kind: str,
+    body: bytes,
+    *more: tuple[str, str],
+) -> list[bytes]:
+    """A small answer without Django, with the headers that Django's answers have."""
+    start_response(
+        status,
+        [
+            ("Content-Type", kind),
+            ("Content-Length", str(len(body))),
+            ("Cache-Control", "no-store"),
+            ("X-Content-Type-Options", "nosniff"),
+            ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+            *more,
+        ],
+    )
+    return [body]

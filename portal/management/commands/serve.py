@@ -1,0 +1,127 @@
+"""`serve`: the production server, with the worker beside it as a process of its own."""
+
+import argparse
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.contrib.staticfiles.finders import get_finders
+from django.core.management import call_command
+from django.core.management.base import CommandParser
+from django.db import connections
+from django.db.migrations.executor import MigrationExecutor
+from granian import Granian
+from granian.constants import Interfaces
+from granian.log import LogLevels
+
+from keys.management.base import REFUSED, PortalCommand, refuse
+from portal import serving
+
+BACKLOG = 1024
+KILL_SECONDS = 5  # a page that still runs so long after the signal is cut off
+# The server's own log, on stderr. Its access log stays off: URLs may hold what no log should.
+LOG = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} server: {message}", "style": "{"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "loggers": {"_granian": {"handlers": ["stderr"], "propagate": False}},
+}
+
+
+class Command(PortalCommand):
+    help = "Serve the portal and the gateway until Ctrl-C; the worker runs beside it."
+    requires_system_checks = []  # run below, so that `quickstart` gets them too
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--host", default="127.0.0.1")
+        parser.add_argument("--port", type=_number(1, 65_535), default=8000)
+        parser.add_argument("--workers", type=_number(1, 64), default=1, metavar="N")
+        parser.add_argument("--role", choices=sorted(serving.ROLES), default="all")
+        parser.add_argument("--no-worker", action="store_true", help="leave the worker to somebody else")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        self.check(display_num_errors=False)
+        host, port = options["host"], options["port"]
+        try:
+            address = serving.bindable(host, port)
+        except OSError as error:
+            refuse(serving.why_not(host, port, error), REFUSED)
+        refuse_unapplied_migrations()
+        if options["role"] != "gateway":
+            build_static_files()
+        serving.release_database()
+        from portal import wsgi  # after the checks: it builds Django's handler
+
+        server = Granian(
+            f"portal.wsgi:{serving.ROLES[options['role']]}",
+            address=address,
+            port=port,
+            interface=Interfaces.WSGI,
+            workers=options["workers"],
+            blocking_threads=wsgi.THREADS,
+            backlog=BACKLOG,
+            backpressure=BACKLOG,
+            respawn_failed_workers=True,
+            workers_kill_timeout=KILL_SECONDS,
+            websockets=False,
+            log_level=LogLevels.error,
+            log_dictconfig=LOG,
+            log_access=False,
+        )
+        housekeeping = None if options["no_worker"] else serving.Housekeeping()
+        # Until the server has its own handlers, a signal ends this process; what it started follows.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            if housekeeping is not None:
+                housekeeping.start()
+            where = f"[{host}]" if ":" in host else host
+            self.say(f"Serving http://{where}:{port}/ (process {os.getpid()}); Ctrl-C ends it.")
+            server.serve(target_loader=serving.load)
+        finally:
+            if housekeeping is not None:
+                housekeeping.stop()
+
+
+def _number(least: int, most: int) -> Any:  # an argparse type
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) < 8 and least <= int(text) <= most):
+            raise argparse.ArgumentTypeError(f"{text[:20]!r} is not a whole number from {least} to {most}")
+        return int(text)
+
+    return parse
+
+
+def refuse_unapplied_migrations() -> None:
+    """Old tables under new code lose data quietly; better not to start."""
+    executor = MigrationExecutor(connections["default"])
+    plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    if plan:
+        refuse(f"The database lacks {len(plan)} migrations; run `manage.py migrate` first.", REFUSED)
+
+
+def build_static_files() -> None:
+    """Collect the static files if their manifest is missing or older than one of them."""
+    if settings.DEBUG:
+        return
+    manifest = Path(settings.STATIC_ROOT) / "staticfiles.json"
+    try:
+        built = manifest.stat().st_mtime
+    except FileNotFoundError:
+        built = 0.0
+    newest = max(
+        (
+            Path(storage.path(path)).stat().st_mtime
+            for finder in get_finders()
+            for path, storage in finder.list([])
+        ),
+        default=0.0,
+    )
+    if newest < built:
+        return
+    try:
+        call_command("collectstatic", interactive=False, verbosity=0)
+    except (OSError, ValueError) as error:
+        refuse(f"The static files cannot be built: {error}", REFUSED)

@@ -1,0 +1,73 @@
+"""`worker`: the housekeeping that runs beside the server; safe to run several."""
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import CommandParser
+from django.db import connections
+from django.utils import timezone
+
+from keys import presence
+from keys.management.base import PortalCommand
+from portal import serving
+from usage.drain import Drain
+
+logger = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 1.0
+FORGET_SECONDS = 30.0
+CLEAR_SECONDS = 3600.0
+LONGEST_PAUSE = 15.0
+
+
+class Command(PortalCommand):
+    help = "Drain journals, forget dead processes, clear expired sessions; until it is told to stop."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--parent", type=int, metavar="PID", help="end when this process does")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        stop = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+        if options["parent"] is not None:
+            serving.end_with_parent(options["parent"], signal.SIGTERM)
+        drain = Drain()
+        chores: list[tuple[float, Callable[[], object]]] = [
+            (FORGET_SECONDS, presence.forget_the_dead),
+            (CLEAR_SECONDS, clear_sessions),
+        ]
+        due = [0.0] * len(chores)
+        failures = 0
+        while not stop.is_set():
+            try:
+                drain.once(timezone.now(), stop=stop.is_set)
+                for index, (seconds, chore) in enumerate(chores):
+                    if time.monotonic() >= due[index] and not stop.is_set():
+                        chore()
+                        due[index] = time.monotonic() + seconds
+                if failures:
+                    logger.info("The worker works again.")
+                failures = 0
+            except Exception as error:
+                if not failures:
+                    logger.error("The worker waits: %s: %s", type(error).__name__, _first_line(error))
+                failures += 1
+            finally:
+                connections.close_all()
+            stop.wait(min(DRAIN_SECONDS * 2 ** min(failures, 10), LONGEST_PAUSE))
+
+
+def clear_sessions() -> None:
+    """Delete sessions that have expired."""
+    import_module(settings.SESSION_ENGINE).SessionStore.clear_expired()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:200]

@@ -1,0 +1,177 @@
+"""`serve` as a process: what it refuses, what it keeps alive, and that it leaves nothing behind."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+from keys import lifecycle
+from portal import serving
+from tests.builders import environment, key, organization
+from tests.faults.server import Server, descendants, free_port, wait_until_gone
+from usage.models import Rollup, Spool
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def issued(journal_dir: Path) -> lifecycle.Issued:
+    return key(organization("acme"))
+
+
+@pytest.fixture
+def server(issued: lifecycle.Issued, tmp_path: Path) -> Iterator[Server]:
+    with Server(environment(), log=tmp_path / "log") as server:
+        yield server
+
+
+def manage(*arguments: str, **overrides: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(settings.BASE_DIR / "manage.py"), *arguments],
+        env=environment(**overrides),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_it_serves_gateway_pages_and_health_and_counts(server: Server, issued: lifecycle.Issued) -> None:
+    assert server.get("/healthz").body == b"ok\n"
+    assert json.loads(server.get("/readyz").body) == {"ready": True, "reasons": []}
+    allowed = server.get("/gateway/authorize", Authorization=f"Bearer {issued.plaintext}")
+    assert (allowed.status, allowed.headers["X-Portal-Key"]) == (200, issued.key.public_id)
+    page = server.get("/")
+    assert page.status == 200
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    deadline = time.monotonic() + 10
+    while not Rollup.objects.filter(outcome="VALID").exists():
+        assert time.monotonic() < deadline, server.log.read_text()
+        time.sleep(0.05)
+    assert Rollup.objects.get().calls == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_everything_and_counts_what_is_left(
+    server: Server, issued: lifecycle.Issued, number: signal.Signals
+) -> None:
+    for _ in range(5):
+        server.get("/gateway/authorize", X_API_Key=issued.plaintext)
+    children = descendants(server.process.pid)
+    assert len(children) == 2
+    assert server.stop(number, seconds=15) == 0
+    assert wait_until_gone(children, 1) == []
+    assert Rollup.objects.get().calls == 5
+    assert Spool.objects.filter(finished_at=None).count() == 0
+
+
+def test_its_children_end_when_it_is_killed_and_the_port_is_free(server: Server) -> None:
+    children = descendants(server.process.pid)
+    os.kill(server.process.pid, signal.SIGKILL)
+    server.process.wait()
+    assert wait_until_gone(children, 15) == []
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", server.port))
+
+
+def test_a_killed_child_is_replaced(server: Server, issued: lifecycle.Issued) -> None:
+    before = descendants(server.process.pid)
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 15
+    while len(set(descendants(server.process.pid)) - set(before)) < 2:
+        assert time.monotonic() < deadline, server.log.read_text()
+        time.sleep(0.05)
+    server.wait_until_ready()
+    assert server.get("/gateway/authorize", X_API_Key=issued.plaintext).status == 200
+
+
+def test_fifty_hanging_pages_do_not_stall_the_gateway_nor_the_end(
+    server: Server, issued: lifecycle.Issued
+) -> None:
+    """Each begins a form that it never finishes, so that its page waits for the rest."""
+    head = (
+        b"POST /accounts/login/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5000\r\n"
+        b"Content-Type: application/x-www-form-urlencoded\r\n"
+        b"Cookie: csrftoken=" + b"a" * 32 + b"\r\n\r\nlogin=a"
+    )
+    hanging = []
+    try:
+        for _ in range(50):
+            hanging.append(socket.create_connection(("127.0.0.1", server.port)))
+            hanging[-1].sendall(head)
+        began = time.monotonic()
+        for _ in range(200):
+            answer = server.get("/gateway/authorize", timeout=2, X_API_Key=issued.plaintext)
+            assert answer.status == 200
+        assert time.monotonic() - began < 5
+        assert server.get("/healthz", timeout=2).status == 200
+        refused = server.get("/", timeout=10)
+        assert (refused.status, refused.headers["Retry-After"]) == (503, "2")
+        assert server.stop(seconds=20) in (0, 1)
+    finally:
+        for connection in hanging:
+            connection.close()
+
+
+def test_a_taken_port_is_one_clear_sentence(db: None) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = manage("serve", "--port", port)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"127.0.0.1:{port} is taken by another process; choose another port with --port."
+    ]
+
+
+@pytest.mark.parametrize("options", [["--port", "0"], ["--workers", "0"], ["--role", "x"], ["--nope"]])
+def test_bad_arguments_end_with_2(options: list[str]) -> None:
+    done = manage("serve", *options)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_it_refuses_a_database_without_its_tables(tmp_path: Path) -> None:
+    done = manage("serve", "--port", str(free_port()), DATABASE_URL=f"sqlite:///{tmp_path / 'new.sqlite3'}")
+    assert done.returncode == 1
+    assert "manage.py migrate" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_it_refuses_unsafe_settings(tmp_path: Path) -> None:
+    done = manage("serve", "--port", str(free_port()), SECRET_KEY="")
+    assert done.returncode == 1
+    assert "portal.E001" in done.stderr
+
+
+def test_roles_answer_their_own_part_only(issued: lifecycle.Issued, tmp_path: Path) -> None:
+    with Server(environment(), "--role", "gateway", "--no-worker", log=tmp_path / "log") as gateway:
+        assert len(descendants(gateway.process.pid)) == 1
+        assert gateway.get("/gateway/authorize", X_API_Key=issued.plaintext).status == 200
+        assert gateway.get("/").status == 404
+    with Server(environment(), "--role", "portal", "--no-worker", log=tmp_path / "log") as portal:
+        assert portal.get("/").status == 200
+        assert portal.get("/gateway/authorize", X_API_Key=issued.plaintext).status == 404
+
+
+def test_the_environments_secrets_are_not_in_a_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SECRET_KEY", "s")
+    monkeypatch.setenv("DATABASE_URL", "postgres://user:password@host/name")
+    monkeypatch.setattr("portal.serving.metering.start", lambda: None)
+    monkeypatch.setattr("portal.serving.atexit.register", lambda act: None)
+    serving.load("portal.wsgi:application")
+    assert "DATABASE_URL" not in os.environ
+    assert "SECRET_KEY" not in os.environ
