@@ -1,0 +1,413 @@
+"""The pages that show keys and usage together: what they say, what they cost, and what junk does to them."""
+
+import datetime as dt
+import re
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+
+from keys import lifecycle
+from keys.models import Key, Organization, Secret
+from keys.permissions import Role
+from keys.verdicts import Code
+from portal import pages
+from tests import builders
+from usage.models import Rollup, SecretUse
+
+pytestmark = pytest.mark.django_db
+
+DAY = dt.timedelta(days=1)
+
+
+@pytest.fixture
+def acme() -> Organization:
+    return builders.organization("acme", owner=builders.user("alice"))
+
+
+@pytest.fixture
+def alice(client: Client, acme: Organization) -> Client:
+    return builders.signed_in(client, acme.memberships.get().user)
+
+
+def url(name: str, key: Key | None = None) -> str:
+    return reverse(name, kwargs={"organization": "acme"} | ({"key_id": key.public_id} if key else {}))
+
+
+def calls(key: Key, number: int, outcome: Code = Code.VALID, *, ago: dt.timedelta = dt.timedelta(0)) -> None:
+    """`number` calls of the key in the hour that was `ago`."""
+    hour = (timezone.now() - ago).replace(minute=0, second=0, microsecond=0)
+    Rollup.objects.create(
+        organization=key.organization,
+        hour=hour,
+        key=key,
+        meter="requests",
+        outcome=outcome.name,
+        booked_period=hour.date().replace(day=1),
+        calls=number,
+        quantity=number if outcome is Code.VALID else 0,
+    )
+
+
+def used(secret: Secret, at: dt.datetime) -> None:
+    SecretUse.objects.create(
+        secret=secret, calls=1, last_used_at=at, address="203.0.113.9", user_agent="acme-tiles/4.2"
+    )
+
+
+def queries(client: Client, path: str) -> int:
+    client.get(path)  # caches and the session are warm
+    with CaptureQueriesContext(
+        connection,
+    ) as captured:
+        assert client.get(path).status_code == 200
+    return len(captured)
+
+
+# --- home -----------------------------------------------------------------------------------------
+
+
+def test_home_leads_to_the_organization_last_seen(alice: Client, acme: Organization) -> None:
+    person = acme.memberships.get().user
+    builders.organization("zoo", owner=person)
+    assert alice.get(reverse("home")).headers["Location"] == url("overview")
+    alice.get(reverse("overview", kwargs={"organization": "zoo"}))
+    assert alice.get(reverse("home")).headers["Location"].endswith("/o/zoo/")
+
+
+def test_home_forgets_an_organization_that_one_has_left(alice: Client, acme: Organization) -> None:
+    zoo = builders.organization("zoo", owner=builders.user("bob"))
+    membership = builders.member(acme.memberships.get().user, zoo)
+    alice.get(reverse("overview", kwargs={"organization": "zoo"}))
+    membership.delete()
+    assert alice.get(reverse("home")).headers["Location"] == url("overview")
+
+
+def test_home_of_a_newcomer_is_the_welcome(client: Client) -> None:
+    builders.signed_in(client, builders.user("bob"))
+    assert client.get(reverse("home")).headers["Location"] == reverse("welcome")
+
+
+def test_the_landing_page_shows_those_signed_in_the_way_to_their_dashboard(
+    client: Client, acme: Organization
+) -> None:
+    assert reverse("account_signup") in client.get("/").content.decode()
+    builders.signed_in(client, acme.memberships.get().user)
+    assert reverse("home") in client.get("/").content.decode()
+
+
+def test_the_switcher_names_ones_organizations_and_no_others(alice: Client, acme: Organization) -> None:
+    builders.organization("zoo", owner=acme.memberships.get().user)
+    builders.organization("globex", owner=builders.user("bob"))
+    html = alice.get(url("overview")).content.decode()
+    assert "/o/zoo/" in html
+    assert "globex" not in html
+
+
+# --- overview -------------------------------------------------------------------------------------
+
+
+def test_an_empty_overview_leads_to_the_first_key(alice: Client) -> None:
+    html = alice.get(url("overview")).content.decode()
+    assert "No keys yet" in html
+    assert url("key_new") in html
+
+
+def test_a_key_without_calls_is_met_with_a_line_to_try(alice: Client, acme: Organization) -> None:
+    builders.key(acme)
+    assert "curl -i" in alice.get(url("overview")).content.decode()
+
+
+def test_the_overview_counts_calls_and_names_the_commonest_refusal(alice: Client, acme: Organization) -> None:
+    key = builders.key(acme).key
+    calls(key, 95)
+    calls(key, 4, Code.RATE_LIMITED)
+    calls(key, 1, Code.EXPIRED)
+    page = alice.get(url("overview")).context["page"]
+    assert (page.today, page.refused_share, page.top_reason) == (100, "5%", "Mostly: rate limited")
+    assert not page.quiet
+
+
+def test_the_overview_says_what_needs_attention(alice: Client, acme: Organization) -> None:
+    now = timezone.now()
+    builders.key(acme, name="Fine")
+    builders.key(acme, name="Soon", expires_at=now + 6 * DAY + dt.timedelta(hours=1))
+    gone = builders.key(acme, name="Gone", expires_at=now + DAY).key
+    Key.objects.filter(pk=gone.pk).update(expires_at=now - DAY)
+    off = builders.key(acme, name="Off").key
+    lifecycle.disable_key(lifecycle.command_actor(), off, now=now)
+    page = alice.get(url("overview")).context["page"]
+    assert [(key.name, badge.text) for key, badge in page.attention] == [
+        ("Gone", "Expired"),
+        ("Soon", "Expires in 6 days"),
+        ("Off", "Disabled"),
+    ]
+    assert (page.keys, page.active, page.expiring) == (4, 2, 1)
+
+
+def test_a_suspended_organization_is_told(alice: Client, acme: Organization) -> None:
+    lifecycle.suspend_organization(lifecycle.command_actor(), acme, reason="unpaid", now=timezone.now())
+    for name in ("overview", "keys"):
+        assert "This organization is suspended" in alice.get(url(name)).content.decode()
+
+
+def test_the_overview_of_a_viewer_has_no_activity(client: Client, acme: Organization) -> None:
+    builders.key(acme)
+    bob = builders.user("bob")
+    builders.member(bob, acme, Role.VIEWER)
+    builders.signed_in(client, bob)
+    html = client.get(url("overview")).content.decode()
+    assert "Latest activity" not in html
+    assert "alice@example.com" not in html
+
+
+# --- the key list ---------------------------------------------------------------------------------
+
+
+def names(client: Client, **query: str) -> list[str]:
+    return [row.key.name for row in client.get(url("keys"), query).context["rows"]]
+
+
+def test_keys_are_found_by_name_by_last_four_and_by_id(alice: Client, acme: Organization) -> None:
+    staging = builders.key(acme, name="Staging")
+    builders.key(acme, name="Production")
+    assert names(alice, q="stag") == ["Staging"]
+    assert names(alice, q=staging.secret.hint) == ["Staging"]
+    assert names(alice, q=staging.secret.display) == ["Staging"]
+    assert names(alice, q=staging.key.public_id) == ["Staging"]
+    assert names(alice, q="nothing like it") == []
+
+
+def test_a_whole_key_pasted_into_the_search_does_not_stay_in_the_address(
+    alice: Client, acme: Organization
+) -> None:
+    issued = builders.key(acme, name="Staging")
+    response = alice.get(url("keys"), {"q": issued.plaintext})
+    assert response.status_code == 302
+    assert issued.plaintext not in response.headers["Location"]
+    followed = alice.get(response.headers["Location"])
+    assert [row.key.name for row in followed.context["rows"]] == ["Staging"]
+    assert "next time use only those" in followed.content.decode()
+
+
+def test_keys_are_filtered_by_state_and_environment(alice: Client, acme: Organization) -> None:
+    now = timezone.now()
+    builders.key(acme, name="Active")
+    builders.key(acme, name="Soon", environment="test", expires_at=now + DAY)
+    revoked = builders.key(acme, name="Revoked").key
+    lifecycle.revoke_key(lifecycle.command_actor(), revoked, now=now)
+    assert names(alice) == ["Revoked", "Soon", "Active"]
+    assert names(alice, state="active") == ["Soon", "Active"]
+    assert names(alice, state="expiring") == ["Soon"]
+    assert names(alice, state="revoked") == ["Revoked"]
+    assert names(alice, environment="test") == ["Soon"]
+    assert names(alice, environment="test", state="revoked") == []
+
+
+@pytest.mark.parametrize("junk", ["\x00", "\udc80", "%", "_", "x" * 5000, "-1", "99999999999999999999", "🔑"])
+def test_junk_in_the_filters_is_no_error(alice: Client, acme: Organization, junk: str) -> None:
+    builders.key(acme)
+    junk = junk.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    for name in ("keys", "usage", "usage_csv", "overview", "team"):
+        query = dict.fromkeys(("q", "state", "environment", "page", "days", "by"), junk)
+        assert alice.get(url(name), query).status_code == 200
+
+
+def test_a_row_shows_the_last_days_the_sum_and_the_last_use(alice: Client, acme: Organization) -> None:
+    issued = builders.key(acme)
+    calls(issued.key, 5)
+    calls(issued.key, 2, Code.RATE_LIMITED, ago=20 * DAY)
+    calls(issued.key, 100, ago=40 * DAY)
+    at = timezone.now()
+    used(issued.secret, at)
+    row = alice.get(url("keys")).context["rows"][0]
+    assert (row.requests, row.last_used) == (7, at)
+    assert row.spark
+    assert row.secret == issued.secret
+
+
+def test_the_list_costs_the_same_for_one_key_and_for_many(alice: Client, acme: Organization) -> None:
+    builders.key(acme, scopes=("a:b",))
+    one = queries(alice, url("keys"))
+    for number in range(60):
+        issued = builders.key(acme, name=f"Key {number}", scopes=("a:b", "c:d"))
+        if number % 10 == 0:
+            calls(issued.key, 3)
+    assert queries(alice, url("keys")) == one
+    assert one <= 14
+
+
+def test_the_list_comes_in_pages_that_keep_the_filters(alice: Client, acme: Organization) -> None:
+    for number in range(pages.PAGE + 1):
+        builders.key(acme, name=f"Key {number}")
+    first = alice.get(url("keys"), {"state": "active"})
+    assert len(first.context["rows"]) == pages.PAGE
+    found = re.search(r'rel="next" href="([^"]+)"', first.content.decode())
+    assert found is not None
+    second = alice.get(url("keys") + found[1].replace("&amp;", "&"))
+    assert [row.key.name for row in second.context["rows"]] == ["Key 0"]
+
+
+# --- a key's page ---------------------------------------------------------------------------------
+
+
+def test_a_keys_page_says_who_still_uses_the_old_secret(alice: Client, acme: Organization) -> None:
+    issued = builders.key(acme)
+    now = timezone.now()
+    lifecycle.rotate_key(lifecycle.command_actor(), issued.key, overlap=DAY, now=now)
+    used(issued.secret, now)
+    page = alice.get(url("key", issued.key)).context["page"]
+    assert [(row.badge.text, row.use is not None) for row in page.secrets] == [
+        ("Current", False),
+        ("Stops in 23 hours", True),
+    ]
+    html = alice.get(url("key", issued.key)).content.decode()
+    assert "203.0.113.9" in html
+    assert "acme-tiles/4.2" in html
+    assert url("key_end_overlap", issued.key) in html
+
+
+def test_a_keys_page_says_why_calls_were_refused(alice: Client, acme: Organization) -> None:
+    key = builders.key(acme).key
+    calls(key, 3, Code.RATE_LIMITED)
+    calls(key, 1, Code.IP_NOT_ALLOWED)
+    page = alice.get(url("key", key)).context["page"]
+    assert [(each.title, each.calls, each.share) for each in page.reasons] == [
+        ("Rate limited", 3, "75%"),
+        ("Address not allowed", 1, "25%"),
+    ]
+
+
+def test_what_customers_wrote_is_escaped(alice: Client, acme: Organization) -> None:
+    nasty = '"><script>alert(1)</script>'
+    key = builders.key(acme, name=nasty, metadata={nasty[:40]: nasty}).key
+    calls(key, 1)
+    lifecycle.revoke_key(lifecycle.command_actor(), key, reason=nasty, now=timezone.now())
+    for path in (url("key", key), url("keys"), url("overview"), url("activity"), url("usage") + "?by=key"):
+        assert "<script>alert" not in alice.get(path).content.decode()
+
+
+def test_a_keys_page_costs_the_same_whatever_its_history(alice: Client, acme: Organization) -> None:
+    key = builders.key(acme).key
+    before = queries(alice, url("key", key))
+    for number in range(30):
+        lifecycle.edit_key(lifecycle.command_actor(), key, name=f"Name {number}", now=timezone.now())
+    assert queries(alice, url("key", key)) == before
+    assert len(alice.get(url("key", key)).context["page"].entries) == pages.HISTORY_PAGE
+
+
+def test_revoking_asks_first_and_says_who_would_notice(alice: Client, acme: Organization) -> None:
+    issued = builders.key(acme)
+    calls(issued.key, 7)
+    html = alice.get(url("key_revoke", issued.key)).content.decode()
+    assert "This key is in use" in html
+    assert builders.reloaded(issued.key).revoked_at is None
+    alice.post(url("key_revoke", issued.key), {"reason": "leaked"})
+    key = builders.reloaded(issued.key)
+    assert key.revoked_at is not None
+    assert key.revoked_reason == "leaked"
+
+
+def test_revoking_twice_keeps_the_first_reason(alice: Client, acme: Organization) -> None:
+    key = builders.key(acme).key
+    alice.post(url("key_revoke", key), {"reason": "first"})
+    again = alice.post(url("key_revoke", key), {"reason": "second"}, follow=True)
+    assert "revoked already" in again.content.decode()
+    assert builders.reloaded(key).revoked_reason == "first"
+    assert key.events.filter(act="key.revoked").count() == 1
+
+
+@pytest.mark.parametrize("reason", ["a\x00b", "x" * 201, "a\u2028b"])
+def test_a_reason_that_is_junk_revokes_nothing(alice: Client, acme: Organization, reason: str) -> None:
+    key = builders.key(acme).key
+    response = alice.post(url("key_revoke", key), {"reason": reason})
+    assert "field-error" in response.content.decode()
+    assert builders.reloaded(key).revoked_at is None
+
+
+@pytest.mark.parametrize("path", ["key_\x00aaaaaaaaaaaaaaa", "key_short", "x" * 3000, "key_%00", "..%2f.."])
+def test_a_made_up_id_is_404_before_any_query_sees_it(alice: Client, path: str) -> None:
+    assert alice.get(f"{url('keys')}{path}/").status_code == 404
+
+
+# --- usage ----------------------------------------------------------------------------------------
+
+
+def test_usage_by_day_and_by_key_add_up_to_the_same(alice: Client, acme: Organization) -> None:
+    first, second = builders.key(acme, name="First").key, builders.key(acme, name="Second").key
+    builders.key(acme, name="Silent")
+    calls(first, 10)
+    calls(first, 3, Code.RATE_LIMITED, ago=2 * DAY)
+    calls(second, 20, ago=6 * DAY)
+    by_day = alice.get(url("usage"), {"days": "7"}).context["usage"]
+    by_key = alice.get(url("usage"), {"days": "7", "by": "key"}).context["usage"]
+    assert sum(row.accepted for row in by_day.rows) == sum(row.accepted for row in by_key.rows) == 30
+    assert sum(row.refused for row in by_day.rows) == sum(row.refused for row in by_key.rows) == 3
+    assert len(by_day.rows) == 7
+    assert [row.key.name for row in by_key.rows if row.key] == ["Second", "First"]
+
+
+def test_the_csv_is_what_the_page_shows(alice: Client, acme: Organization) -> None:
+    key = builders.key(acme, name="=HYPERLINK(1)").key
+    calls(key, 10)
+    calls(key, 3, Code.RATE_LIMITED)
+    response = alice.get(url("usage_csv"), {"by": "key", "days": "7"})
+    assert response.content.decode() == (
+        f"key,key_name,environment,accepted,rejected\r\n{key.public_id},'=HYPERLINK(1),live,10,3\r\n"
+    )
+    assert response.headers["Content-Disposition"] == 'attachment; filename="usage-acme-7-days-by-key.csv"'
+    by_day = alice.get(url("usage_csv"), {"days": "7"}).content.decode().splitlines()
+    assert len(by_day) == 8
+    assert by_day[1] == f"{timezone.now():%Y-%m-%d},10,3"
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [("plain", "plain"), ("=1+1", "'=1+1"), ("+1", "'+1"), ("-1", "'-1"), ("@x", "'@x"), ("a=b", "a=b")],
+)
+def test_text_that_could_be_a_formula_is_not_one(text: str, cell: str) -> None:
+    assert pages.plain_cell(text) == cell
+
+
+# --- words ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("left", "text"),
+    [
+        (dt.timedelta(days=6, hours=23), "6 days"),
+        (dt.timedelta(days=1), "1 day"),
+        (dt.timedelta(hours=5, minutes=59), "5 hours"),
+        (dt.timedelta(minutes=1), "1 minute"),
+        (dt.timedelta(seconds=3), "a moment"),
+    ],
+)
+def test_a_span_is_its_largest_whole_unit(left: dt.timedelta, text: str) -> None:
+    assert pages.span(left) == text
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "text"),
+    [(0, 0, "—"), (0, 5, "0%"), (1, 3, "33%"), (42, 10_000, "0.42%"), (1, 10**9, "<0.01%"), (5, 5, "100%")],
+)
+def test_a_percentage_has_the_digits_that_mean_something(part: int, whole: int, text: str) -> None:
+    assert pages.percent(part, whole) == text
+
+
+# --- docs -----------------------------------------------------------------------------------------
+
+
+def test_the_docs_list_every_code_and_the_apis_scopes(client: Client) -> None:
+    builders.scope("orders:read", "Read orders")
+    html = client.get(reverse("docs")).content.decode()
+    assert all(f"<code>{code.name}</code>" in html for code in Code)
+    assert "Read orders" in html
+    assert "portal:verify" not in html
+
+
+def test_every_refusal_has_an_anchor_for_its_problem_document(client: Client) -> None:
+    html = client.get(reverse("docs_errors")).content.decode()
+    assert all(f'id="{code.name}"' in html for code in Code if code is not Code.VALID)
