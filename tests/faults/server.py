@@ -17,7 +17,7 @@ from django.conf import settings
 
 class Response(NamedTuple):
     status: int
-    headers: Mapping[str, str]
+    headers: http.client.HTTPMessage
     body: bytes
 
 

@@ -1,5 +1,6 @@
 """`serve` as a process: what it refuses, what it keeps alive, and that it leaves nothing behind."""
 
+import io
 import json
 import os
 import signal
@@ -8,15 +9,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from django.conf import settings
+from django.conf import settings as django_settings
+from pytest_django import Settings
 
 from keys import lifecycle
+from keys.directory import Directory
 from portal import serving
 from tests.builders import environment, key, organization
 from tests.faults.server import Server, descendants, free_port, wait_until_gone
+from usage import client, metering
 from usage.models import Rollup, Spool
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -35,7 +40,7 @@ def server(issued: lifecycle.Issued, tmp_path: Path) -> Iterator[Server]:
 
 def manage(*arguments: str, **overrides: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(settings.BASE_DIR / "manage.py"), *arguments],
+        [sys.executable, str(django_settings.BASE_DIR / "manage.py"), *arguments],
         env=environment(**overrides),
         capture_output=True,
         text=True,
@@ -175,3 +180,104 @@ def test_the_environments_secrets_are_not_in_a_request(
     serving.load("portal.wsgi:application")
     assert "DATABASE_URL" not in os.environ
     assert "SECRET_KEY" not in os.environ
+
+
+# --- beside Django, in this process ----------------------------------------------------------------
+
+
+def ask(path: str, **environ: str) -> tuple[str, bytes]:
+    """One call of the WSGI callable, as the server makes it."""
+    from portal import wsgi
+
+    started: list[str] = []
+    request = {
+        "REQUEST_METHOD": "GET",
+        "PATH_INFO": path,
+        "QUERY_STRING": "",
+        "REMOTE_ADDR": "127.0.0.1",
+        "SERVER_NAME": "127.0.0.1",
+        "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(),
+    }
+    body = b"".join(wsgi.application(request | environ, lambda status, *_: started.append(status)))
+    return started[0], body
+
+
+def test_not_ready_says_why(journal_dir: Path) -> None:
+    metering.start(Directory(process_id="cold", lock_dir=journal_dir))
+    try:
+        journal_dir.rmdir()
+        journal_dir.write_text("in the way")
+        status, body = ask("/readyz")
+    finally:
+        metering.stop()
+    assert status == "503 Service Unavailable"
+    keys_reason, journal_reason = json.loads(body)["reasons"]
+    assert "loaded" in keys_reason
+    assert journal_reason.startswith("the journal: ")
+    assert ask("/healthz") == ("200 OK", b"ok\n")
+
+
+def test_a_page_gives_its_place_back(journal_dir: Path) -> None:
+    from portal import wsgi
+
+    paths = ["/", "/nowhere/", "/static/css/base.css", "/accounts/login/"]
+    for _ in range(wsgi.PAGES):
+        for path in paths:
+            assert not ask(path)[0].startswith("5")
+
+
+def test_pages_get_the_address_and_scheme_behind_a_trusted_proxy(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from portal import wsgi
+
+    seen = []
+
+    def django(environ: dict[str, str], start_response: object) -> list[bytes]:
+        seen.append((environ["REMOTE_ADDR"], environ["wsgi.url_scheme"]))
+        return []
+
+    monkeypatch.setattr(wsgi, "_django", django)
+    forwarded = {
+        "HTTP_X_FORWARDED_FOR": "192.0.2.1, 198.51.100.7:4711",
+        "HTTP_X_FORWARDED_PROTO": "https",
+    }
+    for trusted in ([], ["127.0.0.1/32"], ["127.0.0.1/32", "198.51.100.0/24"]):
+        settings.TRUSTED_PROXIES = trusted
+        with suppress(IndexError):
+            ask("/", **forwarded)
+    assert seen == [("127.0.0.1", "http"), ("198.51.100.7", "https"), ("192.0.2.1", "https")]
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "address"),
+    [
+        ("127.0.0.1", None, "127.0.0.1"),
+        ("203.0.113.5", "192.0.2.1", "203.0.113.5"),
+        ("127.0.0.1", "192.0.2.1", "192.0.2.1"),
+        ("::ffff:127.0.0.1", "192.0.2.1", "192.0.2.1"),
+        ("127.0.0.1", "6.6.6.6, 192.0.2.1", "192.0.2.1"),
+        ("127.0.0.1", "6.6.6.6,192.0.2.1 , 10.0.0.3", "192.0.2.1"),
+        ("127.0.0.1", "10.0.0.4, 10.0.0.3", "10.0.0.4"),
+        ("127.0.0.1", "[2001:db8::1]:5, 10.0.0.3", "2001:db8::1"),
+        ("127.0.0.1", "2001:DB8:0::1", "2001:db8::1"),
+        ("127.0.0.1", "::ffff:192.0.2.1", "192.0.2.1"),
+        ("127.0.0.1", "192.0.2.1:567", "192.0.2.1"),
+        ("127.0.0.1", "192.0.2.1, unknown, 10.0.0.3", "10.0.0.3"),
+        ("127.0.0.1", "192.0.2.1, junk", "127.0.0.1"),
+        ("127.0.0.1", "", ""),
+        ("127.0.0.1", "fe80::1%eth0", "127.0.0.1"),
+        ("junk", "192.0.2.1", ""),
+    ],
+)
+def test_the_client_is_the_last_hop_that_is_not_ours(
+    settings: Settings, peer: str, forwarded: str | None, address: str
+) -> None:
+    settings.TRUSTED_PROXIES = ["127.0.0.0/8", "10.0.0.0/8"]
+    environ = {"REMOTE_ADDR": peer}
+    if forwarded is not None:
+        environ["HTTP_X_FORWARDED_FOR"] = forwarded
+    assert client.address(environ) == address

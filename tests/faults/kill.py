@@ -1,0 +1,158 @@
+"""Kill -9 of everything that `serve` started, again and again, under load: nothing answered may be lost.
+
+`python -m tests.faults.kill --rounds N` is the long form, on a database of its own; `test_kill.py` runs a few
+rounds. What a client saw answered is compared with what the roll-ups hold.
+"""
+
+import argparse
+import collections
+import http.client
+import os
+import random
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.faults.server import Server, free_port
+
+COST = 3
+THREADS = 4
+
+
+@dataclass
+class Tally:
+    """What the clients saw. A call is in doubt when it was sent and its answer never came."""
+
+    rounds: int = 0
+    answered: collections.Counter[str] = field(default_factory=collections.Counter)  # by spool
+    requests: set[str] = field(default_factory=set)
+    repeated: int = 0
+    in_doubt: int = 0
+    refused: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def total(self) -> int:
+        return sum(self.answered.values())
+
+    def add(self, status: int, request: str) -> None:
+        with self.lock:
+            if status != 200:
+                self.refused += 1
+                return
+            self.repeated += request in self.requests
+            self.requests.add(request)
+            self.answered[request.partition("-")[0]] += 1
+
+    def doubt(self) -> None:
+        with self.lock:
+            self.in_doubt += 1
+
+
+def _load(port: int, secret: str, tally: Tally, stop: threading.Event) -> None:
+    """Call until told to stop or the server is gone."""
+    headers = {"Authorization": f"Bearer {secret}", "User-Agent": "load"}
+    connection: http.client.HTTPConnection | None = None
+    while not stop.is_set():
+        try:
+            if connection is None:
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+                connection.connect()
+        except OSError:
+            return
+        try:
+            connection.request("GET", f"/gateway/authorize?cost={COST}", headers=headers)
+            response = connection.getresponse()
+            response.read()
+        except (OSError, http.client.HTTPException):
+            tally.doubt()
+            connection.close()
+            connection = None
+            continue
+        tally.add(response.status, response.headers["X-Portal-Request"])
+    if connection is not None:
+        connection.close()
+
+
+def run(
+    rounds: int,
+    secret: str,
+    environment: Mapping[str, str],
+    log: Path,
+    *,
+    workers: int = 2,
+    seed: int = 1,
+    longest: float = 1.5,
+) -> Tally:
+    """Serve, call, kill; `rounds` times; then serve once more and end in peace, so that all is drained."""
+    chance = random.Random(seed)
+    tally = Tally()
+    for _ in range(rounds):
+        server = Server(environment, "--workers", str(workers), log=log, port=free_port())
+        stop = threading.Event()
+        with server:
+            threads = [
+                threading.Thread(target=_load, args=(server.port, secret, tally, stop))
+                for _ in range(THREADS)
+            ]
+            for thread in threads:
+                thread.start()
+            time.sleep(chance.uniform(0.2, longest))
+            server.kill()
+            stop.set()
+            for thread in threads:
+                thread.join()
+        tally.rounds += 1
+    with Server(environment, log=log, port=free_port()) as server:
+        assert server.stop() == 0
+    return tally
+
+
+def figures(tally: Tally, counted: int) -> str:
+    return (
+        f"{tally.rounds} kills: {tally.total} calls answered 200, {counted} counted, "
+        f"{tally.in_doubt} in doubt, {tally.refused} refused, {tally.repeated} ids given twice"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.environ.setdefault("DATABASE_URL", f"sqlite:///{folder / 'kill.sqlite3'}")
+        os.environ["USAGE_JOURNAL_DIR"] = str(folder / "journal")
+        os.environ["LATCHKEY_TESTS_DIR"] = name
+        os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
+        import django
+        from django.core.management import call_command
+
+        url = os.environ["DATABASE_URL"]
+        django.setup()
+        call_command("migrate", verbosity=0)
+        from django.db import connections
+        from django.db.models import Sum
+
+        from tests import builders
+        from usage.models import Rollup
+
+        secret = builders.key(builders.organization(f"kill-{options.seed}")).plaintext
+        before = Rollup.objects.filter(outcome="VALID").aggregate(calls=Sum("calls"))["calls"] or 0
+        connections.close_all()
+        environment = builders.environment(DATABASE_URL=url)
+        tally = run(options.rounds, secret, environment, folder / "log", seed=options.seed)
+        after = Rollup.objects.filter(outcome="VALID").aggregate(calls=Sum("calls"))["calls"] or 0
+        counted = after - before
+        print(figures(tally, counted), f"(seed {options.seed})")
+        if tally.repeated or not tally.total <= counted <= tally.total + tally.in_doubt:
+            sys.exit("Lost or repeated.")
+
+
+if __name__ == "__main__":
+    main()
