@@ -154,7 +154,7 @@ def freshness(**kwargs: Any) -> Iterator[CheckMessage]:
     if settings.KEYS_IN_MEMORY < 1:
         yield Error(
             "KEYS_IN_MEMORY must be at least 1.",
-            hint="Remove it: the default of 1,000,000 keys takes about 1 GB at most.",
+            hint="Remove it; the default is 1,000,000 keys.",
             id="portal.E010",
         )
 

