@@ -34,6 +34,7 @@ ROLES = {"all": "application", "gateway": "gateway", "portal": "pages"}
 _SECRET_VARIABLES = ("SECRET_KEY", "DATABASE_URL", "EMAIL_URL", "VALKEY_URL")
 _PR_SET_PDEATHSIG = 1
 _RESTART_SECONDS = 1.0
+_KEYS_SECONDS = 5.0
 _END_SECONDS = 10.0  # for a transaction to finish
 _LAST_PASS_SECONDS = 10.0
 
@@ -48,7 +49,12 @@ def load(target: str) -> Callable[..., Any]:  # a WSGI callable, as the server w
     for variable in _SECRET_VARIABLES:
         os.environ.pop(variable, None)
     if name != ROLES["portal"]:
-        metering.start()
+        directory = metering.start()
+        # It listens once this returns: a call should not find a process that knows no key yet. Without a
+        # database there is nothing to wait for, and 503 is the answer.
+        deadline = time.monotonic() + _KEYS_SECONDS
+        while not directory.ready and time.monotonic() < deadline:
+            time.sleep(0.02)
         atexit.register(metering.stop)  # on a graceful end; any other is told by the free lock
     return application
 

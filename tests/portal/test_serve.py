@@ -175,9 +175,7 @@ def test_the_environments_secrets_are_not_in_a_request(
 ) -> None:
     monkeypatch.setenv("SECRET_KEY", "s")
     monkeypatch.setenv("DATABASE_URL", "postgres://user:password@host/name")
-    monkeypatch.setattr("portal.serving.metering.start", lambda: None)
-    monkeypatch.setattr("portal.serving.atexit.register", lambda act: None)
-    serving.load("portal.wsgi:application")
+    serving.load("portal.wsgi:pages")
     assert "DATABASE_URL" not in os.environ
     assert "SECRET_KEY" not in os.environ
 
