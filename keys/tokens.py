@@ -26,6 +26,8 @@ _FORMAT = re.compile(
     r"(?P<random>[0-9A-Za-z]{32})(?P<checksum>[0-9A-Za-z]{6})",
     re.ASCII,
 )
+# Wider than the format: also what was cut short or mistyped is still most of a secret.
+_LOOKS_LIKE_ONE = re.compile(r"([a-z][a-z0-9]{0,15}_(?:live|test)_)[0-9A-Za-z]{8,}", re.ASCII)
 _PREFIX = re.compile(r"[a-z][a-z0-9]{0,15}", re.ASCII)
 
 
@@ -97,6 +99,11 @@ def parse(plaintext: str) -> Parsed | None:
     if match is None or checksum(plaintext[:-CHECKSUM_LENGTH]) != match["checksum"]:
         return None
     return Parsed(match["prefix"], match["environment"], match["random"][-HINT_LENGTH:])
+
+
+def redact(text: str) -> str:
+    """`text` with everything that looks like a secret cut to its public beginning."""
+    return _LOOKS_LIKE_ONE.sub(r"\1[redacted]", text)
 
 
 def new_id(kind: str) -> str:
