@@ -1,6 +1,7 @@
 """`serve`: the production server, with the worker beside it as a process of its own."""
 
 import argparse
+import fcntl
 import os
 import signal
 from pathlib import Path
@@ -106,22 +107,25 @@ def build_static_files() -> None:
     """Collect the static files if their manifest is missing or older than one of them."""
     if settings.DEBUG:
         return
-    manifest = Path(settings.STATIC_ROOT) / "staticfiles.json"
+    root = Path(settings.STATIC_ROOT)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        # One at a time: collecting deletes and writes files that another would be reading.
+        with root.with_name(f"{root.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not _static_files_are_built(root / "staticfiles.json"):
+                call_command("collectstatic", interactive=False, verbosity=0)
+    except (OSError, ValueError) as error:
+        refuse(f"The static files cannot be built: {error}", REFUSED)
+
+
+def _static_files_are_built(manifest: Path) -> bool:
     try:
         built = manifest.stat().st_mtime
     except FileNotFoundError:
-        built = 0.0
-    newest = max(
-        (
-            Path(storage.path(path)).stat().st_mtime
-            for finder in get_finders()
-            for path, storage in finder.list([])
-        ),
-        default=0.0,
+        return False
+    return all(
+        Path(storage.path(path)).stat().st_mtime < built
+        for finder in get_finders()
+        for path, storage in finder.list([])
     )
-    if newest < built:
-        return
-    try:
-        call_command("collectstatic", interactive=False, verbosity=0)
-    except (OSError, ValueError) as error:
-        refuse(f"The static files cannot be built: {error}", REFUSED)
