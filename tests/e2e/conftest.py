@@ -1,31 +1,107 @@
-"""The browser of the tests that use one: Debian's Chromium, driven by Playwright."""
+"""A browser that is hard to please, before a real server on the test's own database.
+
+The browser is Debian's Chromium, started once a module and ended with it: while it lives, Playwright's event
+loop runs in this thread, which other modules need not know. Every visitor's page notes what must not be.
+"""
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from django.conf import settings
+from django.test import Client
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
-CHROMIUM = Path("/usr/bin/chromium")
+from portal.models import User
+from tests import builders
+from tests.faults.server import Server, free_port
 
-
-@pytest.fixture(scope="session", autouse=True)
-def _queries_beside_the_browser() -> Iterator[None]:
-    """Playwright leaves an event loop running in this thread, in which Django then refuses to query.
-
-    Until the end of the session: the loop outlives the last test with a browser.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(os.environ, "DJANGO_ALLOW_ASYNC_UNSAFE", "true")
-        yield
+# Before any script of the page: a violation of the content security policy becomes a console error.
+LISTEN = """document.addEventListener("securitypolicyviolation", (event) =>
+  console.error(`policy: ${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}`));"""
 
 
-@pytest.fixture(scope="session")
-def browser_type_launch_args() -> dict[str, Any]:
-    return {"executable_path": str(CHROMIUM), "args": ["--no-sandbox"]}
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """Chromium; without one these tests are skipped, but never in CI."""
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        if os.environ.get("CI"):
+            pytest.fail("no Chromium; CI needs one: apt-get install chromium")
+        pytest.skip("no Chromium on this machine; apt-get install chromium, or name one in CHROMIUM")
+    # Django refuses queries from a thread with a running event loop; Playwright's own is one, and idle.
+    allowed = os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+    try:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+            yield browser
+            browser.close()
+    finally:
+        os.environ.pop("DJANGO_ALLOW_ASYNC_UNSAFE")
+        if allowed is not None:
+            os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = allowed
 
 
-@pytest.fixture(scope="session")
-def base_url() -> None:
-    """In place of pytest-playwright's, which pytest 9.2 warns about."""
+class Visitor:
+    """A page, and the complaints about it so far."""
+
+    def __init__(self, context: BrowserContext) -> None:
+        self.complaints: list[str] = []
+        context.add_init_script(LISTEN)
+        self.context = context
+        self.page: Page = context.new_page()
+        self.page.set_default_timeout(15_000)
+        self.page.on("console", self._hear)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    def _hear(self, said: ConsoleMessage) -> None:
+        if said.type == "error":
+            self.complaints.append(f"{said.text} ({said.location['url']})")
+
+
+@pytest.fixture
+def visitor(chromium: Browser) -> Iterator[Callable[..., Visitor]]:
+    """Visitors with cookies of their own; options are `Browser.new_context`'s. At the end no complaint."""
+    visitors: list[Visitor] = []
+
+    def come(**options: object) -> Visitor:
+        visitors.append(Visitor(chromium.new_context(**options)))  # type: ignore[arg-type]  # passed through
+        return visitors[-1]
+
+    yield come
+    complaints = [complaint for each in visitors for complaint in each.complaints]
+    for each in visitors:
+        each.context.close()
+    assert complaints == []
+
+
+class Portal:
+    """A real server: where it is, and the mails that it has sent."""
+
+    def __init__(self, url: str, mails: Path) -> None:
+        self.url = url
+        self._mails = mails
+
+    def sign_in(self, visitor: Visitor, person: User) -> None:
+        """Give the visitor a session as `person`, who signed in a moment ago."""
+        name = settings.SESSION_COOKIE_NAME
+        cookie = builders.signed_in(Client(), person).cookies[name].value
+        visitor.context.add_cookies([{"name": name, "value": cookie, "url": self.url}])
+
+    def mails(self) -> list[str]:
+        return [path.read_text() for path in sorted(self._mails.glob("*"), key=lambda p: p.stat().st_mtime)]
+
+
+@pytest.fixture
+def portal(transactional_db: None, journal_dir: Path, tmp_path: Path) -> Iterator[Portal]:
+    """`manage.py serve` with its worker, on this test's database."""
+    mails = tmp_path / "mails"
+    mails.mkdir()
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    own = builders.environment(PORTAL_URL=url, EMAIL_URL=f"filemail://{mails}")
+    with Server(own, log=tmp_path / "log", port=port):
+        yield Portal(url, mails)

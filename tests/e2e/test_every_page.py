@@ -1,0 +1,140 @@
+"""Every page in a real browser: no axe violation in light and dark, nothing wider than a small phone."""
+
+import datetime as dt
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from django.urls import reverse
+from django.utils import timezone
+from playwright.sync_api import Page
+
+from keys import lifecycle
+from keys.models import Organization
+from tests import builders
+from tests.e2e.conftest import Portal, Visitor
+from tests.portal.test_routes import TABLE, own_routes
+from usage.models import Rollup, SecretUse
+
+NO_PAGES = {"usage_csv", "home", "key_enable"}
+ACCOUNT_PAGES = ["account_email", "account_change_password", "account_reauthenticate", "account_logout"]
+VISITOR_PAGES = ["account_login", "account_signup", "account_reset_password", "account_request_login_code"]
+LONG = "Gateway-of-a-very-long-name-that-nobody-breaks-" * 2
+
+
+def fill(acme: Organization) -> lifecycle.Issued:
+    """Believable keys in every state, with usage, long names and a history."""
+    now = timezone.now()
+    actor = lifecycle.command_actor()
+    scopes = ("orders:read", "orders:write", "a-rather-long-resource.of-many-parts:administer")
+    issued = builders.key(
+        acme,
+        name=LONG[:100],
+        scopes=scopes,
+        networks=["203.0.113.0/24", "2001:db8:1234:5678::/64"],
+        rates=["10/second"],
+        metadata={"team": "x" * 200},
+    )
+    lifecycle.rotate_key(actor, issued.key, overlap=dt.timedelta(days=1), now=now)
+    builders.key(acme, name="Soon", expires_at=now + dt.timedelta(days=6))
+    lifecycle.disable_key(actor, builders.key(acme, name="Off").key, now=now)
+    lifecycle.revoke_key(actor, builders.key(acme, name="Gone").key, reason="y" * 200, now=now)
+    SecretUse.objects.create(
+        secret=issued.secret,
+        calls=1,
+        last_used_at=now,
+        address="2001:db8:ffff:ffff:ffff:ffff:ffff:ffff",
+        user_agent="x" * 256,
+    )
+    hour = now.replace(minute=0, second=0, microsecond=0)
+    for day in range(30):
+        for outcome, calls in (("VALID", 987_654_321), ("RATE_LIMITED", 12_345), ("IP_NOT_ALLOWED", 7)):
+            at = hour - dt.timedelta(days=day)
+            Rollup.objects.create(
+                organization=acme,
+                hour=at,
+                key=issued.key,
+                meter="requests",
+                outcome=outcome,
+                booked_period=at.date().replace(day=1),
+                calls=calls,
+                quantity=calls,
+            )
+    return issued
+
+
+def paths(issued: lifecycle.Issued) -> Iterator[str]:
+    """Every page an owner may open, public ones included."""
+    for route, name in own_routes():
+        if name in NO_PAGES or TABLE[name][0].statuses["owner"] != 200:
+            continue
+        kwargs = {"organization": "acme"} if "organization" in route else {}
+        if "key_id" in route:
+            kwargs["key_id"] = issued.key.public_id
+        yield reverse(name, kwargs=kwargs)
+    yield reverse("keys", kwargs={"organization": "acme"}) + "?q=nothing-like-it"
+    yield reverse("usage", kwargs={"organization": "acme"}) + "?by=key&days=90"
+    yield "/o/no-such-organization/"
+    yield from (reverse(name) for name in ACCOUNT_PAGES)
+
+
+def violations(page: Page) -> list[dict[str, Any]]:
+    results = Axe().run(page, options={"resultTypes": ["violations"]})
+    found: list[dict[str, Any]] = results.response["violations"]
+    return [{"rule": each["id"], "at": [node["html"][:200] for node in each["nodes"][:3]]} for each in found]
+
+
+def look(page: Page, url: str, *, axe: bool) -> list[object]:
+    """What is wrong with the page at `url`."""
+    page.goto(url)
+    # Chromium reports a 404 page as an error of the console; it is the page that we came to see.
+    wrong: list[object] = []
+    wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    if wide > 0:
+        wrong.append(f"{wide} px too wide")
+    return wrong + (violations(page) if axe else [])
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 320])
+def test_every_page_of_an_owner(
+    portal: Portal, visitor: Callable[..., Visitor], scheme: str, width: int
+) -> None:
+    alice = builders.user("alice")
+    acme = builders.organization("acme", owner=alice, name="Acme " + LONG[:90])
+    builders.member(builders.user("a-colleague-with-a-rather-long-address"), acme)
+    issued = fill(acme)
+    come = visitor(color_scheme=scheme, viewport={"width": width, "height": 800})
+    portal.sign_in(come, alice)
+    wrong = {}
+    for path in paths(issued):
+        found = look(come.page, portal.url + path, axe=True)
+        if found:
+            wrong[path] = found
+    # The not-found page is one of them.
+    come.complaints = [each for each in come.complaints if "404 (Not Found)" not in each]
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_of_a_visitor_and_of_a_newcomer(
+    portal: Portal, visitor: Callable[..., Visitor], scheme: str
+) -> None:
+    come = visitor(color_scheme=scheme, viewport={"width": 320, "height": 800})
+    wrong = {}
+    for path in ["/", "/docs/", *(reverse(name) for name in VISITOR_PAGES)]:
+        if found := look(come.page, portal.url + path, axe=True):
+            wrong[path] = found
+    portal.sign_in(come, builders.user("new"))
+    if found := look(come.page, f"{portal.url}/welcome/", axe=True):
+        wrong["welcome"] = found
+    come.page.locator("#id_organization").fill("Acme")
+    come.page.get_by_role("button", name="Create and show my key").click()
+    come.page.locator("#secret").wait_for()
+    if found := violations(come.page):
+        wrong["the first key"] = found
+    come.page.goto(f"{portal.url}/o/acme/")
+    if found := violations(come.page):
+        wrong["an empty overview"] = found
+    assert wrong == {}
