@@ -67,8 +67,8 @@ class EmailAddressInline(TabularInline[EmailAddress, User]):
     """Signing in needs a verified address."""
 
     model = EmailAddress
-    fields = ("email", "verified", "primary")
-    readonly_fields = ("email", "primary")
+    fields = ("verified", "primary")  # which address it is stands above them
+    readonly_fields = ("primary",)
     extra = 0
     can_delete = False
 

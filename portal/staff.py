@@ -11,7 +11,7 @@ from typing import Any
 
 from django import forms
 from django.contrib.auth.views import redirect_to_login
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils import timezone
@@ -106,9 +106,10 @@ class UsageForm(forms.Form):
         ],
     )
 
-    def __init__(self, data: Any, now: dt.datetime) -> None:
-        super().__init__(data)
+    def __init__(self, query: QueryDict, now: dt.datetime) -> None:
         self.today = now.astimezone(dt.UTC).date()
+        days = {"start": self.today - dt.timedelta(days=DAYS - 1), "end": self.today}
+        super().__init__({name: str(day) for name, day in days.items()} | query.dict())
         for name, text in (("organization", "Organization’s slug"), ("key", "Key’s id")):
             self.fields[name].widget.attrs.update(placeholder=text, autocomplete="off")
         for name, field in self.fields.items():

@@ -97,7 +97,7 @@ class AuditEventAdmin(ReadOnly, LifecycleAdmin[AuditEvent]):
 
     @admin.display(description="key", empty_value="—")
     def key_link(self, event: AuditEvent) -> str:
-        return link(event.key)
+        return link(event.key, event.key and event.key.name)
 
     @admin.display(description="details")
     def details(self, event: AuditEvent) -> str:

@@ -223,6 +223,7 @@ class LifecycleAdmin[M: Model](Autocompletes, _ModelAdmin[M]):
             sentence = f"That is {count:,} at once; select at most {MAX_SELECTED}."
             self.message_user(request, sentence, messages.ERROR)
             return None
+        listing = reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
         posted = "confirmed" in request.POST
         form = form_class(request.POST if posted else None)
         chosen = list(queryset)
@@ -230,7 +231,7 @@ class LifecycleAdmin[M: Model](Autocompletes, _ModelAdmin[M]):
             self._act_on_each(request, chosen, lambda obj: act(obj, form.cleaned_data), done)
             if len(chosen) == 1:
                 return HttpResponseRedirect(change_url(chosen[0]))
-            return redirect(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
+            return HttpResponseRedirect(listing)
         return TemplateResponse(
             request,
             "admin/confirm_action.html",
@@ -244,6 +245,7 @@ class LifecycleAdmin[M: Model](Autocompletes, _ModelAdmin[M]):
                 "form": form,
                 "chosen": [(obj.pk, change_url(obj), self.describe(obj)) for obj in chosen],
                 "action_checkbox_name": ACTION_CHECKBOX_NAME,
+                "cancel_url": change_url(chosen[0]) if len(chosen) == 1 else listing,
             },
             status=400 if posted else 200,
         )

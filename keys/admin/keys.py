@@ -20,7 +20,9 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils import timezone
 from django.utils.cache import add_never_cache_headers
+from django.utils.dateformat import format as date_format
 from django.utils.decorators import method_decorator
+from django.utils.html import format_html
 from django.views.decorators.debug import sensitive_post_parameters
 
 from keys import lifecycle, oversight
@@ -54,17 +56,13 @@ class SecretsInline(ReadOnly, TabularInline[Secret, Key]):
     """A key's secrets as people recognise them; the digest is not even read."""
 
     model = Secret
-    fields = ("shown", "state", "created_at", "created_by", "stops_at")
+    fields = ("state", "created_at", "created_by", "stops_at")  # which secret it is stands above them
     readonly_fields = fields
     extra = 0
     can_delete = False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Secret]:
         return super().get_queryset(request).defer("digest").select_related("key", "created_by")
-
-    @admin.display(description="secret")
-    def shown(self, secret: Secret) -> str:
-        return secret.display
 
     @admin.display(description="state")
     def state(self, secret: Secret) -> str:
@@ -76,12 +74,12 @@ class SecretsInline(ReadOnly, TabularInline[Secret, Key]):
 @admin.register(Key)
 class KeyAdmin(LifecycleAdmin[Key]):
     form = KeyEditForm
-    list_display = ("name", "secret", "organization_link", "environment", "state", "expires_at", "created_at")
+    list_display = ("name", "secret", "organization_link", "state", "expires", "created")
     list_filter = (KeyStateFilter, "environment", OrganizationFilter)
     list_select_related = ("organization",)
     search_fields = ("name", "public_id", "secrets__hint__exact", "organization__name", "organization__slug")
     search_help_text = "Name, id, last four characters, organization, or a whole key: it is not kept."
-    sortable_by = ("name", "expires_at", "created_at")
+    sortable_by = ("name", "expires", "created")
     filter_horizontal: ClassVar[tuple[str, ...]] = ("scopes",)
     autocomplete_fields: ClassVar[tuple[str, ...]] = ("organization",)
     actions = ("revoke", "disable", "enable", "end_overlap")
@@ -142,6 +140,9 @@ class KeyAdmin(LifecycleAdmin[Key]):
 
     @admin.display(description="secret")
     def secret(self, key: Key) -> str:
+        return format_html('<span class="nowrap">{}</span>', self._shown(key))
+
+    def _shown(self, key: Key) -> str:
         found: list[Secret] = key.current_secrets  # type: ignore[attr-defined]  # set by get_queryset
         return found[0].display if found else "—"
 
@@ -154,8 +155,16 @@ class KeyAdmin(LifecycleAdmin[Key]):
         label = str(key.state_at(timezone.now()).label)
         return f"{label} (organization suspended)" if key.organization.suspended else label
 
+    @admin.display(description="expires", ordering="expires_at")
+    def expires(self, key: Key) -> str:
+        return date_format(key.expires_at, "j M Y") if key.expires_at else "never"
+
+    @admin.display(description="created", ordering="created_at")
+    def created(self, key: Key) -> str:
+        return date_format(key.created_at, "j M Y")
+
     def describe(self, key: Key) -> str:
-        return f"{key.name} ({key.public_id}) of {key.organization.name}: {self.secret(key)}"
+        return f"{key.name} ({key.public_id}) of {key.organization.name}: {self._shown(key)}"
 
     # --- search ---
 

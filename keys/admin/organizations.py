@@ -59,8 +59,8 @@ class MembersInline(TabularInline[Membership, Organization]):
 
     model = Membership
     verbose_name_plural = "members"
-    fields = ("user", "role", "created_at")
-    readonly_fields = ("user", "created_at")
+    fields = ("role", "created_at")  # who it is stands above them
+    readonly_fields = ("created_at",)
     extra = 0
     can_delete = False
 

@@ -5,35 +5,24 @@ A violation of the policy, an error in the console or an answer of 500 and above
 
 import datetime as dt
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from django.test import Client
+from axe_playwright_python.sync_playwright import Axe
 from django.urls import reverse
 from django.utils import timezone
-from playwright.sync_api import ConsoleMessage, Page, Response, expect
-from pytest_django.live_server_helper import LiveServer
+from playwright.sync_api import Page, expect
 
 from keys import lifecycle
 from keys.models import AuditEvent, Key, Membership, Organization, Policy, Scope
 from tests import builders
-from tests.e2e.conftest import CHROMIUM
+from tests.e2e.conftest import Portal, Visitor
 from usage.models import Rollup, Spool
-
-REPORT_VIOLATIONS = """
-document.addEventListener("securitypolicyviolation", (event) =>
-  console.error(`policy: ${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}`));
-"""
-
-pytestmark = [
-    pytest.mark.django_db(transaction=True),
-    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}"),
-]
 
 
 @pytest.fixture
-def key() -> Key:
+def key(portal: Portal) -> Key:
     """A key with a history, among enough rows that every part of the pages shows."""
     now = timezone.now()
     who = lifecycle.command_actor()
@@ -62,28 +51,16 @@ def key() -> Key:
 
 
 @pytest.fixture
-def staff(page: Page, live_server: LiveServer, client: Client, key: Key) -> Iterator[Page]:
+def staff(portal: Portal, visitor: Callable[..., Visitor], key: Key) -> Iterator[Page]:
     """The browser of a member of staff, in which nothing may go wrong."""
-    builders.signed_in(client, builders.staff("sam"))
-    cookie = client.cookies["sessionid"].value
-    page.context.add_cookies([{"name": "sessionid", "value": cookie, "url": live_server.url}])
-    page.add_init_script(REPORT_VIOLATIONS)
-    trouble: list[str] = []
-
-    def heard(message: ConsoleMessage) -> None:
-        # A form that is shown again with its errors may answer 400; Chromium reports that as an error.
-        if message.type in ("error", "warning") and "status of 400" not in message.text:
-            trouble.append(f"{page.url}: {message.text}")
-
-    def answered(response: Response) -> None:
-        if response.status >= 500 or (response.status >= 404 and "/static/" in response.url):
-            trouble.append(f"{response.status} {response.url}")
-
-    page.on("console", heard)
-    page.on("pageerror", lambda error: trouble.append(f"{page.url}: {error}"))
-    page.on("response", answered)
-    yield page
-    assert trouble == []
+    come = visitor(viewport={"width": 1280, "height": 900})
+    portal.sign_in(come, builders.staff("sam"))
+    failed: list[str] = []
+    come.page.on("response", lambda answer: answer.status >= 500 and failed.append(answer.url))
+    yield come.page
+    # A form that is shown again with its errors answers 400, which Chromium reports.
+    come.complaints = [each for each in come.complaints if "status of 400" not in each]
+    assert failed == []
 
 
 def addresses(key: Key) -> list[str]:
@@ -114,18 +91,32 @@ def addresses(key: Key) -> list[str]:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_page_keeps_the_policy(staff: Page, live_server: LiveServer, key: Key, scheme: Any) -> None:
+@pytest.mark.parametrize("name", ["staff", "staff_usage", "staff_find_key"])
+def test_staff_pages_are_accessible_and_fit_a_small_phone(
+    staff: Page, portal: Portal, name: str, scheme: Any
+) -> None:
+    staff.emulate_media(color_scheme=scheme)
+    staff.set_viewport_size({"width": 320, "height": 800})
+    staff.goto(portal.url + reverse(name))
+    wide = staff.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert wide <= 0
+    found = Axe().run(staff, options={"resultTypes": ["violations"]}).response["violations"]
+    assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found] == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_keeps_the_policy(staff: Page, portal: Portal, key: Key, scheme: Any) -> None:
     staff.emulate_media(color_scheme=scheme)
     for address in addresses(key):
-        response = staff.goto(live_server.url + address)
+        response = staff.goto(portal.url + address)
         assert response is not None
         assert response.status == 200, address
         assert "script-src 'self'" in response.headers["content-security-policy"]
         expect(staff.locator("h1").first).to_be_visible()
 
 
-def test_staff_make_a_key_by_hand_and_revoke_it(staff: Page, live_server: LiveServer, key: Key) -> None:
-    staff.goto(live_server.url + reverse("admin:keys_key_add"))
+def test_staff_make_a_key_by_hand_and_revoke_it(staff: Page, portal: Portal, key: Key) -> None:
+    staff.goto(portal.url + reverse("admin:keys_key_add"))
     staff.locator(".select2-selection").first.click()
     staff.locator(".select2-search__field").fill("acme")
     staff.get_by_role("option", name="Acme Maps").click()
@@ -143,13 +134,13 @@ def test_staff_make_a_key_by_hand_and_revoke_it(staff: Page, live_server: LiveSe
     # The whole key, pasted into the list's search, leads to the key and stands in no address.
     seen: list[str] = []
     staff.on("request", lambda request: seen.append(request.url))
-    staff.goto(live_server.url + reverse("admin:keys_key_changelist"))
+    staff.goto(portal.url + reverse("admin:keys_key_changelist"))
     staff.locator("#searchbar").fill(secret)
     staff.get_by_role("button", name="Search").click()
-    expect(staff).to_have_url(live_server.url + reverse("admin:keys_key_change", args=[made.pk]))
+    expect(staff).to_have_url(portal.url + reverse("admin:keys_key_change", args=[made.pk]))
     assert not [url for url in seen if secret[8:] in url]
 
-    staff.goto(live_server.url + reverse("admin:keys_key_changelist"))
+    staff.goto(portal.url + reverse("admin:keys_key_changelist"))
     staff.get_by_role("row", name="Made by staff").get_by_role("checkbox").check()
     staff.get_by_label("Action:").select_option("Revoke…")
     staff.get_by_role("button", name="Run").click()
@@ -161,9 +152,9 @@ def test_staff_make_a_key_by_hand_and_revoke_it(staff: Page, live_server: LiveSe
     assert made.revoked_reason == "Found in a public repository"
 
 
-def test_staff_find_a_pasted_key_and_rotate_it(staff: Page, live_server: LiveServer, key: Key) -> None:
+def test_staff_find_a_pasted_key_and_rotate_it(staff: Page, portal: Portal, key: Key) -> None:
     issued = builders.key(key.organization, name="Pasted")
-    staff.goto(live_server.url + reverse("staff_find_key"))
+    staff.goto(portal.url + reverse("staff_find_key"))
     staff.get_by_label("The whole key").fill(issued.plaintext)
     staff.get_by_role("button", name="Find").click()
     expect(staff.get_by_role("heading", name="Pasted")).to_be_visible()
@@ -173,19 +164,19 @@ def test_staff_find_a_pasted_key_and_rotate_it(staff: Page, live_server: LiveSer
     assert staff.locator("#secret").inner_text() != issued.plaintext
 
 
-def test_the_key_form_shows_what_was_wrong(staff: Page, live_server: LiveServer, key: Key) -> None:
-    staff.goto(live_server.url + reverse("admin:keys_key_change", args=[key.pk]))
+def test_the_key_form_shows_what_was_wrong(staff: Page, portal: Portal, key: Key) -> None:
+    staff.goto(portal.url + reverse("admin:keys_key_change", args=[key.pk]))
     staff.get_by_label("Networks:").fill("10.0.0.1/8")
     staff.get_by_role("button", name="Save", exact=True).click()
     expect(staff.get_by_text("did you mean 10.0.0.0/8?")).to_be_visible()
 
 
 def test_organizations_take_a_new_member_and_are_suspended_on_their_page(
-    staff: Page, live_server: LiveServer, key: Key
+    staff: Page, portal: Portal, key: Key
 ) -> None:
     builders.user("carol")
     organization = Organization.objects.get()
-    staff.goto(live_server.url + reverse("admin:keys_organization_change", args=[organization.pk]))
+    staff.goto(portal.url + reverse("admin:keys_organization_change", args=[organization.pk]))
     staff.get_by_role("link", name="Add another New member").or_(
         staff.get_by_role("button", name="Add another New member")
     ).click()
@@ -196,7 +187,7 @@ def test_organizations_take_a_new_member_and_are_suspended_on_their_page(
     expect(staff.get_by_text("was changed successfully")).to_be_visible()
     assert organization.memberships.filter(user__email="carol@example.com").exists()
 
-    staff.goto(live_server.url + reverse("admin:keys_organization_change", args=[organization.pk]))
+    staff.goto(portal.url + reverse("admin:keys_organization_change", args=[organization.pk]))
     staff.get_by_label("Action:").select_option("Suspend…")
     staff.get_by_role("button", name="Run").click()
     staff.get_by_label("Reason").fill("Unpaid")
