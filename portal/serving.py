@@ -25,6 +25,7 @@ from django.utils import timezone
 
 from usage import metering
 from usage.drain import Drain
+from usage.journal import JournalError
 
 logger = logging.getLogger(__name__)
 
@@ -49,14 +50,24 @@ def load(target: str) -> Callable[..., Any]:  # a WSGI callable, as the server w
     for variable in _SECRET_VARIABLES:
         os.environ.pop(variable, None)
     if name != ROLES["portal"]:
-        directory = metering.start()
-        # It listens once this returns: a call should not find a process that knows no key yet. Without a
-        # database there is nothing to wait for, and 503 is the answer.
-        deadline = time.monotonic() + _KEYS_SECONDS
-        while not directory.ready and time.monotonic() < deadline:
-            time.sleep(0.02)
-        atexit.register(metering.stop)  # on a graceful end; any other is told by the free lock
+        _follow_the_keys()
     return application
+
+
+def _follow_the_keys() -> None:
+    """Begin to, and wait a little until they are known: the process listens once this returns.
+
+    Without a database or a place for the journal there is nothing to wait for, and 503 is the answer.
+    """
+    try:
+        directory = metering.start()
+    except JournalError as error:
+        logger.error("Not ready: the journal: %s", error)
+        return
+    deadline = time.monotonic() + _KEYS_SECONDS
+    while not directory.ready and time.monotonic() < deadline:
+        time.sleep(0.02)
+    atexit.register(metering.stop)  # on a graceful end; any other is told by the free lock
 
 
 def end_with_parent(parent: int, number: signal.Signals) -> None:

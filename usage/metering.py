@@ -58,14 +58,17 @@ _complained = float("-inf")
 def start(directory: Directory | None = None) -> Directory:
     """Begin to follow the keys (in the background) and return the directory; later calls change nothing.
 
-    A test may bring a directory of its own.
+    A test may bring a directory of its own. Raises JournalError when the journals' folder cannot be used.
     """
     global _process
     with _lock:
         if _process is None:
             if directory is None:
                 directory = Directory(process_id=journal.current().spool, lock_dir=settings.USAGE_JOURNAL_DIR)
-                directory.start()
+                try:
+                    directory.start()
+                except OSError as error:
+                    raise journal.JournalError(f"cannot lock a file there: {error}") from error
             _process = _Process(directory)
         return _process.directory
 
@@ -111,18 +114,18 @@ def authorize(
     `now` is epoch seconds; `cost` is in the meter's smallest unit, 0 for a call that costs nothing. The
     other arguments are as for `verify`. Never raises for what a caller sends.
     """
-    process = _process or _current()
-    verdict = verify(
-        credential,
-        directory=process.directory,
-        now=now,
-        scopes=scopes,
-        environment=environment,
-        address=address,
-    )
-    standing = None
-    secret = verdict.secret
+    standing = secret = None
     try:
+        process = _process or _current()
+        verdict = verify(
+            credential,
+            directory=process.directory,
+            now=now,
+            scopes=scopes,
+            environment=environment,
+            address=address,
+        )
+        secret = verdict.secret
         if secret is None:
             sequence = process.append(
                 0, 0, 0, verdict.code.number, cost, meter, resource, address, user_agent
@@ -159,10 +162,9 @@ def refuse(
 def not_ready() -> list[str]:
     """Why this process should get no calls; empty when it should. Opens the journal."""
     reasons = []
-    directory = start()
-    if why := directory.explain():
-        reasons.append(why)
     try:
+        if why := start().explain():
+            reasons.append(why)
         journal.current().start()
     except journal.JournalError as error:
         reasons.append(f"the journal: {error}")

@@ -83,7 +83,6 @@ class Server:
             self.wait_until_ready()
         except BaseException:
             self.kill()
-            self._out.close()
             raise
         return self
 
@@ -91,7 +90,6 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.kill()
-        self._out.close()
 
     def get(self, path: str, *, timeout: float = 10, **headers: str) -> Response:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
@@ -122,6 +120,7 @@ class Server:
 
     def kill(self) -> None:
         """SIGKILL to everything it started, at once."""
+        self._out.close()
         everything = [self.process.pid, *descendants(self.process.pid)]
         for pid in everything:
             try:

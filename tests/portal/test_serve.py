@@ -218,6 +218,19 @@ def test_not_ready_says_why(journal_dir: Path) -> None:
     assert ask("/healthz") == ("200 OK", b"ok\n")
 
 
+def test_without_a_place_for_the_journal_it_is_alive_and_refuses(
+    settings: Settings, tmp_path: Path, issued: lifecycle.Issued
+) -> None:
+    """A disk that went away after the start; at the start a system check refuses it."""
+    settings.USAGE_JOURNAL_DIR = tmp_path / "file"
+    settings.USAGE_JOURNAL_DIR.write_text("")
+    metering.stop()
+    assert b"the journal: " in ask("/readyz")[1]
+    assert ask("/healthz")[0] == "200 OK"
+    refused = ask("/gateway/authorize", HTTP_X_API_KEY=issued.plaintext)
+    assert refused[0] == "503 Service Unavailable"
+
+
 def test_a_page_gives_its_place_back(journal_dir: Path) -> None:
     from portal import wsgi
 
