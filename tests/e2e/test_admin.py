@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from django.urls import reverse
 from django.utils import timezone
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Response, expect
 
 from keys import lifecycle
 from keys.models import AuditEvent, Key, Membership, Organization, Policy, Scope
@@ -56,7 +56,12 @@ def staff(portal: Portal, visitor: Callable[..., Visitor], key: Key) -> Iterator
     come = visitor(viewport={"width": 1280, "height": 900})
     portal.sign_in(come, builders.staff("sam"))
     failed: list[str] = []
-    come.page.on("response", lambda answer: answer.status >= 500 and failed.append(answer.url))
+
+    def answered(answer: Response) -> None:
+        if answer.status >= 500:
+            failed.append(answer.url)
+
+    come.page.on("response", answered)
     yield come.page
     # A form that is shown again with its errors answers 400, which Chromium reports.
     come.complaints = [each for each in come.complaints if "status of 400" not in each]
