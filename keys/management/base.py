@@ -42,9 +42,8 @@ class PortalCommand(BaseCommand):
     """A command that fails in one sentence. Subclasses are written as Django's own."""
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        parser = super().create_parser(prog_name, subcommand, allow_abbrev=False, **kwargs)
-        parser.called_from_command_line = False  # so that its errors arrive here, without a usage dump
-        return parser
+        # No guessing from abbreviations: `--org` may mean something else in the next version.
+        return super().create_parser(prog_name, subcommand, allow_abbrev=False, **kwargs)
 
     def run_from_argv(self, argv: list[str]) -> None:
         """Run, and exit as the module's first paragraph says."""

@@ -354,6 +354,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(key: Key, journal_dir: P
     file = tmp_path / "may.csv"
     export("--output", str(file))
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert {path.name for path in before} == {"may.csv", "may.csv.manifest.json"}
     used(key, 6, resource="/more")
 
     # A limit on the size of files stands for a full disk.
