@@ -4,18 +4,20 @@ A new secret leaves in exactly one response, rendered by the POST that made it. 
 `request.organization` only; a page that also shows usage lives in `portal`.
 """
 
+import datetime as dt
+
 from django.contrib import messages
 from django.core.paginator import Paginator
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
-from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django.views.decorators.http import require_http_methods, require_safe
 
 from keys import history, lifecycle
 from keys.access import MemberRequest, member
 from keys.forms import EditKeyForm, NewKeyForm, RotateKeyForm, curl_line
 from keys.lifecycle import Conflict, Invalid, Issued
-from keys.models import Key
+from keys.models import Key, Secret
 from keys.once import Once, Spent
 from keys.permissions import ROLE_SUMMARY, Act, Role
 from keys.recent import recent_sign_in_required
@@ -77,6 +79,11 @@ def _key(request: MemberRequest, key_id: str) -> Key:
     return get_object_or_404(keys, public_id=key_id)
 
 
+def _running(key: Key, now: dt.datetime) -> list[Secret]:
+    """The secrets that a rotation has replaced and that still work."""
+    return list(key.secrets.filter(stops_at__gt=now).select_related("key"))
+
+
 @member(Act.EDIT_KEY)
 @require_http_methods(["GET", "HEAD", "POST"])
 def key_edit(request: MemberRequest, key_id: str) -> HttpResponse:
@@ -116,12 +123,11 @@ def key_rotate(request: MemberRequest, key_id: str) -> HttpResponse:
         except Invalid as refusal:
             form.refuse(refusal)
         except Conflict as refusal:
-            return render(
-                request, "keys/rotate_conflict.html", {"key": key, "sentence": refusal.sentence}, status=409
-            )
+            context = {"key": key, "sentence": refusal.sentence, "running": _running(key, now)}
+            return render(request, "keys/rotate_conflict.html", context, status=409)
         else:
             return show_secret(request, issued, rotated=True)
-    return render(request, "keys/rotate.html", {"key": key, "form": form})
+    return render(request, "keys/rotate.html", {"key": key, "form": form, "running": _running(key, now)})
 
 
 @member(Act.EDIT_KEY)
@@ -141,10 +147,12 @@ def key_disable(request: MemberRequest, key_id: str) -> HttpResponse:
 
 
 @member(Act.EDIT_KEY)
-@require_POST
+@require_http_methods(["GET", "HEAD", "POST"])
 def key_enable(request: MemberRequest, key_id: str) -> HttpResponse:
-    """Let a disabled key call again."""
+    """Let a disabled key call again. Who comes by GET, e.g. from signing in again, finds the button."""
     key = _key(request, key_id)
+    if request.method != "POST":
+        return redirect("key", request.organization.slug, key.public_id)
     try:
         lifecycle.enable_key(request.actor, key, now=timezone.now())
     except Conflict as refusal:
@@ -161,8 +169,7 @@ def key_end_overlap(request: MemberRequest, key_id: str) -> HttpResponse:
     key = _key(request, key_id)
     now = timezone.now()
     if request.method != "POST":
-        running = list(key.secrets.filter(stops_at__gt=now).select_related("key"))
-        return render(request, "keys/end_overlap.html", {"key": key, "running": running})
+        return render(request, "keys/end_overlap.html", {"key": key, "running": _running(key, now)})
     lifecycle.end_overlap(request.actor, key, now=now)
     messages.success(request, "The old secret no longer works.")
     return redirect("key", request.organization.slug, key.public_id)

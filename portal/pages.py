@@ -347,7 +347,7 @@ def _by_key(organization: Organization, start: dt.datetime, end: dt.datetime) ->
     keys = {key.pk: key for key in organization.keys.order_by()}
     rows = []
     # A database takes only so many parameters in one statement.
-    for some in batched(keys, 5000, strict=False):
+    for some in batched(keys, 5000):
         calls = reports.by_key(organization, some, start, end)
         rows += [
             UsageRow(None, keys[pk], each.accepted, each.refused)

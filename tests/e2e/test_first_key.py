@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Page, expect
+import pytest
+from playwright.sync_api import Error, Page, expect
 
 from keys.models import Key
 from tests import builders
@@ -78,8 +79,10 @@ def test_from_the_landing_page_to_a_revoked_key(portal: Portal, visitor: Callabl
     assert page.locator(".chart-bar").count() == 30
     expect(page.get_by_role("region", name="Table of secrets")).to_contain_text("127.0.0.1")
 
-    # Going back, or sending the form again, makes no second key.
-    page.go_back()
+    # The browser has not kept the page with the secret, and the welcome is over.
+    with pytest.raises(Error, match="ERR_CACHE_MISS"):
+        page.go_back()
+    page.wait_for_url("chrome-error://**")
     page.goto(f"{portal.url}/welcome/")
     page.wait_for_url(f"{portal.url}/o/acme-maps/")
     assert Key.objects.count() == 1

@@ -51,7 +51,7 @@ def new_key(client: Client, **fields: object) -> dict[str, object]:
 
 
 def shown_secret(html: str) -> str:
-    found = set(SECRET.findall(html))
+    found: set[str] = set(SECRET.findall(html))
     assert len(found) == 1, "exactly one secret is shown"
     return found.pop()
 
@@ -308,6 +308,27 @@ def test_disable_asks_and_enable_takes_it_back(alice: Client, acme: Organization
     assert url("key_enable", key) in page
     alice.post(url("key_enable", key))
     assert builders.reloaded(key).state_at(timezone.now()) == KeyState.ACTIVE
+
+
+def test_enabling_by_address_only_leads_to_the_page(alice: Client, acme: Organization) -> None:
+    key = builders.key(acme).key
+    alice.post(url("key_disable", key))
+    assert alice.get(url("key_enable", key)).headers["Location"] == url("key", key)
+    assert builders.reloaded(key).state_at(timezone.now()) == KeyState.DISABLED
+
+
+def test_rotating_while_an_overlap_runs_says_what_to_do(alice: Client, acme: Organization) -> None:
+    issued = builders.key(acme)
+    alice.post(url("key_rotate", issued.key), rotation(issued))
+    page = alice.get(url("key_rotate", issued.key))
+    assert url("key_end_overlap", issued.key) in page.content.decode()
+    current = {"current": str(page.context["form"]["current"].value())}
+    refused = alice.post(url("key_rotate", issued.key), rotation(issued) | current)
+    assert refused.status_code == 409
+    assert url("key_end_overlap", issued.key) in refused.content.decode()
+    assert (
+        alice.post(url("key_rotate", issued.key), rotation(issued, overlap="0") | current).status_code == 200
+    )
 
 
 def test_an_old_secret_can_be_ended_early(alice: Client, acme: Organization) -> None:

@@ -68,7 +68,7 @@ TABLE: dict[str, list[Expected]] = {
     "key_rotate": [members(MAKERS), members(MAKERS, method="POST")],
     "key_revoke": [members(MAKERS), members(MAKERS, 302, "POST")],
     "key_disable": [members(MAKERS), members(MAKERS, 302, "POST")],
-    "key_enable": [members(MAKERS, 405), members(MAKERS, 302, "POST")],
+    "key_enable": [members(MAKERS, 302), members(MAKERS, 302, "POST")],
     "key_end_overlap": [members(MAKERS), members(MAKERS, 302, "POST")],
     "staff": [staff()],
     "staff_usage": [staff()],
