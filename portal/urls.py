@@ -1,8 +1,6 @@
 """Every route of the portal. The gateway, health and readiness are not here: `portal.wsgi` answers them
 beside Django."""
 
-from importlib.util import find_spec
-
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 
@@ -28,6 +26,5 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("o/<slug:organization>/", include(_organization)),
     path("accounts/", include("allauth.account.urls")),
     path("admin/", admin.site.urls),
+    path("staff/", include("portal.staff_urls")),
 ]
-if find_spec("portal.staff_urls"):
-    urlpatterns.append(path("staff/", include("portal.staff_urls")))

@@ -40,9 +40,7 @@ class Segment(models.Model):
     offset = models.BigIntegerField(default=0)  # bytes drained
     records = models.BigIntegerField(default=0)
     sums = models.JSONField(default=dict)  # "<outcome>/<meter>" → [calls, quantity]
-    chain = models.CharField(
-        max_length=64, blank=True
-    )  # SHA-256 over the chain before and each record
+    chain = models.CharField(max_length=64, blank=True)  # SHA-256 over the chain before and each record
     ignored_bytes = models.BigIntegerField(default=0)  # a torn tail, left by a kill or a full disk
     finished_at = models.DateTimeField(null=True)
 
@@ -82,9 +80,7 @@ class Rollup(models.Model):
         ]
 
     def __str__(self) -> str:
-        return (
-            f"{self.key_id} {self.hour:%Y-%m-%d %H}h {self.meter} {self.outcome}: {self.quantity}"
-        )
+        return f"{self.key_id} {self.hour:%Y-%m-%d %H}h {self.meter} {self.outcome}: {self.quantity}"
 
 
 class SecretUse(models.Model):
