@@ -12,7 +12,7 @@ from typing import Any
 
 from allauth.account.models import EmailAddress
 from django.contrib.auth.hashers import make_password
-from django.db import transaction
+from django.db import connection, transaction
 
 from keys import lifecycle
 from keys.audit import Actor
@@ -45,6 +45,13 @@ MARK = {"made-by": "quickstart"}  # metadata of the key by which a later run kno
 def is_empty() -> bool:
     """Is there nothing in this database that somebody made?"""
     return not Organization.objects.exists() and not User.objects.exists()
+
+
+def is_somebody_elses() -> bool:
+    """Has this database, whether migrated or not yet, data that is not the demo's?"""
+    if Organization._meta.db_table not in connection.introspection.table_names():
+        return False
+    return not is_empty() and not Organization.objects.filter(slug=SLUG, keys__metadata=MARK).exists()
 
 
 def find() -> Organization | None:

@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings
+from django.core import mail
 from django.core.management import CommandError, call_command
+from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
 
 from keys import lifecycle, presence, tokens
@@ -72,6 +75,19 @@ def test_create_organization_gives_it_to_its_owner_who_may_be_new(db: None) -> N
     ann = User.objects.get()
     assert (ann.email, ann.has_usable_password()) == ("ann@example.com", False)
     assert [(m.user_id, m.role) for m in Organization.objects.get().memberships.all()] == [(ann.pk, "owner")]
+
+
+def test_a_new_owner_signs_in_with_mailed_codes(client: Client, db: None) -> None:
+    Ran("create_organization", "acme", "--name", "Acme", "--owner", "ann@example.com")
+
+    client.post(reverse("account_request_login_code"), {"email": "ann@example.com"})
+    # The first code signs in, the second confirms the address.
+    for page in ("account_confirm_login_code", "account_email_verification_sent"):
+        code = re.search(r"^ +([A-Z0-9-]+)$", str(mail.outbox[-1].body), re.MULTILINE)
+        assert code is not None
+        client.post(reverse(page), {"code": code[1]})
+
+    assert client.session["_auth_user_id"] == str(User.objects.get().pk)
 
 
 def test_create_organization_makes_an_existing_member_its_owner(db: None) -> None:

@@ -338,6 +338,7 @@ def test_a_later_run_finds_the_demo_and_renews_key_and_password() -> None:
     first = demo.seed(timezone.now())
     organization = demo.find()
     assert organization is not None
+    assert not demo.is_somebody_elses()
 
     second = demo.working_key(organization, timezone.now())
     password = demo.renew_password()
@@ -365,6 +366,7 @@ def test_a_database_of_somebody_elses_is_left_alone() -> None:
     builders.organization("real", builders.user("ann"))
     before = (AuditEvent.objects.count(), User.objects.get().password)
 
+    assert demo.is_somebody_elses()  # so that it is not migrated either
     text = Command()._prepare("http://127.0.0.1:8000")
 
     assert "data of its own" in text

@@ -60,7 +60,8 @@ class Command(PortalCommand):
             refuse(str(error), REFUSED)
         if any(message.is_serious() and not message.is_silenced() for message in run_checks()):
             self.check()  # says which, and ends here; warnings are left to `serve`
-        call_command("migrate", verbosity=0, interactive=False)
+        if not demo.is_somebody_elses():
+            call_command("migrate", verbosity=0, interactive=False)
         text, ended = self._prepare(base), threading.Event()
         # What is printed works as printed: so not before the server takes calls.
         printer = threading.Thread(target=self._print_when_ready, args=(text, base, ended), daemon=True)
