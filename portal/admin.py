@@ -13,8 +13,10 @@ from allauth.account.models import EmailAddress
 from django import forms
 from django.contrib import admin
 from django.contrib.admin.utils import unquote
+from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
+from django.contrib.auth.models import Group
 from django.db import transaction
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -76,8 +78,49 @@ class EmailAddressInline(TabularInline[EmailAddress, User]):
         return False
 
 
+class Audited:
+    """Saves as Django does, and writes the audit's event where Django would write its log. Never deletes."""
+
+    noun = ""  # the first half of the act's name
+
+    def log_addition(self, request: HttpRequest, obj: Model, message: Any) -> Any:
+        self._append(request, "created", {self.noun: str(obj), "changes": message})
+
+    def log_change(self, request: HttpRequest, obj: Model, message: Any) -> Any:
+        """`message` is what `construct_change_message` made: facts for the audit."""
+        if message:
+            self._append(request, "edited", {self.noun: str(obj), "changes": message})
+
+    def construct_change_message(
+        self, request: HttpRequest, form: Any, formsets: Any, add: bool = False
+    ) -> Any:
+        """Each changed field's old and new value; of a password, only that it was set."""
+        changes: dict[str, Any] = {}
+        for name in form.changed_data:
+            if "password" in name:
+                changes["password"] = [None, "set"]
+            else:
+                changes[name] = [_plain(form.initial.get(name)), _plain(form.cleaned_data.get(name))]
+        for formset in formsets or ():
+            for row in formset.forms:
+                if row.has_changed():
+                    changes[f"verified {row.instance.email}"] = [
+                        bool(row.initial.get("verified")),
+                        row.instance.verified,
+                    ]
+        return changes
+
+    def _append(self, request: HttpRequest, done: str, data: dict[str, Any]) -> None:
+        with transaction.atomic():
+            audit.append(f"{self.noun}.{done}", actor=actor(request), at=timezone.now(), data=data)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]  # as above
+class UserAdmin(Audited, DjangoUserAdmin):  # type: ignore[type-arg]  # as above
+    noun = "user"
     form = UserForm
     add_form = UserCreationForm
     add_form_template = "admin/change_form.html"
@@ -111,46 +154,12 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]  # as above
             return False
         return super().has_change_permission(request, obj)
 
-    def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
-        return False
-
     # --- saving ---
 
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
         if "email" in form.changed_data:
             sign_in_with(obj)
-
-    def log_addition(self, request: HttpRequest, obj: User, message: Any) -> Any:
-        self._append(request, "user.created", {"user": obj.email})
-
-    def log_change(self, request: HttpRequest, obj: User, message: Any) -> Any:
-        """`message` is what `construct_change_message` made: facts for the audit."""
-        if message:
-            self._append(request, "user.edited", {"user": obj.email, "changes": message})
-
-    def construct_change_message(
-        self, request: HttpRequest, form: Any, formsets: Any, add: bool = False
-    ) -> Any:
-        """Each changed field's old and new value; of a password, only that it was set."""
-        changes: dict[str, Any] = {}
-        for name in form.changed_data:
-            if "password" in name:
-                changes["password"] = [None, "set"]
-            else:
-                changes[name] = [_plain(form.initial.get(name)), _plain(form.cleaned_data.get(name))]
-        for formset in formsets or ():
-            for row in formset.forms:
-                if row.has_changed():
-                    changes[f"verified {row.instance.email}"] = [
-                        bool(row.initial.get("verified")),
-                        row.instance.verified,
-                    ]
-        return changes
-
-    def _append(self, request: HttpRequest, act: str, data: dict[str, Any]) -> None:
-        with transaction.atomic():
-            audit.append(act, actor=actor(request), at=timezone.now(), data=data)
 
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
@@ -159,6 +168,18 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]  # as above
         person = self.get_object(request, unquote(object_id))
         query = "?" + urlencode({"q": person.email}) if person else ""
         return redirect(reverse("admin:keys_auditevent_changelist") + query)
+
+
+class GroupAdmin(Audited, DjangoGroupAdmin):
+    """What a group may do its members may: for superusers alone."""
+
+    noun = "group"
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return super().has_add_permission(request) and getattr(request.user, "is_superuser", False)
+
+    def has_change_permission(self, request: HttpRequest, obj: Group | None = None) -> bool:
+        return super().has_change_permission(request, obj) and getattr(request.user, "is_superuser", False)
 
 
 def sign_in_with(person: User) -> None:
@@ -178,3 +199,5 @@ def _plain(value: Any) -> Any:
 
 # Addresses are edited with their person.
 admin.site.unregister(EmailAddress)
+admin.site.unregister(Group)
+admin.site.register(Group, GroupAdmin)

@@ -33,6 +33,8 @@ ACTS = (
     "policy.edited",
     "scope.created",
     "scope.edited",
+    "group.created",
+    "group.edited",
     "user.created",
     "user.edited",
 )
@@ -65,7 +67,6 @@ class ActorFilter(admin.SimpleListFilter):
 class AuditEventAdmin(ReadOnly, LifecycleAdmin[AuditEvent]):
     list_display = ("number", "at", "act", "actor", "organization_link", "key_link")
     list_filter = (ActorFilter, ActFilter, OrganizationFilter)
-    list_select_related = ("organization", "key")
     date_hierarchy = "at"
     search_fields = ("actor_label", "key__public_id", "key__name", "organization__name")
     search_help_text = "Who acted, a key's id or name, or an organization's name."

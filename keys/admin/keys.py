@@ -6,7 +6,6 @@ page; a pasted one leaves the address bar before anything is searched.
 
 from typing import Any, ClassVar
 
-from allauth.account.decorators import reauthentication_required
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.options import ActionLocation
@@ -32,6 +31,7 @@ from keys.admin.forms import KeyAddForm, KeyEditForm, RotateForm
 from keys.lifecycle import Conflict, Issued, Refused
 from keys.models import Key, KeyState, Secret
 from keys.once import Once, Spent
+from keys.recent import recent_sign_in_required
 
 EVERYWHERE = [ActionLocation.CHANGE_LIST, ActionLocation.CHANGE_FORM]
 LONGEST_SEARCH = 100  # characters
@@ -76,7 +76,6 @@ class KeyAdmin(LifecycleAdmin[Key]):
     form = KeyEditForm
     list_display = ("name", "secret", "organization_link", "state", "expires", "created")
     list_filter = (KeyStateFilter, "environment", OrganizationFilter)
-    list_select_related = ("organization",)
     search_fields = ("name", "public_id", "secrets__hint__exact", "organization__name", "organization__slug")
     search_help_text = "Name, id, last four characters, organization, or a whole key: it is not kept."
     sortable_by = ("name", "expires", "created")
@@ -204,7 +203,7 @@ class KeyAdmin(LifecycleAdmin[Key]):
 
     # --- making and rotating ---
 
-    @method_decorator(reauthentication_required)
+    @method_decorator(recent_sign_in_required)
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
@@ -277,7 +276,7 @@ class KeyAdmin(LifecycleAdmin[Key]):
         )
         return [rotate, *super().get_urls()]
 
-    @method_decorator(reauthentication_required)
+    @method_decorator(recent_sign_in_required)
     def rotate_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Give a key a new secret; the page that asks also says which secret is replaced."""
         key = self.get_object(request, unquote(object_id))

@@ -213,7 +213,6 @@ class MembershipAdmin(LifecycleAdmin[Membership]):
     fields = ("organization", "user", "role")
     list_display = ("user", "organization", "role", "created_at")
     list_filter = ("role", OrganizationFilter)
-    list_select_related = ("user", "organization")
     search_fields = ("user__email", "organization__name", "organization__slug")
     search_help_text = "E-mail address, or an organization's name or slug."
     autocomplete_fields: ClassVar[tuple[str, ...]] = ("organization", "user")

@@ -8,7 +8,7 @@ import pytest
 from allauth.account.models import EmailAddress
 from django.conf import settings
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Permission
+from django.contrib.auth.models import Group, Permission
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -346,7 +346,8 @@ def test_staff_add_a_person_who_signs_in_with_that_address(signed_in: Client, sa
     assert (address.email, address.verified, address.primary) == ("bob@example.com", False, True)
     event = AuditEvent.objects.first()
     assert event is not None
-    assert (event.act, event.actor_id, event.data) == ("user.created", sam.pk, {"user": "bob@example.com"})
+    assert (event.act, event.actor_id, event.data["user"]) == ("user.created", sam.pk, "bob@example.com")
+    assert builders.PASSWORD not in str(event.data)
     again = signed_in.post(reverse("admin:portal_user_add"), form | {"email": "BOB@example.com"})
     assert again.status_code == 200
     assert "Somebody else has this address" in text(again)
@@ -408,6 +409,23 @@ def test_a_password_is_set_and_never_written_down(signed_in: Client) -> None:
     assert event is not None
     assert event.act == "user.edited"
     assert event.data == {"user": alice.email, "changes": {"password": [None, "set"]}}
+
+
+def test_a_groups_powers_are_audited_and_for_superusers_to_give(signed_in: Client, client: Client) -> None:
+    permission = Permission.objects.get(codename="view_key")
+    form = {"name": "Support", "permissions": [permission.pk]}
+    assert signed_in.post(reverse("admin:auth_group_add"), form).status_code == 302
+    event = AuditEvent.objects.first()
+    assert event is not None
+    assert (event.act, event.data["group"]) == ("group.created", "Support")
+    group = Group.objects.get()
+    assert (
+        signed_in.post(reverse("admin:auth_group_delete", args=[group.pk]), {"post": "1"}).status_code == 403
+    )
+    mia = builders.user("mia", is_staff=True)
+    mia.user_permissions.set(Permission.objects.filter(codename__in=["change_group", "view_group"]))
+    builders.signed_in(client, mia)
+    assert client.post(reverse("admin:auth_group_change", args=[group.pk]), form).status_code == 403
 
 
 def test_nobody_is_deleted(signed_in: Client) -> None:
