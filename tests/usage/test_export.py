@@ -134,12 +134,15 @@ def test_jsonl_has_the_same_facts_with_nulls_and_whole_numbers(key: Key, journal
     assert line["external_customer"] is None
 
 
-def test_refused_calls_are_not_billed_and_test_keys_are(key: Key, journal_dir: Path) -> None:
+def test_refused_calls_are_left_out_and_a_test_keys_listed_but_never_billed(
+    key: Key, journal_dir: Path
+) -> None:
     test_key = builders.key(key.organization, environment="test").key
     used(key, 5, outcome="RATE_LIMITED")
     used(test_key, 7)
 
-    assert [(row["environment"], row["quantity"]) for row in rows(export())] == [("test", "7")]
+    lines = [(row["environment"], row["quantity"], row["billable"]) for row in rows(export())]
+    assert lines == [("test", "7", "0")]
 
 
 def test_hours_are_summed_and_resources_and_meters_kept_apart(key: Key, journal_dir: Path) -> None:
