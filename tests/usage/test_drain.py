@@ -225,6 +225,17 @@ def test_segments_of_one_spool_are_read_in_order_and_leave_one_open(journal_dir:
     assert totals() == {(2, "VALID"): (20, 20)}
 
 
+def test_a_spool_is_not_finished_while_a_later_segment_waits(journal_dir: Path, clock: Clock) -> None:
+    journal = Journal(journal_dir, clock=clock, tick=False, segment_bytes=500)
+    for _ in range(20):
+        call(journal)
+    asked = iter([False, True, True, True])
+    report = Drain().once(NOW, stop=lambda: next(asked))
+    assert report.segments_finished == 1
+    assert Spool.objects.get().finished_at is None
+    journal.close()
+
+
 def test_a_spool_that_comes_back_is_opened_again(journal: Journal) -> None:
     call(journal)
     journal.close()  # as after a full disk: no segment for a while, the process lives

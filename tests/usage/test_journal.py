@@ -218,6 +218,8 @@ def test_a_short_write_is_refused_and_the_journal_goes_on(tmp_path: Path) -> Non
     found = [record for path in sorted(tmp_path.iterdir()) for record in read_records(path.read_bytes())]
     assert [str(r.secret) for r in found if r.kind == CALL] == done.stdout.split()
     assert sequences(found) == list(range(1, len(sequences(found)) + 1))
+    for path in tmp_path.iterdir():  # what was not whole has been cut off again
+        assert list(read_records(path.read_bytes()))[-1].end == path.stat().st_size
 
 
 def test_a_journal_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
