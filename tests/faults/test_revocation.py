@@ -1,5 +1,6 @@
 """`revoke_key` says "everywhere" only when it is true: real servers, one of them cut off."""
 
+import io
 import os
 import signal
 import subprocess
@@ -7,10 +8,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from django.conf import settings
+from django.core.management import CommandError, call_command
 from django.db import connection
+from pytest_django import Settings
 
 from keys.lifecycle import Issued
 from keys.models import Process
@@ -19,19 +23,22 @@ from tests.faults.blackhole import Door
 from tests.faults.server import Server
 
 pytestmark = pytest.mark.django_db(transaction=True)
-STALE = 6  # seconds
+STALE = 8  # seconds
 
 
-def revoke(issued: Issued, *, wait: int) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "manage.py", "revoke_key", issued.key.public_id, "--wait", str(wait)],
-        cwd=settings.BASE_DIR,
-        env=builders.environment(KEYS_STALE_SECONDS=str(STALE)),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+class Outcome(NamedTuple):
+    returncode: int
+    stderr: str
+
+
+def revoke(issued: Issued, *, wait: int) -> Outcome:
+    """The command, in this process: on a busy machine a new one may start later than STALE."""
+    stderr = io.StringIO()
+    try:
+        call_command("revoke_key", issued.key.public_id, wait=wait, stderr=stderr)
+    except CommandError as error:
+        return Outcome(error.returncode, str(error))
+    return Outcome(0, stderr.getvalue())
 
 
 def status(server: Server, issued: Issued) -> int:
@@ -39,7 +46,8 @@ def status(server: Server, issued: Issued) -> int:
 
 
 @pytest.fixture
-def issued(journal_dir: Path) -> Issued:
+def issued(journal_dir: Path, settings: Settings) -> Issued:
+    settings.KEYS_STALE_SECONDS = STALE
     return builders.key(builders.organization("acme"))
 
 
@@ -51,7 +59,10 @@ def test_revoked_everywhere_means_that_every_worker_refuses(issued: Issued, tmp_
             time.sleep(0.05)
         assert Process.objects.count() == 2
         assert {status(server, issued) for _ in range(20)} == {200}
-        done = revoke(issued, wait=5)
+        done = subprocess.run(
+            [sys.executable, "manage.py", "revoke_key", issued.key.public_id],
+            cwd=settings.BASE_DIR, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
         assert (done.returncode, done.stdout) == (0, "")
         assert "everywhere" in done.stderr
         assert {status(server, issued) for _ in range(40)} == {401}
