@@ -301,6 +301,12 @@ class RotateKeyForm(RefusableForm):
         field.choices = choices
         field.initial = RENEW if soon and len(choices) > 1 else choices[0][0]
 
+    def clean(self) -> dict[str, Any]:
+        # An error at a hidden field would be seen by nobody.
+        if "current" in self.errors:
+            raise forms.ValidationError("This page is incomplete; open it again.")
+        return super().clean() or self.cleaned_data
+
     def values(self) -> dict[str, Any]:
         """The arguments of `lifecycle.rotate_key`. A secret of no key or of another is a conflict."""
         secret = self.key.secrets.filter(pk=self.cleaned_data["current"]).first()

@@ -171,6 +171,12 @@ def find(organization: Organization, *, act: str = "", actor: str = "") -> Query
     return events
 
 
+def latest_edit(key: Key) -> str:
+    """The number of a key's last edit, as a form's hidden field has it; empty: it never was edited."""
+    edits = key.events.filter(act="key.edited").order_by("-number")
+    return str(edits.values_list("number", flat=True).first() or "")
+
+
 def filters(organization: Organization) -> tuple[list[tuple[str, str]], list[str]]:
     """What its events can be filtered by: [(act, title), …] and the actors' labels."""
     events = organization.events.order_by()

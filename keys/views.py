@@ -94,15 +94,20 @@ def key_edit(request: MemberRequest, key_id: str) -> HttpResponse:
         messages.error(request, "A revoked key cannot be edited.")
         return redirect("key", request.organization.slug, key.public_id)
     form = EditKeyForm(key, now, request.POST if request.method == "POST" else None)
+    latest = history.latest_edit(key)
     if request.method == "POST" and form.is_valid():
         try:
+            if request.POST.get("seen", "") != latest:
+                raise Conflict(
+                    "Someone edited this key meanwhile: see its history. Saving again overwrites it."
+                )
             lifecycle.edit_key(request.actor, key, **form.values(), now=now)
         except (Invalid, Conflict) as refusal:
             form.refuse(refusal)
         else:
             messages.success(request, "Saved.")
             return redirect("key", request.organization.slug, key.public_id)
-    context = {"key": key, "form": form, "address": request.META.get("REMOTE_ADDR", "")}
+    context = {"key": key, "form": form, "seen": latest, "address": request.META.get("REMOTE_ADDR", "")}
     return render(request, "keys/edit.html", context)
 
 

@@ -114,6 +114,10 @@ def test_a_token_of_another_person_or_organization_is_not_good(alice: Client, ac
     bob = builders.signed_in(Client(), other.memberships.get().user)
     token = once(bob, reverse("key_new", kwargs={"organization": "globex"}))
     assert "open for too long" in alice.post(url("key_new"), new_key(alice, once=token)).content.decode()
+    charlie = builders.user("charlie")
+    builders.member(charlie, acme)
+    token = once(builders.signed_in(Client(), charlie), url("key_new"))
+    assert "open for too long" in alice.post(url("key_new"), new_key(alice, once=token)).content.decode()
     assert not acme.keys.exists()
 
 
@@ -290,6 +294,33 @@ def test_an_edit_changes_what_was_changed(alice: Client, acme: Organization) -> 
     event = key.events.latest("number")
     assert event.act == "key.edited"
     assert set(event.data["changes"]) == {"name", "scopes", "networks"}
+
+
+def test_an_edit_does_not_undo_anothers_unseen(alice: Client, acme: Organization) -> None:
+    key = builders.key(acme).key
+    seen = alice.get(url("key_edit", key)).context["seen"]
+    lifecycle.edit_key(lifecycle.command_actor(), key, networks=["10.0.0.0/8"], now=timezone.now())
+    mine = {"name": "Mine", "expiry": "keep", "networks": "", "seen": seen}
+    refused = alice.post(url("key_edit", key), mine)
+    assert "edited this key meanwhile" in refused.content.decode()
+    assert builders.reloaded(key).networks == ["10.0.0.0/8"]
+    # Having read so, one may save all the same.
+    alice.post(url("key_edit", key), mine | {"seen": refused.context["seen"]})
+    assert (builders.reloaded(key).name, builders.reloaded(key).networks) == ("Mine", [])
+
+
+@pytest.mark.parametrize("seen", ["", "x", "-1", "\x00", "9" * 40])
+def test_a_made_up_mark_of_what_was_seen_is_no_error(alice: Client, acme: Organization, seen: str) -> None:
+    key = builders.key(acme).key
+    response = alice.post(url("key_edit", key), {"name": "Mine", "expiry": "keep", "seen": seen})
+    assert response.status_code == (302 if seen == "" else 200)
+
+
+@pytest.mark.parametrize("current", ["", "x", "\x00", "9" * 40])
+def test_a_rotation_of_a_damaged_page_says_so(alice: Client, acme: Organization, current: str) -> None:
+    issued = builders.key(acme)
+    html = alice.post(url("key_rotate", issued.key), rotation(issued, current=current)).content.decode()
+    assert "This page is incomplete" in html
 
 
 def test_an_edit_that_is_refused_changes_nothing(alice: Client, acme: Organization) -> None:
