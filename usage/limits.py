@@ -6,7 +6,8 @@ ended; they never look at the clock or the database themselves.
 
 import math
 import threading
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from keys.rates import UNITS, Rate
@@ -30,12 +31,32 @@ class Standing(NamedTuple):
     reset: int
 
 
+# As in `metering`: the tuple without the named tuple's slow constructor.
+_new_standing: Callable[[tuple[bool, str, Rate, int, int]], Standing] = partial(tuple.__new__, Standing)
+
+# (name, (owner, rate), limit, seconds); owners are key ids, and organization ids negated.
+_Limit = tuple[str, tuple[int, Rate], int, int]
+
+
+@lru_cache(maxsize=16_384)
+def _plan(
+    key: int, rates: tuple[Rate, ...], organization: int, shared: tuple[Rate, ...]
+) -> tuple[_Limit, ...]:
+    """The windows of a key; one window for a rate that stands there twice."""
+    owners = [("key", key, rate) for rate in dict.fromkeys(rates)]
+    owners += [("organization", -organization, rate) for rate in dict.fromkeys(shared)]
+    return tuple(
+        (f"{label}-{_UNIT_NAMES[rate.seconds]}", (owner, rate), rate.limit, rate.seconds)
+        for label, owner, rate in owners
+    )
+
+
 class Windows:
     """Thread-safe. One `spend` is one decision under one lock."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        # (owner, rate) → [number of the window, spent]; owners are key ids, and organization ids negated
+        # (owner, rate) → [number of the window, spent]
         self._windows: dict[tuple[int, Rate], list[int]] = {}
         self._sweep_at = _SWEEP_AT
 
@@ -48,45 +69,43 @@ class Windows:
         `now` is epoch seconds; a clock that went back stays in the later window. A cost of 0 always passes.
         None: no limit applies.
         """
-        owners = [("key", key.id, rate) for rate in dict.fromkeys(key.rates)]
-        organization = -key.organization.id
-        shared = dict.fromkeys(key.organization.rates)
-        owners += [("organization", organization, rate) for rate in shared]
-        if not owners:
+        organization = key.organization
+        plan = _plan(key.id, key.rates, organization.id, organization.rates)
+        if not plan:
             return None
         with self._lock:
-            windows = [self._current(owner, rate, now) for _, owner, rate in owners]
-            # (order of preference, label, rate, left, number of the window) of the window to report
-            worst: tuple[tuple[float, float], str, Rate, int, int] | None = None
+            windows = [self._current(limit, now) for limit in plan]
+            # (order of preference, limit, left, number of the window) of the window to report
+            worst: tuple[tuple[float, float], _Limit, int, int] | None = None
             allowed = True
-            for (label, _, rate), (number, spent) in zip(owners, windows, strict=True):
-                left = rate.limit - spent
+            for limit, (number, spent) in zip(plan, windows, strict=True):
+                left = limit[2] - spent
                 if left < cost and cost:
                     if allowed:
                         worst, allowed = None, False
                 elif not allowed:
                     continue
-                end = (number + 1) * rate.seconds
+                end = (number + 1) * limit[3]
                 # Allowed: the least that is left. Refused: the longest wait.
                 order = (left, -end) if allowed else (-end, left)
                 if worst is None or order < worst[0]:
-                    worst = order, label, rate, left, number
+                    worst = order, limit, left, number
             assert worst is not None
-            _, label, rate, left, number = worst
+            _, (name, (_, rate), _, seconds), left, number = worst
             if allowed:
                 for window in windows:
                     window[1] += cost
                 left -= cost
-        reset = max(1, math.ceil((number + 1) * rate.seconds - now))
-        return Standing(allowed, f"{label}-{_UNIT_NAMES[rate.seconds]}", rate, max(left, 0), reset)
+        reset = max(1, math.ceil((number + 1) * seconds - now))
+        return _new_standing((allowed, name, rate, max(left, 0), reset))
 
-    def _current(self, owner: int, rate: Rate, now: float) -> list[int]:
-        number = int(now // rate.seconds)
-        window = self._windows.get((owner, rate))
+    def _current(self, limit: "_Limit", now: float) -> list[int]:
+        number = int(now // limit[3])
+        window = self._windows.get(limit[1])
         if window is None:
             if len(self._windows) >= self._sweep_at:
                 self._sweep(now)
-            window = self._windows[owner, rate] = [number, 0]
+            window = self._windows[limit[1]] = [number, 0]
         elif number > window[0]:
             window[0], window[1] = number, 0
         return window

@@ -265,6 +265,26 @@ def test_power_durability_syncs_before_it_answers(
     assert synced == [path.stat().st_size]
 
 
+def test_threads_that_wait_share_a_sync(
+    make: Callable[..., Journal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+
+    def slow(fd: int) -> None:
+        synced.append(os.fstat(fd).st_size)
+        threading.Event().wait(0.005)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    journal = make(power=True)
+    threads = [threading.Thread(target=lambda: [call(journal) for _ in range(25)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(calls(journal)) == 100
+    assert len(synced) < 80
+
+
 def test_a_failed_sync_is_never_tried_again(
     make: Callable[..., Journal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
