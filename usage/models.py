@@ -60,7 +60,7 @@ class Rollup(models.Model):
         "organization_id", "hour", "key_id", "meter", "resource", "outcome", "booked_period"
     )
     organization = models.ForeignKey(
-        Organization, on_delete=models.DO_NOTHING, db_constraint=False, related_name="+"
+        Organization, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+"
     )
     hour = models.DateTimeField()
     key = models.ForeignKey(
