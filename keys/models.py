@@ -279,8 +279,10 @@ class AuditEvent(models.Model):
     actor_kind = models.CharField(max_length=10)
     actor_id = models.BigIntegerField(null=True)
     actor_label = models.CharField(max_length=254)
-    organization = models.ForeignKey(Organization, null=True, on_delete=models.PROTECT, related_name="events")
-    key = models.ForeignKey(Key, null=True, on_delete=models.PROTECT, related_name="events")
+    organization = models.ForeignKey(
+        Organization, null=True, on_delete=models.PROTECT, related_name="events", db_index=False
+    )
+    key = models.ForeignKey(Key, null=True, on_delete=models.PROTECT, related_name="events", db_index=False)
     data = models.JSONField(default=dict)
     previous_hash = models.CharField(max_length=64, blank=True)
     hash = models.CharField(max_length=64)

@@ -144,8 +144,8 @@ class Migration(migrations.Migration):
                 ('data', models.JSONField(default=dict)),
                 ('previous_hash', models.CharField(blank=True, max_length=64)),
                 ('hash', models.CharField(max_length=64)),
-                ('key', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='events', to='keys.key')),
-                ('organization', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='events', to='keys.organization')),
+                ('key', models.ForeignKey(db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='events', to='keys.key')),
+                ('organization', models.ForeignKey(db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='events', to='keys.organization')),
             ],
             options={
                 'ordering': ['-number'],
