@@ -7,7 +7,8 @@ them and `usage.drain` reads them. It opens no file.
 
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Final, NamedTuple
 
 VERSION: Final = 1
@@ -46,6 +47,10 @@ class Record(NamedTuple):
     resource: str = ""
     address: str = ""
     user_agent: str = ""
+
+
+# As in `metering`: the tuple without the named tuple's slow constructor.
+_new_record: Callable[[Iterable[object]], Record] = partial(tuple.__new__, Record)
 
 
 class Header(NamedTuple):
@@ -109,14 +114,12 @@ class Reader:
         if (kind == HEADER) != (self.header is None):
             raise Unreadable("the first record, and only it, is the header")
         if kind == CALL and len(payload) == CALL_BODY.size:
-            (_, _, _, _, organization, key, secret, cost, calls, code, *ids) = CALL_BODY.unpack(payload)
+            fields, texts = CALL_BODY.unpack(payload), self._texts
             try:
-                texts = [self._texts[number] for number in ids]
+                named = texts[fields[10]], texts[fields[11]], texts[fields[12]], texts[fields[13]]
             except KeyError as error:
                 raise Unreadable(f"text {error} was never defined") from None
-            return Record(
-                kind, sequence, at, payload, end, organization, key, secret, cost, calls, code, *texts
-            )
+            return _new_record((kind, sequence, at, payload, end, *fields[4:10], *named))
         body = payload[HEAD.size :]
         if kind == TEXT:
             self._texts[TEXT_ID.unpack_from(body)[0]] = body[TEXT_ID.size :].decode("utf-8", "replace")

@@ -58,24 +58,22 @@ class Sums:
 
     def add(self, record: Record) -> None:
         """Count one call record. What was refused counts apart, and its quantity is 0."""
-        code = record.code
-        quantity = record.cost if code == _VALID else 0
-        outcome = self._outcomes.setdefault((code, record.meter), [0, 0])
-        outcome[0] += record.calls
+        _, _, at, _, _, organization, key, secret, cost, calls, code, meter, resource, address, agent = record
+        quantity = cost if code == _VALID else 0
+        outcome = self._outcomes.setdefault((code, meter), [0, 0])
+        outcome[0] += calls
         outcome[1] += quantity
-        if not record.organization:
+        if not organization:
             return
-        rollup = self._rollups.setdefault(
-            (record.organization, record.time // _HOUR, record.key, record.meter, record.resource, code),
-            [0, 0],
-        )
-        rollup[0] += record.calls
+        group = organization, at // _HOUR, key, meter, resource, code
+        rollup = self._rollups.setdefault(group, [0, 0])
+        rollup[0] += calls
         rollup[1] += quantity
         if code == _VALID:
-            use = self._uses.setdefault(record.secret, [0, 0, "", ""])
-            use[0] += record.calls
-            if record.time >= use[1]:
-                use[1:] = record.time, record.address, record.user_agent
+            use = self._uses.setdefault(secret, [0, 0, "", ""])
+            use[0] += calls
+            if at >= use[1]:
+                use[1:] = at, address, agent
 
     def outcomes(self) -> Iterator[tuple[str, int, int]]:
         """("<outcome>/<meter>", calls, quantity) of every call, those without a key included."""
