@@ -88,13 +88,12 @@ def run(
     seed: int = 1,
     longest: float = 1.5,
 ) -> Tally:
-    """Serve, call, kill; `rounds` times; then serve once more and end in peace, so that all is drained."""
+    """Serve, call, kill; `rounds` times; then once more, but end in peace, so that all is drained."""
     chance = random.Random(seed)
     tally = Tally()
-    for _ in range(rounds):
-        server = Server(environment, "--workers", str(workers), log=log, port=free_port())
+    for number in range(rounds + 1):
         stop = threading.Event()
-        with server:
+        with Server(environment, "--workers", str(workers), log=log, port=free_port()) as server:
             threads = [
                 threading.Thread(target=_load, args=(server.port, secret, tally, stop))
                 for _ in range(THREADS)
@@ -102,13 +101,14 @@ def run(
             for thread in threads:
                 thread.start()
             time.sleep(chance.uniform(0.2, longest))
-            server.kill()
+            if number < rounds:
+                server.kill()
+            else:
+                assert server.stop() == 0
             stop.set()
             for thread in threads:
                 thread.join()
-        tally.rounds += 1
-    with Server(environment, log=log, port=free_port()) as server:
-        assert server.stop() == 0
+    tally.rounds = rounds
     return tally
 
 
