@@ -11,6 +11,7 @@ from django.core.paginator import Paginator
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
+from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_http_methods, require_safe
 
 from keys import history, lifecycle
@@ -25,6 +26,7 @@ from keys.recent import recent_sign_in_required
 PAGE = 50
 
 
+@sensitive_variables()
 def show_secret(request: MemberRequest, issued: Issued, *, rotated: bool = False) -> HttpResponse:
     """The one page that holds a new secret; `member` marks it no-store."""
     scopes = sorted(issued.key.scopes.values_list("name", flat=True))

@@ -9,6 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_http_methods
 
 from keys.forms import curl_line
@@ -19,6 +20,7 @@ from portal import onboarding
 from portal.models import User
 
 
+@sensitive_variables()
 def _show_secret(request: HttpRequest, issued: Issued) -> HttpResponse:
     scopes = sorted(issued.key.scopes.values_list("name", flat=True))
     context = {
