@@ -296,7 +296,7 @@ def overview(organization: Organization, now: dt.datetime, *, with_activity: boo
         **counts,
         today=days[-1].accepted + days[-1].refused,
         refused_share=percent(week.refused, week.accepted + week.refused),
-        top_reason=f"Mostly: {top[0].title.lower()}" if top else "Nothing refused",
+        top_reason=f"Mostly: {top[0].title.lower()}" if top else "Nothing rejected",
         chart=_chart(days),
         quiet=not any(day.accepted or day.refused for day in days),
         complete_through=reports.complete_through(),
