@@ -13,7 +13,7 @@ from dataclasses import dataclass
 HEIGHT = 236  # px, the x labels included
 _TOP = 10  # px above the highest grid line, where half of its label stands
 _PLOT_HEIGHT = 196  # px
-_GAP = 1.5  # px between the accepted and the rejected part of a bar
+_GAP = 1.5  # px between the accepted and the refused part of a bar
 _LEAST = 2.0  # px: a count above zero is never drawn flatter than this
 _THICKNESS = 0.62  # of a day's column
 _MAX_THICKNESS = 4.5  # percent of the plot, for charts of a few days
@@ -46,17 +46,17 @@ class Bar:
 
     day: dt.date
     accepted: int
-    rejected: int
+    refused: int
     x: float  # percent
     width: float  # percent
     column_x: float  # percent
     column_width: float  # percent
     accepted_part: Part | None
-    rejected_part: Part | None
+    refused_part: Part | None
 
     @property
     def total(self) -> int:
-        return self.accepted + self.rejected
+        return self.accepted + self.refused
 
     @property
     def title(self) -> str:
@@ -65,12 +65,12 @@ class Bar:
     @property
     def tip(self) -> str:
         """The tooltip: a title and one line per figure."""
-        return f"{self.title}\n{self.accepted:,} accepted\n{self.rejected:,} rejected"
+        return f"{self.title}\n{self.accepted:,} accepted\n{self.refused:,} refused"
 
     @property
     def description(self) -> str:
         """The same in one line, for screen readers."""
-        return f"{self.title}: {self.accepted:,} accepted, {self.rejected:,} rejected"
+        return f"{self.title}: {self.accepted:,} accepted, {self.refused:,} refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class BarChart:
     y_ticks: tuple[Tick, ...]
     x_ticks: tuple[Tick, ...]
     accepted: int
-    rejected: int
+    refused: int
     height: int = HEIGHT
     top: int = _TOP
     plot_height: int = _PLOT_HEIGHT
@@ -89,7 +89,7 @@ class BarChart:
 
     @property
     def total(self) -> int:
-        return self.accepted + self.rejected
+        return self.accepted + self.refused
 
     @property
     def is_empty(self) -> bool:
@@ -102,7 +102,7 @@ class BarChart:
         if not self.bars:
             return "No days to show."
         first, last = self.bars[0].title, self.bars[-1].title
-        return f"{first} to {last}: {self.accepted:,} requests accepted, {self.rejected:,} rejected."
+        return f"{first} to {last}: {self.accepted:,} requests accepted, {self.refused:,} refused."
 
 
 def compact(number: int) -> str:
@@ -122,23 +122,23 @@ def compact(number: int) -> str:
     return f"{sign}{rest // 1000**6:,}E"
 
 
-def bar_chart(labels: Sequence[dt.date], accepted: Sequence[int], rejected: Sequence[int]) -> BarChart:
-    """One stacked bar per day, accepted below rejected.
+def bar_chart(labels: Sequence[dt.date], accepted: Sequence[int], refused: Sequence[int]) -> BarChart:
+    """One stacked bar per day, accepted below refused.
 
-    `labels` are consecutive UTC days; `accepted` and `rejected` are counts ≥ 0, one per label. Raises
+    `labels` are consecutive UTC days; `accepted` and `refused` are counts ≥ 0, one per label. Raises
     ValueError when the three differ in length or a count is negative.
     """
-    if not len(labels) == len(accepted) == len(rejected):
-        raise ValueError("labels, accepted and rejected differ in length.")
-    if any(count < 0 for count in (*accepted, *rejected)):
+    if not len(labels) == len(accepted) == len(refused):
+        raise ValueError("labels, accepted and refused differ in length.")
+    if any(count < 0 for count in (*accepted, *refused)):
         raise ValueError("A count is negative.")
-    highest = max((a + r for a, r in zip(accepted, rejected, strict=True)), default=0)
+    highest = max((a + r for a, r in zip(accepted, refused, strict=True)), default=0)
     step = _nice_step(highest)
     ceiling = step * max(1, -(-highest // step))
     column = 100 / len(labels) if labels else 0.0
     bars = tuple(
         _bar(day, a, r, index * column, column, ceiling)
-        for index, (day, a, r) in enumerate(zip(labels, accepted, rejected, strict=True))
+        for index, (day, a, r) in enumerate(zip(labels, accepted, refused, strict=True))
     )
     every = max(1, math.ceil(len(labels) / _X_LABELS))
     return BarChart(
@@ -151,7 +151,7 @@ def bar_chart(labels: Sequence[dt.date], accepted: Sequence[int], rejected: Sequ
             Tick(_round(bar.column_x + column / 2), f"{bar.day.day} {bar.day:%b}") for bar in bars[::every]
         ),
         accepted=sum(accepted),
-        rejected=sum(rejected),
+        refused=sum(refused),
     )
 
 
@@ -184,24 +184,24 @@ def _nice_step(highest: int) -> int:
         power *= 10
 
 
-def _bar(day: dt.date, accepted: int, rejected: int, x: float, column: float, ceiling: int) -> Bar:
+def _bar(day: dt.date, accepted: int, refused: int, x: float, column: float, ceiling: int) -> Bar:
     scale = _PLOT_HEIGHT / ceiling
     width = min(column * _THICKNESS, _MAX_THICKNESS)
     low = max(accepted * scale, _LEAST) if accepted else 0.0
-    high = max(rejected * scale, _LEAST) if rejected else 0.0
-    # The gap is taken from the rejected part where that leaves anything, so that tops stay true to scale.
+    high = max(refused * scale, _LEAST) if refused else 0.0
+    # The gap is taken from the refused part where that leaves anything, so that tops stay true to scale.
     gap = min(_GAP, high - _LEAST) if low and high else 0.0
     ground = _TOP + _PLOT_HEIGHT
     return Bar(
         day=day,
         accepted=accepted,
-        rejected=rejected,
+        refused=refused,
         x=_round(x + (column - width) / 2),
         width=_round(width),
         column_x=_round(x),
         column_width=_round(column),
         accepted_part=Part(_round(ground - low), _round(low)) if low else None,
-        rejected_part=Part(_round(ground - low - high), _round(high - gap)) if high else None,
+        refused_part=Part(_round(ground - low - high), _round(high - gap)) if high else None,
     )
 
 

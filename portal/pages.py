@@ -296,7 +296,7 @@ def overview(organization: Organization, now: dt.datetime, *, with_activity: boo
         **counts,
         today=days[-1].accepted + days[-1].refused,
         refused_share=percent(week.refused, week.accepted + week.refused),
-        top_reason=f"Mostly: {top[0].title.lower()}" if top else "Nothing rejected",
+        top_reason=f"Mostly: {top[0].title.lower()}" if top else "Nothing refused",
         chart=_chart(days),
         quiet=not any(day.accepted or day.refused for day in days),
         complete_through=reports.complete_through(),
@@ -361,9 +361,9 @@ def usage_table(found: Usage, by: str) -> list[list[str]]:
     """The table as rows of cells, its header first. Text that a spreadsheet could take for a formula
     gets an apostrophe in front (OWASP, CSV injection); numbers never do."""
     rows = [
-        ["key", "key_name", "environment", "accepted", "rejected"]
+        ["key", "key_name", "environment", "accepted", "refused"]
         if by == "key"
-        else ["day", "accepted", "rejected"]
+        else ["day", "accepted", "refused"]
     ]
     for row in found.rows:
         figures = [str(row.accepted), str(row.refused)]

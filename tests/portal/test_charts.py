@@ -57,12 +57,12 @@ def test_a_bar_is_as_high_as_its_count() -> None:
     assert half.height == chart.plot_height / 2
 
 
-def test_the_rejected_part_stands_on_the_accepted_one() -> None:
+def test_the_refused_part_stands_on_the_accepted_one() -> None:
     bar = bar_chart(days(1), [60], [40]).bars[0]
     assert bar.accepted_part
-    assert bar.rejected_part
-    assert bar.rejected_part.y < bar.accepted_part.y
-    assert bar.rejected_part.y + bar.rejected_part.height <= bar.accepted_part.y
+    assert bar.refused_part
+    assert bar.refused_part.y < bar.accepted_part.y
+    assert bar.refused_part.y + bar.refused_part.height <= bar.accepted_part.y
 
 
 def test_a_single_call_among_millions_is_seen() -> None:
@@ -74,7 +74,7 @@ def test_a_single_call_among_millions_is_seen() -> None:
 def test_a_count_of_zero_draws_nothing() -> None:
     bar = bar_chart(days(2), [0, 10], [0, 0]).bars[0]
     assert bar.accepted_part is None
-    assert bar.rejected_part is None
+    assert bar.refused_part is None
 
 
 def test_the_axis_is_named_in_round_steps() -> None:
@@ -100,7 +100,7 @@ def test_nothing_is_drawn_outside_the_plot(counts: list[tuple[int, int]]) -> Non
     floor = chart.top + chart.plot_height
     for bar in chart.bars:
         assert 0 <= bar.x <= bar.x + bar.width <= 100.1
-        for part in filter(None, (bar.accepted_part, bar.rejected_part)):
+        for part in filter(None, (bar.accepted_part, bar.refused_part)):
             assert part.height > 0
             # Two bars that are both too low to see are each drawn 2 px high.
             assert chart.top - 4.1 <= part.y <= part.y + part.height <= floor + 0.1
@@ -131,7 +131,7 @@ def test_days_without_a_call_show_an_empty_state() -> None:
 
 def test_a_chart_tells_its_figures_without_being_seen() -> None:
     html = rendered(bar_chart([dt.date(2026, 11, 9)], [7_298], [161]))
-    assert "Mon 9 Nov: 7,298 accepted, 161 rejected" in html
+    assert "Mon 9 Nov: 7,298 accepted, 161 refused" in html
     assert '<td class="number">7,298</td>' in html
 
 

@@ -356,7 +356,7 @@ def test_the_csv_is_what_the_page_shows(alice: Client, acme: Organization) -> No
     calls(key, 3, Code.RATE_LIMITED)
     response = alice.get(url("usage_csv"), {"by": "key", "days": "7"})
     assert response.content.decode() == (
-        f"key,key_name,environment,accepted,rejected\r\n{key.public_id},'=HYPERLINK(1),live,10,3\r\n"
+        f"key,key_name,environment,accepted,refused\r\n{key.public_id},'=HYPERLINK(1),live,10,3\r\n"
     )
     assert response.headers["Content-Disposition"] == 'attachment; filename="usage-acme-7-days-by-key.csv"'
     by_day = alice.get(url("usage_csv"), {"days": "7"}).content.decode().splitlines()
