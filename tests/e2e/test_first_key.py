@@ -7,8 +7,10 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import pytest
+from django.utils import timezone
 from playwright.sync_api import Error, Page, expect
 
+from keys import lifecycle
 from keys.models import Key
 from tests import builders
 from tests.e2e.conftest import Portal, Visitor
@@ -125,3 +127,30 @@ def test_a_key_can_be_made_without_any_script(portal: Portal, visitor: Callable[
     page.get_by_role("button", name="Create key").click()
     expect(page.locator("#secret")).to_contain_text("lk_live_")
     assert [scope.name for scope in acme.keys.get().scopes.all()] == ["orders:read"]
+
+
+def test_filters_take_effect_without_a_reload(portal: Portal, visitor: Callable[..., Visitor]) -> None:
+    alice = builders.user("alice")
+    acme = builders.organization("acme", owner=alice)
+    builders.key(acme, name="Backend")
+    lifecycle.revoke_key(lifecycle.command_actor(), builders.key(acme, name="Old").key, now=timezone.now())
+    come = visitor()
+    portal.sign_in(come, alice)
+    page = come.page
+    page.goto(f"{portal.url}/o/acme/keys/")
+    page.evaluate("window.stillHere = true")
+    page.get_by_label("Search keys").press_sequentially("back")
+    expect(page.get_by_role("link", name="Old", exact=True)).to_have_count(0)
+    expect(page.get_by_role("link", name="Backend")).to_be_visible()
+    expect(page.get_by_label("Search keys")).to_be_focused()
+    page.get_by_label("Search keys").fill("")
+    page.get_by_label("State").select_option("revoked")
+    expect(page.get_by_role("link", name="Old", exact=True)).to_be_visible()
+    expect(page.get_by_role("link", name="Backend")).to_have_count(0)
+    assert "state=revoked" in page.url
+    assert page.evaluate("window.stillHere")
+    page.goto(f"{portal.url}/o/acme/activity/")
+    page.evaluate("window.stillHere = true")
+    page.get_by_label("What").select_option("key.revoked")
+    expect(page.get_by_text("Key created")).to_have_count(1)  # the choice in the filter itself
+    assert page.evaluate("window.stillHere")

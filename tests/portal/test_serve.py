@@ -19,6 +19,7 @@ from pytest_django import Settings
 from keys import lifecycle
 from keys.directory import Directory
 from portal import serving
+from portal.management.commands.serve import build_static_files
 from tests.builders import environment, key, organization
 from tests.faults.server import Server, descendants, free_port, wait_until_gone
 from usage import client, metering
@@ -292,3 +293,22 @@ def test_the_client_is_the_last_hop_that_is_not_ours(
     if forwarded is not None:
         environ["HTTP_X_FORWARDED_FOR"] = forwarded
     assert client.address(environ) == address
+
+
+def test_static_files_that_are_gone_are_built_again(settings: Settings, tmp_path: Path) -> None:
+    settings.STATIC_ROOT = tmp_path / "static"
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+    }
+    build_static_files()
+    manifest = settings.STATIC_ROOT / "staticfiles.json"
+    style = settings.STATIC_ROOT / json.loads(manifest.read_text())["paths"]["css/base.css"]
+    style.unlink()
+    build_static_files()
+    assert style.exists()
+
+
+def test_a_megabyte_in_a_header_is_refused_with_a_code(server: Server) -> None:
+    huge = server.get("/gateway/authorize", Authorization="Bearer " + "x" * 1_048_576)
+    assert (huge.status, huge.headers["X-Portal-Code"]) == (401, "MALFORMED")

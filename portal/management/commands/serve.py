@@ -2,6 +2,7 @@
 
 import argparse
 import fcntl
+import json
 import os
 import signal
 from pathlib import Path
@@ -15,12 +16,15 @@ from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
 from granian import Granian
 from granian.constants import Interfaces
+from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
 from keys.management.base import REFUSED, PortalCommand, refuse
 from portal import serving
 
 BACKLOG = 1024
+# A request's head: enough for a megabyte in one header to be refused by the gateway itself, with its code.
+HEAD_BYTES = 1_310_720
 KILL_SECONDS = 5  # a page that still runs so long after the signal is cut off
 # The server's own log, on stderr. Its access log stays off: URLs may hold what no log should.
 LOG = {
@@ -64,6 +68,7 @@ class Command(PortalCommand):
             workers=options["workers"],
             blocking_threads=wsgi.THREADS,
             backlog=BACKLOG,
+            http1_settings=HTTP1Settings(max_buffer_size=HEAD_BYTES),
             backpressure=BACKLOG,
             respawn_failed_workers=True,
             workers_kill_timeout=KILL_SECONDS,
@@ -120,11 +125,13 @@ def build_static_files() -> None:
 
 
 def _static_files_are_built(manifest: Path) -> bool:
+    """Newer than every source, and every file that it names is there."""
     try:
         built = manifest.stat().st_mtime
-    except FileNotFoundError:
+        names = json.loads(manifest.read_bytes())["paths"].values()
+    except (FileNotFoundError, ValueError, KeyError):
         return False
-    return all(
+    return all((manifest.parent / name).exists() for name in names) and all(
         Path(storage.path(path)).stat().st_mtime < built
         for finder in get_finders()
         for path, storage in finder.list([])
