@@ -1,0 +1,46 @@
+"""The database's connections as the settings make them."""
+
+import os
+
+import pytest
+from django.db import connection
+from django.test import Client
+
+pytestmark = pytest.mark.django_db(transaction=True)
+ON_SQLITE = "sqlite" in os.environ["DATABASE_URL"]
+
+
+@pytest.mark.skipif(not ON_SQLITE, reason="about the embedded database")
+def test_the_embedded_database_loses_nothing_that_was_committed() -> None:
+    with connection.cursor() as cursor:
+        modes = [cursor.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
+    assert modes == ["wal", 2]  # 2 is FULL
+    assert connection.settings_dict["OPTIONS"]["transaction_mode"] == "IMMEDIATE"
+
+
+@pytest.mark.skipif(ON_SQLITE, reason="about PostgreSQL")
+def test_a_restarted_database_fails_nobodys_page(client: Client) -> None:
+    assert client.get("/docs/").status_code == 200
+    connection.close()  # back to the pool
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        cursor.execute("SELECT pg_backend_pid()")
+        (mine,) = cursor.fetchone()
+    connection.close()
+    _terminate(mine)
+    assert client.get("/docs/").status_code == 200
+
+
+def _terminate(pid: int) -> None:
+    """End one backend from a connection outside the pool, as a restart ends all."""
+    import psycopg
+
+    parameters = connection.get_connection_params()
+    parameters.pop("pool", None)
+    with psycopg.connect(
+        dbname=parameters["dbname"], host=parameters["host"], user=parameters["user"], autocommit=True
+    ) as outside:
+        outside.execute("SELECT pg_terminate_backend(%s)", [pid])
