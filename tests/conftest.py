@@ -2,7 +2,7 @@
 
 import importlib
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from django.db import connections
 from django.db.models.signals import post_migrate
 from hypothesis import settings as hypothesis_settings
 from pytest_django import Settings
+
+from usage import metering
 
 # A slow moment of a busy machine is no failure; in CI the same code always sees the same examples.
 hypothesis_settings.register_profile("house", deadline=None, derandomize="CI" in os.environ)
@@ -51,6 +53,13 @@ def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     return _not_skipped_in_ci((yield), collector.path)
+
+
+@pytest.fixture(autouse=True)
+def _no_test_leaves_its_journal_to_the_next() -> Iterator[None]:
+    """What a test made this process decide with (keys, windows, journal) ends with the test."""
+    yield
+    metering.stop()
 
 
 @pytest.fixture
