@@ -15,6 +15,8 @@ from django.conf import settings
 
 MARK = "# Made by `manage.py quickstart` for this machine; production has an environment of its own.\n"
 LOCK = "quickstart.lock"
+IN_USE = "in-use.lock"  # shared by every process that serves or works from the folder
+_HELD = "QUICKSTART_LOCK_FD"  # the lock's descriptor, over an exec
 
 
 class Refused(Exception):
@@ -53,12 +55,32 @@ def hold() -> int:
 
     Raises Refused if another quickstart has it.
     """
+    if held := os.environ.pop(_HELD, ""):
+        os.set_inheritable(int(held), False)
+        return int(held)
+    settings.VAR_DIR.mkdir(mode=0o700, exist_ok=True)
     fd = os.open(settings.VAR_DIR / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(fd)
         raise Refused(f"A quickstart is running already from {settings.VAR_DIR}.") from None
+    return fd
+
+
+def hand_on(fd: int) -> dict[str, str]:
+    """Let the lock outlive an exec of this process; the environment says where it is."""
+    os.set_inheritable(fd, True)
+    return {_HELD: str(fd)}
+
+
+def mark_in_use() -> int | None:
+    """For as long as this process lives, `--reset` leaves the folder alone; None where there is no folder."""
+    try:
+        fd = os.open(settings.VAR_DIR / IN_USE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:  # production has none, or one that this user may not write to
+        return None
+    fcntl.flock(fd, fcntl.LOCK_SH)
     return fd
 
 
@@ -74,13 +96,13 @@ def reset() -> None:
     journals = Path(settings.USAGE_JOURNAL_DIR)
     if database.parent != folder or journals.parent != folder:
         raise Refused(f"--reset removes {folder} only, and DATABASE_URL or USAGE_JOURNAL_DIR are elsewhere.")
-    if any(_is_locked(path) for path in [folder / LOCK, *journals.glob("*")]):
+    if any(_is_locked(path) for path in [folder / LOCK, folder / IN_USE, *journals.glob("*")]):
         raise Refused(f"Something is still serving from {folder}; stop it first.")
     for suffix in ("", "-wal", "-shm", "-journal"):
         database.with_name(database.name + suffix).unlink(missing_ok=True)
     for tree in (journals, Path(settings.STATIC_ROOT)):
         shutil.rmtree(tree, ignore_errors=not tree.exists())
-    for file in (folder / LOCK, env_file()):
+    for file in (folder / LOCK, folder / IN_USE, env_file()):
         file.unlink(missing_ok=True)
     with suppress(OSError):  # something of somebody else's is in it
         folder.rmdir()
@@ -125,7 +147,7 @@ def _is_locked(path: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     finally:

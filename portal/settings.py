@@ -140,7 +140,8 @@ elif _database["ENGINE"] == "django.db.backends.postgresql":
     _database["CONN_HEALTH_CHECKS"] = True
     _database["OPTIONS"] = {
         **_database.get("OPTIONS", {}),
-        "pool": {"min_size": 1, "max_size": 16, "timeout": 10},
+        # reconnect_timeout: after an outage try again each second; by default the pauses grow to minutes.
+        "pool": {"min_size": 1, "max_size": 16, "timeout": 10, "reconnect_timeout": 1},
         # A database that went silent must not hold a thread for the kernel's two hours.
         "connect_timeout": 5,
         "keepalives_idle": 10,

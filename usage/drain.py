@@ -67,6 +67,7 @@ class Drain:
         self.directory = directory or Path(settings.USAGE_JOURNAL_DIR)
         self.batch = batch
         self._readers: dict[str, Reader] = {}
+        self._known: set[str] = set()  # spools that have a row
         self._said: set[str] = set()
 
     def once(
@@ -84,11 +85,14 @@ class Drain:
         """
         report = DrainReport()
         spools = self._list()
+        # Every journal that is listed holds the watermark back from now on, not only once its turn comes.
+        all_known = self._register(spools)
         for spool, numbers in sorted(spools.items()):
             for number in sorted(numbers):
                 name = _name(spool, number)
                 try:
-                    if not self._file(name, spool, number, now, report, progress, stop):
+                    reached = now if all_known else None
+                    if not self._file(name, spool, number, reached, now, report, progress, stop):
                         break
                 except FileNotFoundError:
                     continue  # another drain has finished it
@@ -113,6 +117,27 @@ class Drain:
                     continue
         return total
 
+    def _register(self, spools: dict[str, list[int]]) -> bool:
+        """Give every spool its row. False if a journal does not say whose it is or since when."""
+        readable = True
+        headers = []
+        for spool in spools.keys() - self._known:
+            number = min(spools[spool])
+            try:
+                with (self.directory / _name(spool, number)).open("rb") as file:
+                    headers.append(_header(file.fileno(), spool, number))
+            except FileNotFoundError:
+                continue  # another drain has finished it
+            except (OSError, Unreadable):
+                readable = False  # named when its turn comes
+        if headers:
+            with transaction.atomic():
+                for header in headers:
+                    _make_row(header)
+            self._known.update(header.spool for header in headers)
+        self._known &= spools.keys()
+        return readable
+
     def _list(self) -> dict[str, list[int]]:
         """Spool → its segments' numbers."""
         spools: dict[str, list[int]] = {}
@@ -130,6 +155,7 @@ class Drain:
         name: str,
         spool: str,
         number: int,
+        reached: dt.datetime | None,
         now: dt.datetime,
         report: DrainReport,
         progress: Callable[[int], object],
@@ -150,7 +176,7 @@ class Drain:
                 header = _header(fd, spool, number)
                 before = reader.offset
                 try:
-                    ignored, stretch = self._transaction(fd, reader, header, now, orphan=orphan)
+                    ignored, stretch = self._transaction(fd, reader, header, reached, now, orphan=orphan)
                 except BaseException:
                     del self._readers[name]  # it is ahead of what was committed
                     raise
@@ -172,9 +198,20 @@ class Drain:
             os.close(fd)
 
     def _transaction(
-        self, fd: int, reader: Reader, header: Header, now: dt.datetime, *, orphan: bool
+        self,
+        fd: int,
+        reader: Reader,
+        header: Header,
+        reached: dt.datetime | None,
+        now: dt.datetime,
+        *,
+        orphan: bool,
     ) -> tuple[int | None, _Stretch]:
-        """Count one stretch. Returns the bytes ignored at the file's end if it is finished now."""
+        """Count one stretch. Returns the bytes ignored at the file's end if it is finished now.
+
+        `reached` is how far the watermark may go; None: not at all, for there is a journal that nobody
+        can place in time.
+        """
         with transaction.atomic():
             spool, segment = _locked_rows(header)
             stretch = _Stretch(bytes.fromhex(segment.chain), spool.sequence)
@@ -193,8 +230,9 @@ class Drain:
             stretch.sums.store()
             if stretch.records:
                 spool.sequence = stretch.sequence
-                reached = min(moment(stretch.last_time), now)
-                spool.watermark = max(reached, spool.watermark or reached)
+                if reached is not None:
+                    reached = min(moment(stretch.last_time), reached)
+                    spool.watermark = max(reached, spool.watermark or reached)
             # A process opens its next segment before it leaves one; without that it is gone. Should it
             # come back after all (its disk was full), its next segment opens the spool again.
             spool.finished_at = now if ignored is not None and not following.exists() else None
@@ -252,8 +290,9 @@ def drain_once(now: dt.datetime) -> DrainReport:
 def complete_through() -> dt.datetime | None:
     """Every call answered before this moment is in the roll-ups; None if there was never a journal.
 
-    A watermark is never later than the listing that found its spool, so a journal that no pass has seen
-    yet holds later events only (on this host; another host's begin to count at its own first pass).
+    A pass first gives every journal that it lists a row, and no watermark goes beyond that listing; so a
+    journal that no pass has seen yet holds later events only (on this host; another host's begin to count
+    at its own first pass). A journal that nobody can read stops every watermark.
     """
     behind: dt.datetime | None = Spool.objects.filter(finished_at=None).aggregate(
         at=Min(Coalesce("watermark", "started_at"))
@@ -291,11 +330,15 @@ def _header(fd: int, spool: str, number: int) -> Header:
     return header
 
 
-def _locked_rows(header: Header) -> tuple[Spool, Segment]:
+def _make_row(header: Header) -> None:
     Spool.objects.get_or_create(
         id=header.spool,
         defaults={"host": header.host, "pid": header.pid, "started_at": moment(header.started)},
     )
+
+
+def _locked_rows(header: Header) -> tuple[Spool, Segment]:
+    _make_row(header)
     spool = Spool.objects.select_for_update().get(pk=header.spool)
     segment, _ = Segment.objects.get_or_create(spool=spool, number=header.segment)
     return spool, segment

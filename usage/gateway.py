@@ -81,7 +81,9 @@ def _answer(environ: Environ, start_response: StartResponse) -> list[bytes]:
     if environ["PATH_INFO"] == "/gateway/authorize":
         rule = parse_rule(get("QUERY_STRING", ""))
     elif _is_envoy(environ):
-        rule = parse_rule(get("HTTP_X_PORTAL_RULE", ""))
+        text = get("HTTP_X_PORTAL_RULE")
+        # The server makes bytes that are not UTF-8 into an empty value; that must not be "nothing is asked".
+        rule = Rule(error="The rule is empty or not in UTF-8.") if text == "" else parse_rule(text or "")
     else:
         rule = Rule(error="There is nothing at this path; ask /gateway/authorize.")
     address = client.address(environ)
@@ -198,7 +200,9 @@ def _credential(environ: Environ) -> str | None:
     authorization = environ.get("HTTP_AUTHORIZATION")
     given = environ.get("HTTP_X_API_KEY", "").strip()
     bearer = ""
-    if authorization and authorization[:7].lower() == "bearer ":
+    if authorization and "," in authorization:  # the server joins two headers by a comma
+        given = ",".join([given, *_bearers(authorization)]).strip(",")
+    elif authorization and authorization[:7].lower() == "bearer ":
         bearer = authorization[7:].strip()
     if not settings.KEY_QUERY_PARAMETER:
         if not given or given == bearer:
@@ -207,6 +211,12 @@ def _credential(environ: Environ) -> str | None:
             return given if "," not in given else _choose(given.split(","))
         return _choose([*given.split(","), bearer])
     return _choose([*given.split(","), *_in_url(environ), bearer])
+
+
+def _bearers(authorization: str) -> list[str]:
+    """The Bearer credentials among several Authorization headers."""
+    parts = [part.strip() for part in authorization.split(",")]
+    return [part[7:].strip() for part in parts if part[:7].lower() == "bearer "]
 
 
 def _choose(values: Iterable[str]) -> str | None:
@@ -238,11 +248,14 @@ def _in_url(environ: Environ) -> list[str]:
 def _free_method(environ: Environ) -> str:
     """HEAD, or OPTIONS of a CORS preflight, if every header that states the client's method agrees; or "".
 
-    A proxy sets one of the two headers and passes the other on from the client, who must not be able to
-    make a call free by it. Without either the proxy repeats the client's own method (Envoy).
+    The headers count only from TRUSTED_PROXIES: a proxy that sets neither passes on what the client wrote
+    there, who must not be able to make a call free by it. A trusted proxy sets one and may pass the other
+    on, so both must agree. Without a statement the proxy repeats the client's own method (Envoy).
     """
-    stated = [environ.get("HTTP_X_ORIGINAL_METHOD"), environ.get("HTTP_X_FORWARDED_METHOD")]
-    methods = {method for method in stated if method is not None}
+    methods: set[str] = set()
+    if client.is_trusted(client.canonical(environ["REMOTE_ADDR"])):
+        stated = (environ.get("HTTP_X_ORIGINAL_METHOD"), environ.get("HTTP_X_FORWARDED_METHOD"))
+        methods = {method for method in stated if method is not None}
     if not methods or environ["REQUEST_METHOD"] != "GET":
         methods.add(environ["REQUEST_METHOD"])
     if methods == {"HEAD"}:

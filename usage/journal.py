@@ -7,6 +7,7 @@ touches the database.
 """
 
 import fcntl
+import logging
 import os
 import socket
 import threading
@@ -22,6 +23,8 @@ from django.conf import settings
 from keys import tokens
 from usage import records
 from usage.records import HEADER, SEAL, TEXT, TICK, VERSION, frame
+
+logger = logging.getLogger(__name__)
 
 SUFFIX: Final = ".journal"
 NEW_SUFFIX: Final = ".new"  # not yet locked, or without its header: nobody reads it
@@ -156,7 +159,14 @@ class Journal:
         """Move the watermark if nothing was written for a second; a failure is the next append's."""
         with self._lock:
             segment, now = self._segment, self._now()
-            if segment is None or segment.failed or now - self._last < TICK_SECONDS * 1_000_000:
+            if segment is None or segment.failed:
+                return
+            if os.fstat(segment.fd).st_nlink == 0:
+                # Somebody deleted it: what is written there can no longer be counted.
+                logger.error("The journal %s was deleted; a new one begins.", segment.path.name)
+                self._failed(segment, "it was deleted")
+                return
+            if now - self._last < TICK_SECONDS * 1_000_000:
                 return
             self._mark(segment, TICK, now)
 

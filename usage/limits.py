@@ -21,7 +21,7 @@ class Standing(NamedTuple):
     """The tightest window after a call: what is left in it, and in how many seconds it begins anew.
 
     For a refused call it is the window to wait for longest: after `reset` seconds the same call, alone,
-    passes.
+    passes, unless its cost is above a limit: then it never does.
     """
 
     allowed: bool

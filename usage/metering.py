@@ -135,7 +135,7 @@ def authorize(
             if verdict.code is Code.VALID and (key.rates or key.organization.rates):
                 standing = process.windows.spend(key, cost, now)
                 if standing is not None and not standing.allowed:
-                    verdict = Verdict(Code.RATE_LIMITED, secret, _limit_sentence(standing))
+                    verdict = Verdict(Code.RATE_LIMITED, secret, _limit_sentence(standing, cost))
             sequence = process.append(
                 key.organization.id, key.id, secret.id, verdict.code.number,
                 cost, meter, resource, address, user_agent,
@@ -171,7 +171,9 @@ def not_ready() -> list[str]:
     return reasons
 
 
-def _limit_sentence(standing: Standing) -> str:
+def _limit_sentence(standing: Standing, cost: int) -> str:
+    if cost > standing.rate.limit:
+        return f"This call costs {cost}, more than the limit of {standing.rate.text} ever allows at once."
     return f"Too many requests: the limit is {standing.rate.text}; try again in {standing.reset} s."
 
 

@@ -425,6 +425,27 @@ def test_an_env_file_of_somebody_elses_is_not_touched(var: Path) -> None:
     assert (var / ".env").exists()
 
 
+def test_reset_waits_for_whoever_uses_the_folder(var: Path) -> None:
+    folder.prepare("http://127.0.0.1:8000")
+    using = folder.mark_in_use()
+    assert using is not None
+    with pytest.raises(folder.Refused, match="still serving"):
+        folder.reset()
+    os.close(using)
+    folder.reset()
+    assert not var.exists()
+
+
+def test_a_second_quickstart_changes_nothing_of_the_firsts(var: Path) -> None:
+    lock = folder.hold()
+    folder.prepare("http://127.0.0.1:8000")
+    before = (var / ".env").read_text()
+    with pytest.raises(CommandError, match="running already"):
+        call_command("quickstart", port=free_port())
+    assert (var / ".env").read_text() == before
+    os.close(lock)
+
+
 def test_reset_leaves_journals_elsewhere_alone(var: Path, settings: Settings, tmp_path: Path) -> None:
     folder.prepare("http://127.0.0.1:8000")
     settings.USAGE_JOURNAL_DIR = tmp_path / "elsewhere" / "journal"

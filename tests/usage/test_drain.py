@@ -392,6 +392,42 @@ def test_complete_through_waits_for_the_slowest_spool(
     assert complete_through() == NOW
 
 
+def test_a_journal_whose_turn_has_not_come_holds_the_watermark_back(journal_dir: Path, clock: Clock) -> None:
+    journals = sorted(
+        (Journal(journal_dir, clock=clock, tick=False) for _ in range(2)), key=lambda j: j.spool
+    )
+    for journal in reversed(journals):  # the one that is read last has the earlier call
+        call(journal)
+        clock.now += 60_000_000_000
+    seen: list[dt.datetime | None] = []
+    Drain().once(NOW, progress=lambda size: seen.append(complete_through()))
+    assert seen[0] is not None
+    assert complete_through() == dt.datetime(2026, 10, 1, tzinfo=dt.UTC)
+    final = complete_through()
+    assert all(moment is None or final is None or moment <= final for moment in seen)
+    for journal in journals:
+        journal.close()
+
+
+def test_a_journal_that_cannot_be_read_stops_the_watermark(
+    journal: Journal, journal_dir: Path, clock: Clock
+) -> None:
+    call(journal)
+    drain_once(NOW)
+    before = complete_through()
+    (journal_dir / f"{'0' * 11}.000000.journal").write_bytes(b"of a later version, say")
+    clock.now += 60_000_000_000
+    call(journal)
+    assert drain_once(NOW).calls == 1
+    assert complete_through() == before
+    (journal_dir / f"{'0' * 11}.000000.journal").unlink()
+    clock.now += 60_000_000_000
+    call(journal)
+    drain_once(NOW)
+    assert before is not None
+    assert complete_through() == before + dt.timedelta(minutes=2)
+
+
 # --- more than one process -------------------------------------------------------------------------
 
 

@@ -153,6 +153,20 @@ def test_two_different_keys_of_ours_are_refused(issued: lifecycle.Issued) -> Non
     assert (answer.status, answer.code) == (400, "MULTIPLE_CREDENTIALS")
     assert answer.headers["WWW-Authenticate"].startswith('Bearer realm="api", error="invalid_request"')
     assert ask(x_api_key=f"{issued.plaintext},{other}").code == "MULTIPLE_CREDENTIALS"
+    both = f"Bearer {issued.plaintext}, Bearer {other}"  # two headers, as the server joins them
+    assert ask(authorization=both).code == "MULTIPLE_CREDENTIALS"
+
+
+def test_a_key_beside_another_scheme_is_found(issued: lifecycle.Issued) -> None:
+    assert ask(authorization=f"Basic dXNlcjpwYXNz, Bearer {issued.plaintext}").code == "VALID"
+    assert ask(authorization=f"Bearer {issued.plaintext}, Basic dXNlcjpwYXNz").code == "VALID"
+    assert ask(authorization="Basic dXNlcjpwYXNz, Digest a=b").code == "MISSING_CREDENTIAL"
+
+
+def test_an_envoy_rule_that_could_not_be_read_is_no_rule_at_all(issued: lifecycle.Issued) -> None:
+    """The server makes bytes that are not UTF-8 into an empty value."""
+    assert ask(path="/gateway/envoy/x", x_portal_rule="", bearer=issued.plaintext).code == "BAD_REQUEST"
+    assert ask(path="/gateway/envoy/x", bearer=issued.plaintext).code == "VALID"
 
 
 def test_a_foreign_bearer_beside_an_api_key_is_ignored(issued: lifecycle.Issued) -> None:
@@ -169,7 +183,7 @@ def test_a_key_in_the_url_counts_only_if_that_is_set(issued: lifecycle.Issued, s
     assert ask(x_original_uri=url).code == "VALID"
     assert ask(x_forwarded_uri=url).code == "VALID"
     envoy = f"api_key={issued.plaintext}"
-    assert ask(envoy, path="/gateway/envoy/orders", x_portal_rule="").code == "VALID"
+    assert ask(envoy, path="/gateway/envoy/orders", x_portal_rule="cost=1").code == "VALID"
     other = tokens.mint("lk", "live").plaintext
     assert ask(x_original_uri=url, bearer=other).code == "MULTIPLE_CREDENTIALS"
     assert ask(x_original_uri="/orders?api_key=%ff%00&api_key").code == "MALFORMED"
@@ -252,12 +266,25 @@ def test_a_rate_is_kept_and_told(directory: Directory) -> None:
     assert rollups() == {"VALID": (2, 2), "RATE_LIMITED": (2, 0)}
 
 
+@pytest.fixture
+def trusted(settings: Settings) -> None:
+    """The proxy at 127.0.0.1 is ours, and states the client's method."""
+    settings.TRUSTED_PROXIES = ["127.0.0.1/32"]
+
+
+@pytest.mark.usefixtures("trusted")
 @pytest.mark.parametrize("header", ["x_original_method", "x_forwarded_method"])
 def test_head_is_recorded_and_costs_nothing(issued: lifecycle.Issued, header: str) -> None:
     assert ask("cost=5", bearer=issued.plaintext, **{header: "HEAD"}).code == "VALID"
     assert rollups() == {"VALID": (1, 0)}
 
 
+def test_a_callers_own_head_costs_nothing(issued: lifecycle.Issued) -> None:
+    assert ask("cost=5", method="HEAD", bearer=issued.plaintext).code == "VALID"
+    assert rollups() == {"VALID": (1, 0)}
+
+
+@pytest.mark.usefixtures("trusted")
 def test_a_preflight_passes_without_a_key_and_counts_nothing(directory: Directory) -> None:
     answer = ask("cost=5", x_original_method="OPTIONS", access_control_request_method="GET")
     assert (answer.status, answer.code, answer.headers["X-Portal-Key"]) == (200, "VALID", "")
@@ -265,6 +292,16 @@ def test_a_preflight_passes_without_a_key_and_counts_nothing(directory: Director
     assert Segment.objects.count() == 0
 
 
+@pytest.mark.parametrize("header", ["x_original_method", "x_forwarded_method"])
+def test_a_method_that_nobody_trusted_stated_opens_nothing(issued: lifecycle.Issued, header: str) -> None:
+    """A proxy that sets neither header passes on what the client wrote there."""
+    preflight = {header: "OPTIONS", "access_control_request_method": "GET"}
+    assert ask(**preflight).code == "MISSING_CREDENTIAL"
+    assert ask(bearer=issued.plaintext, **{header: "HEAD"}).code == "VALID"
+    assert rollups() == {"VALID": (1, 1)}
+
+
+@pytest.mark.usefixtures("trusted")
 @pytest.mark.parametrize(
     "headers",
     [
@@ -288,6 +325,7 @@ def test_what_is_no_preflight_needs_a_key(directory: Directory, headers: dict[st
     assert ask(**headers).code == "MISSING_CREDENTIAL"
 
 
+@pytest.mark.usefixtures("trusted")
 def test_a_forged_method_makes_no_call_free(issued: lifecycle.Issued) -> None:
     ask(bearer=issued.plaintext, x_original_method="GET", x_forwarded_method="HEAD")
     ask(bearer=issued.plaintext, x_original_method="HEAD", x_forwarded_method="GET")

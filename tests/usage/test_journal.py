@@ -135,6 +135,18 @@ def test_time_never_goes_back(make: Callable[..., Journal]) -> None:
     assert times == sorted(times)
 
 
+def test_a_journal_that_somebody_deleted_is_left_within_a_tick(make: Callable[..., Journal]) -> None:
+    journal = make(clock=Clock())
+    call(journal)
+    (first,) = files(journal)
+    first.unlink()
+    journal.tick()
+    sequence = call(journal)
+    (second,) = files(journal)
+    assert second != first
+    assert [record.sequence for record in calls(journal)] == [sequence]
+
+
 def test_an_idle_journal_ticks_and_a_busy_one_does_not(make: Callable[..., Journal]) -> None:
     clock = Clock()
     journal = make(clock=clock)

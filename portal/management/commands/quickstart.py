@@ -53,9 +53,9 @@ class Command(PortalCommand):
         try:
             if reset:
                 folder.reset()
+            lock = folder.hold()  # before anything is changed that another run may be using
             if changed := folder.prepare(base):
-                _begin_again(changed)
-            lock = folder.hold()
+                _begin_again(changed, lock)
         except folder.Refused as error:
             refuse(str(error), REFUSED)
         if any(message.is_serious() and not message.is_silenced() for message in run_checks()):
@@ -173,10 +173,11 @@ def _wait_until_ready(base: str, ended: threading.Event) -> bool:
     return False
 
 
-def _begin_again(changed: dict[str, str]) -> None:
-    """Run this command again in this process, so that the settings read what has been made."""
+def _begin_again(changed: dict[str, str], lock: int) -> None:
+    """Run this command again in this process, so that the settings read what has been made. The folder
+    stays locked."""
     arguments = [argument for argument in sys.orig_argv[1:] if argument != "--reset"]
     sys.stdout.flush()
     sys.stderr.flush()
-    environment = {**os.environ, **changed}
+    environment = {**os.environ, **changed, **folder.hand_on(lock)}
     os.execve(sys.executable, [sys.executable, *arguments], environment)  # noqa: S606  it needs no shell

@@ -20,7 +20,7 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
 from keys.management.base import REFUSED, PortalCommand, refuse
-from portal import serving
+from portal import folder, serving
 
 BACKLOG = 1024
 # A request's head: enough for a megabyte in one header to be refused by the gateway itself, with its code.
@@ -54,6 +54,7 @@ class Command(PortalCommand):
             address = serving.bindable(host, port)
         except OSError as error:
             refuse(serving.why_not(host, port, error), REFUSED)
+        folder.mark_in_use()  # until this process ends
         refuse_unapplied_migrations()
         if options["role"] != "gateway":
             build_static_files()

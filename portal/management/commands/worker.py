@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from keys import presence
 from keys.management.base import PortalCommand
-from portal import serving
+from portal import folder, serving
 from usage.drain import Drain
 
 logger = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ class Command(PortalCommand):
         parser.add_argument("--parent", type=int, metavar="PID", help="end when this process does")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        folder.mark_in_use()  # until this process ends
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
