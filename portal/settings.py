@@ -152,6 +152,16 @@ elif _database["ENGINE"] == "django.db.backends.postgresql":
 else:
     raise ImproperlyConfigured("DATABASE_URL: only sqlite:// and postgres:// are supported.")
 
+# allauth counts attempts here. Shared by every process, kept over restarts, and too large for an attacker
+# to push a count out of it; an ordinary page asks it nothing. It throws out what is over by itself.
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.db.DatabaseCache",
+        "LOCATION": "portal_cache",
+        "OPTIONS": {"MAX_ENTRIES": 100_000, "CULL_FREQUENCY": 4},
+    }
+}
+
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_TZ = True

@@ -8,7 +8,9 @@ from allauth.core.context import request_context
 from django.conf import settings as project
 from django.core import mail
 from django.core.cache import cache
+from django.db import connection
 from django.test import Client, RequestFactory
+from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
 from portal.accounts import AccountAdapter
@@ -40,7 +42,7 @@ MAILS = sorted(
 
 @pytest.fixture(autouse=True)
 def _no_rate_limit_of_another_test() -> None:
-    """allauth counts attempts in the cache, which is the process's own and outlives a test."""
+    """allauth counts attempts in the cache, which a test with real transactions leaves as it is."""
     cache.clear()
 
 
@@ -82,6 +84,31 @@ def test_signing_in_with_a_password_leads_home(client: Client) -> None:
     alice = builders.user("alice")
     response = client.post("/accounts/login/", {"login": alice.email, "password": builders.PASSWORD})
     assert response["Location"] == "/home/"
+
+
+def test_a_flood_of_other_addresses_does_not_lift_a_lock(client: Client) -> None:
+    alice = builders.user("alice")
+    for _ in range(5):
+        client.post("/accounts/login/", {"login": alice.email, "password": "wrong"})
+    for number in range(400):  # Django's own cache would hold 300, for one process
+        cache.set(f"flood-{number}", number, 300)
+    response = client.post("/accounts/login/", {"login": alice.email, "password": builders.PASSWORD})
+    assert "Too many failed login attempts" in response.text
+    assert "_auth_user_id" not in client.session
+
+
+def test_every_process_counts_the_same_attempts() -> None:
+    cache.set("attempts", [1.0])
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT COUNT(*) FROM portal_cache WHERE cache_key LIKE '%attempts'")
+        assert cursor.fetchone() == (1,)
+
+
+@pytest.mark.parametrize("path", ["/", "/accounts/login/", "/accounts/signup/", "/docs/"])
+def test_a_page_that_is_only_read_asks_the_cache_nothing(client: Client, path: str) -> None:
+    with CaptureQueriesContext(connection) as queries:
+        assert client.get(path).status_code == 200
+    assert not [query for query in queries.captured_queries if "portal_cache" in query["sql"]]
 
 
 def test_signing_in_with_a_code_leads_home(client: Client) -> None:
