@@ -3,12 +3,14 @@
 `SIGNUP` is read here and nowhere else. Nothing here signs anybody in or sets a password.
 """
 
+import secrets
 from typing import Any, NamedTuple
 
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.account.internal.flows.login import record_authentication
 from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.hashers import make_password
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 
@@ -61,6 +63,11 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth ha
         super().login(request, user)
         # Whoever signed in a moment ago is not asked again before making a key; allauth alone would ask.
         record_authentication(request, user, method="sign-in", reauthenticated=True)
+
+    def send_account_already_exists_mail(self, email: str) -> None:
+        # A new account costs a password's hash: without one here, the time would tell who has an account.
+        make_password(secrets.token_urlsafe())
+        super().send_account_already_exists_mail(email)
 
     def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
         # Subjects are rendered without a request, so the context processor does not reach them.

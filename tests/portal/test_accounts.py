@@ -6,6 +6,7 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 from allauth.core.context import request_context
 from django.conf import settings as project
+from django.contrib.auth.hashers import MD5PasswordHasher
 from django.core import mail
 from django.core.cache import cache
 from django.db import connection
@@ -33,6 +34,8 @@ POSTS = {
     "account_request_login_code": ("/accounts/login/code/", ("email", "next")),
     "account_reset_password": ("/accounts/password/reset/", ("email", "next")),
 }
+
+TOKEN = r'name="csrfmiddlewaretoken" value="\w+"'
 
 MAILS = sorted(
     path.name.removesuffix("_subject.txt")
@@ -130,6 +133,35 @@ def test_signing_up_twice_says_so_by_mail_only(client: Client) -> None:
     response = client.post("/accounts/signup/", NEW)
     assert response["Location"] == "/accounts/confirm-email/"
     assert mail.outbox[0].subject == "You already have a Latchkey account"
+
+
+def test_the_page_after_signing_up_is_the_same_for_a_known_address(client: Client) -> None:
+    builders.user("alice")
+    stranger = Client()
+    client.post("/accounts/signup/", NEW)
+    stranger.post("/accounts/signup/", NEW | {"email": "bob@example.com"})
+    known = client.get("/accounts/confirm-email/").text
+    new = stranger.get("/accounts/confirm-email/").text
+    assert "Use another address" in known
+    assert re.sub(TOKEN, "", known).replace("alice", "bob") == re.sub(TOKEN, "", new)
+
+
+def test_signing_up_with_a_known_address_costs_a_hash_too(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builders.user("alice")
+    hashed: list[str] = []
+    encode = MD5PasswordHasher.encode
+
+    def counted(hasher: MD5PasswordHasher, password: str, salt: str) -> str:
+        hashed.append(salt)
+        return encode(hasher, password, salt)
+
+    monkeypatch.setattr(MD5PasswordHasher, "encode", counted)
+    client.post("/accounts/signup/", NEW)
+    known = len(hashed)
+    Client().post("/accounts/signup/", NEW | {"email": "bob@example.com"})
+    assert known == len(hashed) - known == 1
 
 
 def test_mails_carry_the_portals_name(client: Client, settings: Settings) -> None:
