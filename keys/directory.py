@@ -21,7 +21,7 @@ from django.db.models.functions import Now
 
 from keys import presence
 from keys.models import AuditEvent, Feed, Key, Organization, Secret
-from keys.records import KeyRecord, OrganizationRecord, SecretRecord, is_live, read_keys
+from keys.records import Found, KeyRecord, OrganizationRecord, SecretRecord, is_live, read_keys
 
 __all__ = ["Directory", "KeyRecord", "OrganizationRecord", "SecretRecord", "Unavailable"]
 
@@ -32,6 +32,7 @@ HEALTHY_SECONDS = 2.0  # a good read no older than this: the database may be ask
 ASK_SECONDS = 1.0  # how long a call waits for the answer about a miss
 ASKS_PER_SECOND = 100  # the budget for misses, per process: a flood of well-formed keys costs no more
 LOAD_CHUNK = 2000  # keys read at once
+RETIRE_SECONDS = 60.0  # between two looks for dead secrets while memory is full
 OTHERS = 10_000  # remembered secrets that are not live, and digests that do not exist
 MAX_CLOCK_SKEW = 2.0  # seconds between this clock and the database's
 
@@ -54,6 +55,7 @@ class Directory:
         self._organizations: dict[int, OrganizationRecord] = {}
         self._prefixes: set[str] = {settings.KEY_PREFIX}
         self._number = 0  # of the last event applied
+        self._hash = ""  # its hash: another one under this number is another history
         self._generation = 0  # grows before anything is reloaded; see _query
         self._unacknowledged = True
         self._loaded = False
@@ -63,6 +65,7 @@ class Directory:
         self._trouble = "the keys are being loaded"
         self._budget = float(ASKS_PER_SECOND)
         self._budget_at = monotonic()
+        self._retired_at = monotonic()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._askers: ThreadPoolExecutor | None = None
@@ -88,7 +91,7 @@ class Directory:
             return self._others[digest]
         except KeyError:
             pass
-        if self._monotonic() - self._last_good > HEALTHY_SECONDS:
+        if not self._is_healthy():
             raise Unavailable("the database does not answer")
         if not self._spend():
             raise Unavailable("too many unknown keys at once")
@@ -99,15 +102,18 @@ class Directory:
         except (TimeoutError, DatabaseError, RuntimeError) as error:
             raise Unavailable("the database does not answer") from error
 
+    def _is_healthy(self) -> bool:
+        return self._monotonic() - self._last_good <= HEALTHY_SECONDS
+
     def begins_like_ours(self, text: str) -> bool:
         """Does `text` begin with a prefix that this portal's secrets have or had?"""
         prefix, underscore, _ = text.partition("_")
         return bool(underscore) and prefix in self._prefixes
 
     @property
-    def imports_loaded(self) -> bool:
-        """May a credential in a foreign format be called malformed? Only once imported keys are in."""
-        return self._loaded
+    def knows_imports(self) -> bool:
+        """May a credential in a foreign format be called malformed? Only while imported keys are all in."""
+        return self._loaded and self._is_healthy()
 
     # --- state, for /readyz -----------------------------------------------------------------------
 
@@ -141,9 +147,10 @@ class Directory:
 
     def close(self) -> None:
         """Stop reading and give up the place among the serving processes."""
-        self._stop.set()
-        self._serves_until = 0.0
-        self._trouble = "this process is stopping"
+        with self._mutex:  # a round that is under way must not extend it again
+            self._stop.set()
+            self._serves_until = 0.0
+            self._trouble = "this process is stopping"
         if self._thread is not None:
             self._thread.join(timeout=5)
         if self._askers is not None:
@@ -183,9 +190,9 @@ class Directory:
             self._load()
             began = self._monotonic()
         self._catch_up()
+        self._last_good = began
         stale = settings.KEYS_STALE_SECONDS
-        extends_by = began + stale - self._serves_until
-        if self._unacknowledged or extends_by > stale / 12:
+        if self._unacknowledged or began + stale - self._serves_until > stale / 12:
             if not presence.acknowledge(self.process_id, self._number):
                 # Off the list, or too late on it: others may have stopped waiting for this process.
                 # Get on it first, then read again, and rely on that.
@@ -194,24 +201,38 @@ class Directory:
                 self._catch_up()
                 if not presence.acknowledge(self.process_id, self._number):
                     return
-            self._unacknowledged = False
-            self._serves_until = began + stale
-        self._last_good = began
+            with self._mutex:
+                if not self._stop.is_set():
+                    self._unacknowledged = False
+                    self._serves_until = began + stale
+        self._retire_the_dead()
 
     def _catch_up(self) -> None:
         """Apply the events after the last one applied."""
-        head, database_now = Feed.objects.filter(pk=1).values_list("number", Now()).get()
+        head, head_hash, database_now = Feed.objects.values_list("number", "hash", Now()).get(pk=1)
         self._skew = time.time() - database_now.timestamp()
         while self._number < head:
             events = list(
-                AuditEvent.objects.filter(number__gt=self._number)
+                AuditEvent.objects.filter(number__gt=self._number, number__lte=head)
                 .order_by("number")
-                .values_list("number", "act", "organization_id", "key_id")[:LOAD_CHUNK]
+                .values_list("number", "act", "organization_id", "key_id", "previous_hash", "hash")[
+                    :LOAD_CHUNK
+                ]
             )
-            if not events:
+            if not events or events[0][4] != self._hash:
                 break
-            self._apply(events)
+            self._apply([event[:4] for event in events])
+            self._number, self._hash = events[-1][0], events[-1][5]
             self._unacknowledged = True
+        if (self._number, self._hash) != (head, head_hash):
+            self._begin_again()
+
+    def _begin_again(self) -> None:
+        """The database's history is not the one that was read: it was restored, or lost its last acts."""
+        logger.error("The feed is not the one that was read so far; all keys are read again.")
+        with self._mutex:
+            self._serves_until, self._unacknowledged = 0.0, True
+        self._load()
 
     def _apply(self, events: Sequence[tuple[int, str, int | None, int | None]]) -> None:
         with self._mutex:
@@ -226,16 +247,14 @@ class Directory:
             self._reload_organizations(chunk)
         for chunk in _chunks(keys):
             self._reload_keys(chunk)
-        with self._mutex:
-            self._number = events[-1][0]
 
     def _load(self) -> None:
         """Read every imported and every live secret, up to KEYS_IN_MEMORY, and note from where to go on."""
-        number = Feed.objects.values_list("number", flat=True).get(pk=1)
+        number, head_hash = Feed.objects.values_list("number", "hash").get(pk=1)
         with self._mutex:
-            self._secrets, self._others = {}, {}
+            self._secrets, self._others, self._organizations = {}, {}, {}
             self._generation += 1
-            self._number = number
+            self._number, self._hash = number, head_hash
         imported = Key.objects.filter(secrets__imported=True).values_list("pk", flat=True).distinct()
         for chunk in _chunks(imported):
             self._reload_keys(chunk)
@@ -261,10 +280,36 @@ class Directory:
 
     def _reload_keys(self, ids: Collection[int]) -> None:
         found = read_keys(ids, self._organizations)
-        now = time.time()
         with self._mutex:
-            for key, secrets in found:
-                self._place(key, secrets, now)
+            self._keep(found)
+
+    def _keep(self, found: Found) -> None:
+        """Take over what was read. The mutex is held."""
+        for pk, record in found.organizations.items():
+            first = self._organizations.setdefault(pk, record)
+            if first is not record:  # another thread was quicker; all its keys must share one record
+                for key, _ in found.keys:
+                    if key.organization is record:
+                        key.organization = first
+        now = time.time()
+        for key, secrets in found.keys:
+            self._place(key, secrets, now)
+
+    def _retire_the_dead(self) -> None:
+        """When memory is full, make room: what has expired or stopped need not be at hand."""
+        now = self._monotonic()
+        if len(self._secrets) < settings.KEYS_IN_MEMORY or now - self._retired_at < RETIRE_SECONDS:
+            return
+        self._retired_at = now
+        with self._mutex:
+            dead = [
+                (digest, secret)
+                for digest, secret in self._secrets.items()
+                if not secret.imported and not is_live(secret, time.time())
+            ]
+            for digest, secret in dead:
+                self._remember(digest, secret)
+                del self._secrets[digest]
 
     def _place(self, key: KeyRecord, secrets: dict[bytes, SecretRecord], now: float) -> None:
         """Put a key's secrets where they belong, in place of what was known. The mutex is held."""
@@ -298,17 +343,19 @@ class Directory:
             connection.close()  # misses are rare: none keeps a connection between two
 
     def _query(self, digest: bytes) -> SecretRecord | None:
-        generation = self._generation
-        key_id = Secret.objects.filter(digest=digest).values_list("key_id", flat=True).first()
-        found = read_keys([key_id], self._organizations) if key_id is not None else []
-        with self._mutex:
-            # What is reloaded meanwhile may be newer than what was read here; then this is not kept.
-            fresh = self._generation == generation
-            if fresh and found:
-                self._place(*found[0], time.time())
-            elif fresh:
-                self._remember(digest, None)
-        return found[0][1].get(digest) if found else None
+        while True:
+            generation = self._generation
+            key_id = Secret.objects.filter(digest=digest).values_list("key_id", flat=True).first()
+            found = read_keys([] if key_id is None else [key_id], self._organizations)
+            with self._mutex:
+                # What is reloaded meanwhile may be newer than what was read here; then read again.
+                if self._generation != generation:
+                    continue
+                self._keep(found)
+                if not found.keys:
+                    self._remember(digest, None)
+                    return None
+                return found.keys[0][1].get(digest)
 
     def _spend(self) -> bool:
         """Take one query from the budget; it refills with time."""

@@ -8,6 +8,7 @@ from functools import lru_cache
 Network = tuple[int, int, int]
 Address = tuple[int, int]  # (bits of the address family, address)
 MAX_NETWORKS = 50
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
 def normalise(text: str) -> str:
@@ -17,13 +18,27 @@ def normalise(text: str) -> str:
     """
     text = text.strip()
     try:
-        return str(ipaddress.ip_network(text))
+        if "%" in text:  # a zone means something on one machine only
+            raise ValueError
+        return str(_unmapped(ipaddress.ip_network(text)))
     except ValueError:
         try:
-            strictest = ipaddress.ip_network(text, strict=False)
+            strictest = ipaddress.ip_network(text.partition("%")[0], strict=False)
         except ValueError:
             raise ValueError(f"{text[:64]!r} is not an address or a network.") from None
+        if "%" in text:
+            raise ValueError(f"{text[:64]!r} has a zone, which means nothing here.") from None
         raise ValueError(f"{text} has host bits set; did you mean {strictest}?") from None
+
+
+def _unmapped(
+    network: ipaddress.IPv4Network | ipaddress.IPv6Network,
+) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """IPv4 addresses written as IPv6 (RFC 4291, 2.5.5.2) as what they are: so are callers' addresses."""
+    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
+        bits = int(network.network_address) & 0xFFFF_FFFF
+        return ipaddress.IPv4Network((bits, network.prefixlen - 96))
+    return network
 
 
 def compile_networks(networks: Iterable[str]) -> tuple[Network, ...]:

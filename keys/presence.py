@@ -35,11 +35,10 @@ def take_lock(path: Path) -> int:
 
 
 def lock_is_free(path: Path) -> bool:
-    """Has the process that held this lock (on this host) ended?"""
+    """Has the process that held this lock (on this host) ended? A file that is gone says nothing: somebody
+    else may have removed it, or another machine have the same name."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return True
     except OSError:
         return False  # cannot tell; so it may be alive
     try:
@@ -129,8 +128,8 @@ def forget_the_dead() -> int:
         for process in Process.objects.all()
         if process.host == here and lock_is_free(Path(process.lock_path))
     ]
-    for process in dead:
-        Path(process.lock_path).unlink(missing_ok=True)
     long_silent = Process.objects.filter(serves_until__lt=Now() - dt.timedelta(days=1))
     removed, _ = (Process.objects.filter(pk__in=[process.pk for process in dead]) | long_silent).delete()
+    for process in dead:  # after the rows: a file that is gone proves nothing
+        Path(process.lock_path).unlink(missing_ok=True)
     return removed

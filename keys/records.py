@@ -7,8 +7,9 @@ Records are replaced, never changed, but for an organization's, which all its ke
 import datetime as dt
 import math
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from keys import rates
 from keys.models import Key, Organization, Secret
@@ -86,10 +87,16 @@ def _shared_scopes(names: frozenset[str]) -> tuple[frozenset[str], str]:
     return _scope_sets.setdefault(names, (names, " ".join(sorted(names))))
 
 
-def read_keys(
-    ids: Collection[int], organizations: dict[int, OrganizationRecord]
-) -> list[tuple[KeyRecord, dict[bytes, SecretRecord]]]:
-    """The keys with all their secrets, in at most four queries; new organizations are added."""
+class Found(NamedTuple):
+    """Keys as the database had them, with all their secrets, and organizations that were not known yet."""
+
+    keys: list[tuple[KeyRecord, dict[bytes, SecretRecord]]]
+    organizations: dict[int, OrganizationRecord]
+
+
+def read_keys(ids: Collection[int], known: Mapping[int, OrganizationRecord]) -> Found:
+    """The keys of these ids, in at most four queries. It changes nothing: the directory decides, under its
+    lock, whether what was read is still good."""
     secrets: dict[int, list[Secret]] = defaultdict(list)
     rows = list(Key.objects.filter(pk__in=ids).order_by("pk"))
     for secret in Secret.objects.filter(key_id__in=ids):
@@ -99,9 +106,12 @@ def read_keys(
         "key_id", "scope__name"
     ):
         scopes[key_id].add(name)
-    unknown = {row.organization_id for row in rows} - organizations.keys()
-    for organization in Organization.objects.filter(pk__in=unknown).select_related("policy"):
-        organizations[organization.pk] = OrganizationRecord.of(organization)
+    organizations = {row.organization_id: known.get(row.organization_id) for row in rows}
+    unknown = [pk for pk, record in organizations.items() if record is None]
+    new = {
+        row.pk: OrganizationRecord.of(row)
+        for row in Organization.objects.filter(pk__in=unknown).select_related("policy")
+    }
     found = []
     for row in rows:
         names, text = _shared_scopes(frozenset(scopes[row.pk]))
@@ -109,7 +119,7 @@ def read_keys(
             id=row.pk,
             public_id=row.public_id,
             name=row.name,
-            organization=organizations[row.organization_id],
+            organization=organizations[row.organization_id] or new[row.organization_id],
             environment=row.environment,
             scopes=names,
             scopes_text=text,
@@ -131,4 +141,4 @@ def read_keys(
                 },
             )
         )
-    return found
+    return Found(found, new)

@@ -38,7 +38,8 @@ def verify(
         if secret is None:
             # The checksum costs more than the look-up, so only a miss pays for it.
             if tokens.parse(credential) is None:
-                return Verdict(Code.MALFORMED if directory.imports_loaded else Code.UNAVAILABLE)
+                ours = directory.begins_like_ours(credential)
+                return Verdict(Code.MALFORMED if ours or directory.knows_imports else Code.UNAVAILABLE)
             secret = directory.ask(digest)
     except Unavailable:
         return Verdict(Code.UNAVAILABLE)

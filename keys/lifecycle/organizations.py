@@ -13,6 +13,7 @@ from keys import scopes as scope_names
 from keys.audit import Actor
 from keys.lifecycle import rules
 from keys.lifecycle.actors import is_trusted, require
+from keys.lifecycle.locks import lock_organization
 from keys.lifecycle.refusals import Conflict, Forbidden, Invalid
 from keys.lifecycle.rules import UNSET, Choice
 from keys.models import Membership, Organization, Policy, Scope
@@ -91,7 +92,7 @@ def edit_organization(
     if external_customer is not UNSET and not is_trusted(actor):
         raise Forbidden("Only staff can change the billing id.")
     with transaction.atomic():
-        organization = _lock(organization)
+        organization = lock_organization(organization)
         changes: dict[str, list[str]] = {}
         for field, value, label in (
             ("name", name, "The name"),
@@ -138,7 +139,7 @@ def _suspend(
     _require_staff(actor)
     reason = rules.clean_text(reason, field="reason", label="The reason", maximum=200, required=False)
     with transaction.atomic():
-        organization = _lock(organization)
+        organization = lock_organization(organization)
         if organization.suspended != (suspended_at is not None):
             organization.suspended_at = suspended_at
             organization.suspended_reason = reason
@@ -153,7 +154,7 @@ def apply_policy(
     """Put an organization under another policy. Keys made under the old one stay as they are."""
     _require_staff(actor)
     with transaction.atomic():
-        organization = _lock(organization)
+        organization = lock_organization(organization)
         if organization.policy_id != policy.pk:
             before = organization.policy.slug
             organization.policy = policy
@@ -178,7 +179,7 @@ def add_member(
     _require_role_change(actor, organization, role)
     try:
         with transaction.atomic():
-            organization = _lock(organization)
+            organization = lock_organization(organization)
             membership = Membership.objects.create(
                 organization=organization, user_id=user.pk, role=Role(role).value
             )
@@ -198,7 +199,7 @@ def change_role(actor: Actor, membership: Membership, role: str, *, now: dt.date
     """Change a member's role. The last owner stays an owner."""
     _require_role_change(actor, membership.organization, role, membership.role)
     with transaction.atomic():
-        organization = _lock(membership.organization)
+        organization = lock_organization(membership.organization)
         membership = organization.memberships.select_related("user").get(pk=membership.pk)
         if membership.role != role:
             _keep_an_owner(organization, membership)
@@ -220,7 +221,7 @@ def remove_member(actor: Actor, membership: Membership, *, now: dt.datetime) -> 
     if actor.kind != "user" or actor.id != membership.user_id:
         _require_role_change(actor, organization, membership.role)
     with transaction.atomic():
-        organization = _lock(organization)
+        organization = lock_organization(organization)
         found = organization.memberships.select_related("user").filter(pk=membership.pk).first()
         if found is None:
             return
@@ -278,7 +279,7 @@ def edit_scope(actor: Actor, scope: Scope, *, description: str, now: dt.datetime
     _require_staff(actor)
     description = _clean_description(description)
     with transaction.atomic():
-        scope = Scope.objects.select_for_update().get(pk=scope.pk)
+        scope = Scope.objects.select_for_update(no_key=True).get(pk=scope.pk)
         if scope.description != description:
             before, scope.description = scope.description, description
             scope.save(update_fields=["description"])
@@ -320,7 +321,7 @@ def edit_policy(
     max_lifetime_days, expiry_required, networks_required, max_keys, rates, quotas. Staff only."""
     _require_staff(actor)
     with transaction.atomic():
-        policy = Policy.objects.select_for_update().get(pk=policy.pk)
+        policy = Policy.objects.select_for_update(no_key=True).get(pk=policy.pk)
         changes = _set_policy(policy, fields)
         if changes:
             policy.save(update_fields=list(changes))
@@ -388,9 +389,3 @@ def _clean_description(value: str) -> str:
 def _require_staff(actor: Actor) -> None:
     if not is_trusted(actor):
         raise Forbidden("Only the provider's staff can do this.")
-
-
-def _lock(organization: Organization) -> Organization:
-    return (
-        Organization.objects.select_for_update(of=("self",)).select_related("policy").get(pk=organization.pk)
-    )

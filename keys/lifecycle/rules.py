@@ -15,6 +15,7 @@ from django.db.models import QuerySet
 
 from keys import networks as network_rules
 from keys import rates as rate_rules
+from keys import tokens
 from keys.audit import Actor
 from keys.lifecycle.actors import is_trusted
 from keys.lifecycle.refusals import Invalid
@@ -38,7 +39,7 @@ type Expiry = dt.datetime | Choice | None
 
 
 def clean_text(value: Any, *, field: str, label: str, maximum: int, required: bool = True) -> str:
-    """One line of text: trimmed, NFC, without control characters or lone surrogates."""
+    """One line of text: trimmed, NFC, without control characters, lone surrogates, or a key."""
     if not isinstance(value, str):
         raise Invalid(f"{label} must be text.", field)
     if len(value) > 4 * maximum + 100:  # before any work on a megabyte
@@ -48,6 +49,8 @@ def clean_text(value: Any, *, field: str, label: str, maximum: int, required: bo
         raise Invalid(f"{label} has characters that cannot be shown.", field)
     if required and not text:
         raise Invalid(f"{label} is missing.", field)
+    if tokens.redact(text) != text:  # it would stand in the history for ever
+        raise Invalid(f"{label} holds what looks like an API key; leave the key out.", field)
     if len(text) > maximum:
         raise Invalid(f"{label} can have at most {maximum} characters.", field)
     return text

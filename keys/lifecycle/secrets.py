@@ -16,12 +16,15 @@ from keys import audit, tokens
 from keys.audit import Actor
 from keys.lifecycle import rules
 from keys.lifecycle.actors import require, user_id
+from keys.lifecycle.locks import lock_key, lock_organization
 from keys.lifecycle.refusals import Conflict, Invalid
 from keys.lifecycle.rules import DEFAULT, UNSET, Choice, Expiry
 from keys.models import Key, KeyState, Organization, Secret
 from keys.permissions import Act
 
 MAX_OVERLAP = dt.timedelta(days=90)
+# Who does not say which secret is to be replaced cannot mean one that is as young as this.
+JUST_ROTATED = dt.timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +38,6 @@ class Issued:
 
 def _iso(moment: dt.datetime | None) -> str | None:
     return None if moment is None else moment.astimezone(dt.UTC).isoformat(timespec="seconds")
-
-
-def _lock_organization(organization: Organization) -> Organization:
-    return (
-        Organization.objects.select_for_update(of=("self",)).select_related("policy").get(pk=organization.pk)
-    )
-
-
-def _lock_key(key: Key) -> Key:
-    """The key as it is now, ours until commit."""
-    return Key.objects.select_for_update(of=("self",)).select_related("organization__policy").get(pk=key.pk)
 
 
 def _make_key(
@@ -63,7 +55,7 @@ def _make_key(
 ) -> tuple[Key, dict[str, Any]]:
     """The row of a new key, within the organization's policy, and what its event says of it."""
     require(actor, Act.CREATE_KEY, organization)
-    organization = _lock_organization(organization)
+    organization = lock_organization(organization)
     if organization.suspended:
         raise Conflict("This organization is suspended; it can make no keys.")
     limit = organization.policy.max_keys
@@ -214,17 +206,19 @@ def rotate_key(
     """A new secret for the same key; the old one works for `overlap` more.
 
     `current` is the secret that the caller means to replace. If it has been replaced meanwhile, or an
-    earlier overlap still runs, the act is a Conflict: many rotations at once make one successor. With
-    no overlap at all ("it leaked") every older secret stops now, a running overlap's too.
-    `expires_at` renews the key's expiry in the same act; by default it stays as it is.
+    earlier overlap still runs, the act is a Conflict: many rotations at once make one successor. Without
+    `current`, so is a rotation a few seconds after another. With no overlap at all ("it leaked") every
+    older secret stops now, a running overlap's too. `expires_at` renews the key's expiry in the same act;
+    by default it stays as it is.
     """
     require(actor, Act.ROTATE_KEY, key.organization)
     if not dt.timedelta(0) <= overlap <= MAX_OVERLAP:
         raise Invalid(f"The overlap is between 0 and {MAX_OVERLAP.days} days.", "overlap")
+    named = current is not None
     if current is None:
         current = key.secrets.filter(stops_at=None).first()
     with transaction.atomic():
-        key = _lock_key(key)
+        key = lock_key(key)
         if expires_at is not UNSET:
             key.expires_at = rules.clean_expiry(key.organization, expires_at, now)
         _refuse_unless_usable(key, now)
@@ -232,6 +226,9 @@ def rotate_key(
         replaced = next((secret for secret in older if secret.stops_at is None), None)
         if replaced is None or current is None or replaced.pk != current.pk:
             raise Conflict("This secret has already been replaced; reload the key's page.")
+        just_made = replaced.created_at > now - JUST_ROTATED
+        if not named and just_made and key.secrets.exclude(pk=replaced.pk).exists():
+            raise Conflict("This key was rotated a moment ago; to rotate it again, wait ten seconds.")
         if overlap and len(older) > 1:
             raise Conflict("The last rotation's old secret still works; end its overlap first.")
         stops_at = now + overlap
@@ -260,7 +257,7 @@ def end_overlap(actor: Actor, key: Key, *, now: dt.datetime) -> Key:
     """Stop the replaced secrets of a key now. Nothing to stop: nothing is written."""
     require(actor, Act.ROTATE_KEY, key.organization)
     with transaction.atomic():
-        key = _lock_key(key)
+        key = lock_key(key)
         ended = list(key.secrets.filter(stops_at__gt=now))
         if ended:
             key.secrets.filter(stops_at__gt=now).update(stops_at=now)
@@ -280,7 +277,7 @@ def revoke_key(actor: Actor, key: Key, *, reason: str = "", now: dt.datetime) ->
     require(actor, Act.REVOKE_KEY, key.organization)
     reason = rules.clean_text(reason, field="reason", label="The reason", maximum=200, required=False)
     with transaction.atomic():
-        key = _lock_key(key)
+        key = lock_key(key)
         if key.revoked_at is None:
             key.revoked_at = now
             key.revoked_reason = reason
@@ -309,7 +306,7 @@ def enable_key(actor: Actor, key: Key, *, now: dt.datetime) -> Key:
 def _switch(actor: Actor, key: Key, act: str, disabled_at: dt.datetime | None, now: dt.datetime) -> Key:
     require(actor, Act.EDIT_KEY, key.organization)
     with transaction.atomic():
-        key = _lock_key(key)
+        key = lock_key(key)
         _refuse_if_revoked(key)
         if (key.disabled_at is None) != (disabled_at is None):
             key.disabled_at = disabled_at
@@ -333,7 +330,7 @@ def edit_key(
     """Change what is given and leave the rest; the event says each field's old and new value."""
     require(actor, Act.EDIT_KEY, key.organization)
     with transaction.atomic():
-        key = _lock_key(key)
+        key = lock_key(key)
         _refuse_if_revoked(key)
         changes: dict[str, list[Any]] = {}
 
@@ -345,7 +342,8 @@ def edit_key(
 
         if not isinstance(name, Choice):
             change("name", rules.clean_text(name, field="name", label="The name", maximum=100))
-        if not isinstance(networks, Choice):
+        # What stays as it is was allowed when it was chosen; a policy that came later does not undo it.
+        if not isinstance(networks, Choice) and list(networks) != key.networks:
             change("networks", rules.clean_networks(key.organization, key.environment, networks))
         if not isinstance(rates, Choice):
             change("rates", rules.clean_rates(rates))

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -15,7 +16,7 @@ from pytest_django import Settings
 from keys import directory as directory_module
 from keys import lifecycle, presence, records, tokens
 from keys.directory import Directory, Unavailable
-from keys.models import Feed, Key, Process
+from keys.models import AuditEvent, Feed, Key, Process
 from keys.verdicts import Code
 from keys.verification import verify
 from tests import builders
@@ -160,6 +161,87 @@ def test_what_was_read_before_a_revocation_is_not_kept_after_it(
 
 
 @pytest.mark.django_db
+def test_keys_that_are_read_at_once_share_their_organizations_record(
+    directory: Directory, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.KEYS_IN_MEMORY = 0
+    directory.refresh()
+    acme = builders.organization("acme")
+    first, second = builders.key(acme), builders.key(acme)
+    read_keys = records.read_keys
+
+    def another_thread_is_quicker(ids: list[int], known: Any) -> records.Found:
+        found = read_keys(ids, dict(known))
+        monkeypatch.setattr(directory_module, "read_keys", read_keys)
+        assert code(directory, second.plaintext) is Code.VALID
+        return found
+
+    monkeypatch.setattr(directory_module, "read_keys", another_thread_is_quicker)
+    assert code(directory, first.plaintext) is Code.VALID
+    lifecycle.suspend_organization(COMMAND, acme, reason="", now=NOW)
+    directory.refresh()
+    codes = [code(directory, issued.plaintext) for issued in (first, second)]
+    assert codes == [Code.ORGANIZATION_SUSPENDED] * 2
+
+
+@pytest.mark.django_db
+def test_another_history_is_noticed_and_read_from_its_beginning(directory: Directory) -> None:
+    """A restored database, or a replica that had not the last acts, goes on under the same numbers."""
+    acme = builders.organization("acme")
+    issued = builders.key(acme)
+    kept = head()
+    head_hash = Feed.objects.get().hash
+    for name in ("a", "b", "c"):
+        lifecycle.edit_key(COMMAND, issued.key, name=name, now=NOW)
+    directory.refresh()
+    AuditEvent.objects.filter(number__gt=kept).delete()
+    Feed.objects.update(number=kept, hash=head_hash)
+    for act in (lifecycle.disable_key, lifecycle.enable_key, lifecycle.revoke_key):
+        act(COMMAND, issued.key, now=NOW)  # as many acts as were lost
+    directory.refresh()
+    assert code(directory, issued.plaintext) is Code.REVOKED
+    Feed.objects.update(number=kept, hash=head_hash)
+    AuditEvent.objects.filter(number__gt=kept).delete()
+    Key.objects.update(revoked_at=None)
+    directory.refresh()
+    assert code(directory, issued.plaintext) is Code.VALID
+    assert Process.objects.get().feed_number == kept
+
+
+@pytest.mark.django_db
+def test_full_memory_makes_room_by_letting_go_of_what_is_dead(
+    directory: Directory, clock: Clock, settings: Settings
+) -> None:
+    settings.KEYS_IN_MEMORY = 2
+    acme = builders.organization("acme")
+    for name in ("a", "b"):
+        builders.key(acme, name=name, expires_at=dt.datetime.now(dt.UTC) + dt.timedelta(seconds=1))
+    directory.refresh()
+    assert directory.size == 2
+    time.sleep(1)  # what is dead is decided by the real clock
+    clock.now += directory_module.RETIRE_SECONDS
+    directory.refresh()
+    assert directory.size == 0
+
+
+@pytest.mark.django_db
+def test_what_is_closed_stays_closed_whatever_round_was_under_way(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acknowledge = presence.acknowledge
+
+    def closed_meanwhile(process_id: str, number: int) -> bool:
+        directory.close()
+        return acknowledge(process_id, number)
+
+    monkeypatch.setattr(presence, "acknowledge", closed_meanwhile)
+    directory.refresh()
+    assert not directory.ready
+    with pytest.raises(Unavailable):
+        directory.recall(b"")
+
+
+@pytest.mark.django_db
 def test_the_picture_is_loaded_in_a_few_queries(directory: Directory, settings: Settings) -> None:
     acme = builders.organization("acme")
     for n in range(30):
@@ -212,8 +294,17 @@ def test_a_dead_process_on_this_host_is_not_waited_for_but_a_living_one_is(lock:
     builders.organization("acme")
     listed(lock, 0, host=os.uname().nodename[:100])
     assert len(presence.known_everywhere(head(), wait=0)) == 1
-    listed(lock.with_name("no such lock"), 0, host=os.uname().nodename[:100])
+    free = lock.with_name("free.lock")
+    free.touch()
+    listed(free, 0, host=os.uname().nodename[:100])
     assert presence.known_everywhere(head(), wait=0) == []
+
+
+@pytest.mark.django_db
+def test_a_lock_that_somebody_removed_proves_no_death(lock: Path) -> None:
+    builders.organization("acme")
+    listed(lock.with_name("no such lock"), 0, host=os.uname().nodename[:100])
+    assert len(presence.known_everywhere(head(), wait=0)) == 1
 
 
 @pytest.mark.django_db
@@ -265,7 +356,7 @@ def test_a_started_directory_loads_acknowledges_and_signs_off(tmp_path: Path) ->
     finally:
         running.close()
     assert not Process.objects.exists()
-    assert presence.lock_is_free(tmp_path / "run.lock")
+    assert not (tmp_path / "run.lock").exists()
     with pytest.raises(Unavailable):
         running.recall(b"")
 
@@ -274,15 +365,18 @@ def test_a_started_directory_loads_acknowledges_and_signs_off(tmp_path: Path) ->
 def test_the_dead_are_forgotten_and_the_living_are_not(lock: Path, tmp_path: Path) -> None:
     here = os.uname().nodename[:100]
     presence.join("living", here, lock)
-    presence.join("dead", here, tmp_path / "gone.lock")
-    presence.join("elsewhere", "another host", tmp_path / "gone.lock")
+    free = tmp_path / "free.lock"
+    free.touch()
+    presence.join("dead", here, free)
+    presence.join("elsewhere", "another host", free)
     assert presence.forget_the_dead() == 1
+    assert not free.exists()
     assert set(Process.objects.values_list("pk", flat=True)) == {"living", "elsewhere"}
 
 
 def test_a_lock_that_another_holds_is_not_free(tmp_path: Path) -> None:
     path = tmp_path / "x.lock"
-    assert presence.lock_is_free(path)
+    assert not presence.lock_is_free(path)  # not there: nobody can tell
     fd = presence.take_lock(path)
     assert not presence.lock_is_free(path)
     fcntl.flock(fd, fcntl.LOCK_UN)

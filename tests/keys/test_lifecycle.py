@@ -221,6 +221,16 @@ def test_a_secret_that_was_replaced_meanwhile_is_a_conflict() -> None:
         lifecycle.rotate_key(COMMAND, issued.key, overlap=dt.timedelta(0), current=issued.secret, now=NOW)
 
 
+def test_who_does_not_say_which_secret_cannot_replace_one_just_made_by_another() -> None:
+    issued = builders.key(builders.organization("acme"), now=NOW)
+    now = dt.timedelta(0)
+    second = lifecycle.rotate_key(COMMAND, issued.key, overlap=now, now=NOW)
+    with pytest.raises(lifecycle.Conflict, match="a moment ago"):
+        lifecycle.rotate_key(COMMAND, issued.key, overlap=now, now=NOW + dt.timedelta(seconds=9))
+    lifecycle.rotate_key(COMMAND, issued.key, overlap=now, current=second.secret, now=NOW)
+    lifecycle.rotate_key(COMMAND, issued.key, overlap=now, now=NOW + dt.timedelta(seconds=11))
+
+
 @pytest.mark.parametrize("overlap", [-DAY, 91 * DAY])
 def test_an_overlap_outside_its_bounds_is_refused(overlap: dt.timedelta) -> None:
     issued = builders.key(builders.organization("acme"), now=NOW)
@@ -324,6 +334,54 @@ def test_an_expired_key_can_be_given_a_new_expiry_and_only_then_rotated() -> Non
         lifecycle.rotate_key(COMMAND, issued.key, overlap=DAY, now=later)
     lifecycle.rotate_key(COMMAND, issued.key, overlap=DAY, expires_at=later + DAY, now=later)
     assert builders.reloaded(issued.key).state_at(later) == KeyState.EXPIRING
+
+
+def test_a_policy_that_came_later_does_not_stop_other_edits() -> None:
+    acme = builders.organization("acme")
+    issued = builders.key(acme, now=NOW)
+    policy(acme, networks_required=True)
+    lifecycle.edit_key(COMMAND, issued.key, name="new", networks=[], now=NOW)
+    assert builders.reloaded(issued.key).name == "new"
+
+
+def test_text_that_holds_a_key_is_refused() -> None:
+    issued = builders.key(builders.organization("acme"), now=NOW)
+    with pytest.raises(lifecycle.Invalid, match="looks like an API key") as refusal:
+        lifecycle.revoke_key(COMMAND, issued.key, reason=f"leaked: {issued.plaintext}", now=NOW)
+    assert issued.plaintext not in str(refusal.value)
+    with pytest.raises(lifecycle.Invalid):
+        lifecycle.edit_key(COMMAND, issued.key, metadata={"key": issued.plaintext[:20]}, now=NOW)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_acts_of_one_organization_at_once_wait_and_never_deadlock() -> None:
+    acme = builders.organization("acme")
+    keys = [builders.key(acme, name=str(n)).key for n in range(2)]
+    errors: list[Exception] = []
+
+    def repeat(act: Callable[[int], object]) -> None:
+        try:
+            for n in range(15):
+                act(n)
+        except Exception as error:
+            errors.append(error)
+        finally:
+            connection.close()
+
+    def switch(key: Key) -> Callable[[int], object]:
+        acts = (lifecycle.disable_key, lifecycle.enable_key)
+        return lambda n: acts[n % 2](COMMAND, key, now=dt.datetime.now(dt.UTC))
+
+    def create(n: int) -> object:
+        return builders.key(Organization.objects.get(pk=acme.pk), name=str(n))
+
+    acts = [create, create, *(switch(key) for key in keys)]
+    threads = [threading.Thread(target=repeat, args=(act,)) for act in acts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
 
 
 # --- import ---------------------------------------------------------------------------------------

@@ -54,7 +54,8 @@ def test_the_ends_of_a_network_are_in_it_and_their_neighbours_are_not(text: str,
 
 @given(addresses)
 def test_a_bare_address_is_a_network_of_one(address: IP) -> None:
-    assert networks.normalise(str(address)) == f"{address}/{address.max_prefixlen}"
+    plain = getattr(address, "ipv4_mapped", None) or address
+    assert networks.normalise(str(address)) == f"{plain}/{plain.max_prefixlen}"
 
 
 @given(cidrs())
@@ -123,3 +124,15 @@ def test_no_text_at_all_makes_an_address_fail(text: str) -> None:
 def test_a_zone_does_not_change_where_an_address_is(text: str) -> None:
     address = networks.parse_address(text)
     assert networks.contains(networks.compile_networks(["fe80::/10"]), address)
+
+
+@pytest.mark.parametrize("text", ["fe80::1%eth0", "fe80::1%<b>", "fe80::%\x00/64", "fe80::1%" + "x" * 10_000])
+def test_a_zone_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="zone"):
+        networks.normalise(text)
+
+
+def test_ipv4_written_as_ipv6_is_ipv4() -> None:
+    assert networks.normalise("::ffff:10.0.0.0/104") == "10.0.0.0/8"
+    compiled = networks.compile_networks(["10.0.0.0/8"])
+    assert networks.contains(compiled, networks.parse_address("::ffff:10.1.2.3"))
