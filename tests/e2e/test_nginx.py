@@ -147,6 +147,9 @@ def test_refusals_reach_the_client_as_what_they_are(front: Front) -> None:
     bearer = {"authorization": f"Bearer {front.issued.plaintext}"}
     assert front.get("/orders/1?cost=0&deny=200&scope=", **bearer).status == 200
 
+    preflight = {"x_original_method": "OPTIONS", "access_control_request_method": "GET"}
+    assert front.get(**preflight).status == 401  # the method is the proxy's word, not the client's
+
     lifecycle.edit_key(lifecycle.command_actor(), key, scopes=[], now=timezone.now())
     assert _becomes(front, bearer, 403).status == 403
     lifecycle.edit_key(
