@@ -57,6 +57,8 @@ def respond(
             ("Content-Length", str(len(body))),
             ("Cache-Control", "no-store"),
             ("X-Content-Type-Options", "nosniff"),
+            ("X-Frame-Options", "DENY"),
+            ("Referrer-Policy", "same-origin"),
             ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
             *more,
         ],

@@ -1,16 +1,22 @@
-"""Security headers on every answer of Django's: pages, errors, redirects and static files alike.
+"""Security headers on every answer of Django's, and no requests in encodings that nobody sends.
 
-Outermost, because Django's own middlewares miss some: static files never reach the frame options, and a
-bad host on an https portal is refused by the security middleware before it adds anything. Values come
-from settings where Django has one; the content security policy is Django's own middleware, next in line.
+`headers` is outermost, because Django's own middlewares miss some: static files never reach the frame
+options, and a bad host on an https portal is refused by the security middleware before it adds anything.
+Values come from settings where Django has one; the content security policy is Django's own middleware, next
+in line. Nothing here knows who asks.
 """
 
+import codecs
 from collections.abc import Callable
+from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils.http import parse_header_parameters
 
 _PERMISSIONS = "camera=(), geolocation=(), microphone=(), payment=(), usb=(), browsing-topics=()"
+_STRANGE = "portal.strange_content_type"  # in the WSGI environment
 
 
 def headers(
@@ -33,3 +39,42 @@ def headers(
         return response
 
     return middleware
+
+
+def judge_content_type(environ: dict[str, Any]) -> None:
+    """Mark a request whose Content-Type is broken or states another encoding than UTF-8, and take it off.
+
+    For the WSGI callable: of some of these Django cannot even make a request, and others make it raise
+    wherever fields are read, in its CSRF check and once more in its error page. An unknown encoding is
+    ignored, as Django does.
+    """
+    try:
+        _, parameters = parse_header_parameters(environ.get("CONTENT_TYPE", ""))
+        strange = codecs.lookup(parameters.get("charset", "utf-8")).name != "utf-8"
+    except LookupError:
+        strange = False
+    except ValueError:
+        strange = True
+    if strange:
+        environ[_STRANGE] = True
+        environ["CONTENT_TYPE"] = ""
+
+
+def utf8_only(
+    get_response: Callable[[HttpRequest], HttpResponse],
+) -> Callable[[HttpRequest], HttpResponse]:
+    """Refuse what `judge_content_type` marked, before anything reads its fields."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        if request.META.get(_STRANGE):
+            return bad_request(request)
+        if request.encoding is not None:
+            request.encoding = "utf-8"  # of "UTF8" Django's form parser knows nothing
+        return get_response(request)
+
+    return middleware
+
+
+def bad_request(request: HttpRequest) -> HttpResponse:
+    """The page for junk. Returned, not raised: scanners' junk is no traceback in the log."""
+    return render(request, "400.html", status=400)

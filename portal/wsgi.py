@@ -15,7 +15,7 @@ from django.core.wsgi import get_wsgi_application
 
 _django: Callable[..., Any] = get_wsgi_application()  # a page's response, streaming or not
 
-from portal import health  # noqa: E402  these need Django's apps to be ready
+from portal import health, middleware  # noqa: E402  these need Django's apps to be ready
 from usage import client  # noqa: E402  as above
 from usage.gateway import Environ, StartResponse  # noqa: E402  as above
 from usage.gateway import application as _gateway  # noqa: E402  as above
@@ -72,6 +72,7 @@ def _page(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     try:
         environ["wsgi.url_scheme"] = client.scheme(environ)
         environ["REMOTE_ADDR"] = client.address(environ) or environ["REMOTE_ADDR"]
+        middleware.judge_content_type(environ)
         response = _django(environ, start_response)
         if not getattr(response, "streaming", True):
             try:

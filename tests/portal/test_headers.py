@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 import pytest
 from django.http import Http404, HttpRequest, HttpResponse
-from django.test import Client
+from django.test import Client, RequestFactory
 from django.urls import include, path
 from django.views.defaults import page_not_found
 from pytest_django import Settings
 
+from portal import wsgi
 from tests import builders
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ urlpatterns = [
 handler404 = page_not_found
 
 
-def check(response: Response, status: int) -> None:
+def check(response: Response | HttpResponse, status: int) -> None:
     assert response.status_code == status
     for name, value in FIXED.items():
         assert response.headers[name] == value, name
@@ -112,6 +114,63 @@ def test_a_host_that_is_not_ours(client: Client) -> None:
 def test_a_host_that_is_not_ours_on_an_https_portal(client: Client, settings: Settings) -> None:
     settings.SECURE_SSL_REDIRECT = True
     check(client.get("/accounts/login/", headers={"host": "evil.example"}), 400)
+
+
+FORM = "application/x-www-form-urlencoded; charset="
+STRANGE = [
+    *(FORM + charset for charset in ("utf-7", "utf-16", "hex", "undefined", "idna")),
+    "multipart/form-data",
+    "multipart/form-data; boundary=",
+    "multipart/form-data; boundary=\xff",
+    "multipart/form-data; boundary=x; charset=hex",
+    "text/plain; a*=x''%ff",
+    f"text/plain; a={'b' * 20_000}",
+]
+
+
+def served(client: Client, method: str, url: str, body: bytes, kind: str) -> HttpResponse:
+    """The answer of the server's callable; Django's test client has a handler of its own."""
+    cookies = client.cookies.output(header="", sep=";", attrs=[])
+    environ = RequestFactory().generic(method, url, body).environ | {
+        "CONTENT_TYPE": kind,
+        "HTTP_COOKIE": cookies,
+    }
+    response = HttpResponse()
+
+    def start(status: str, headers: list[tuple[str, str]]) -> None:
+        response.status_code = int(status[:3])
+        for name, value in headers:
+            response.headers[name] = value
+
+    response.content = b"".join(wsgi.application(environ, start))
+    return response
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("signed_in", [False, True])
+@pytest.mark.parametrize("kind", STRANGE)
+def test_a_form_that_cannot_be_read(client: Client, kind: str, *, signed_in: bool) -> None:
+    if signed_in:
+        builders.signed_in(client, builders.user("alice"))
+    client.cookies["csrftoken"] = "a" * 32
+    response = served(client, "POST", "/welcome/?a=%20b", b"a=b", kind)
+    check(response, 400)
+    assert b"could not be understood" in response.content
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("charset", ["utf8", "UTF_8", "no-such-thing", "'"])
+def test_a_form_in_utf_8_by_any_name(client: Client, charset: str) -> None:
+    builders.user("alice")
+    body = urlencode({"login": "alice@example.com", "password": builders.PASSWORD})
+    response = client.generic("POST", "/accounts/login/", body, content_type=FORM + charset)
+    check(response, 302)
+
+
+def test_an_answer_without_django(client: Client) -> None:
+    response = served(client, "GET", "/healthz", b"", "")
+    assert response.headers["X-Frame-Options"] == "DENY"
+    assert response.headers["Referrer-Policy"] == "same-origin"
 
 
 @pytest.mark.urls(__name__)
