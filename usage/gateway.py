@@ -42,6 +42,11 @@ _STATUS_LINES = {
     503: "503 Service Unavailable",
 }
 _NO_STORE = ("Cache-Control", "no-store")
+# A refusal has a body, and a proxy may hand it to a browser.
+_INERT = [
+    ("X-Content-Type-Options", "nosniff"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+]
 _FREE = frozenset({"HEAD", "OPTIONS"})
 _OK = ("X-Portal-Status", "200")
 _VALID = ("X-Portal-Code", "VALID")
@@ -303,7 +308,7 @@ def _refuse(
         "request": request,
     }
     headers = [*_portal_headers(decision, code.status), _NO_STORE]
-    headers.append(("Content-Type", "application/problem+json"))
+    headers += [("Content-Type", "application/problem+json"), *_INERT]
     if standing is not None and verdict.secret is not None:
         headers += limits.headers(verdict.secret.key, standing)
         problem["type"] = "https://iana.org/assignments/http-problem-types#quota-exceeded"

@@ -47,6 +47,8 @@ class Answer(NamedTuple):
     @property
     def problem(self) -> dict[str, Any]:  # JSON
         assert self.headers["Content-Type"] == "application/problem+json"
+        assert self.headers["X-Content-Type-Options"] == "nosniff"
+        assert self.headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
         parsed: dict[str, Any] = json.loads(self.body)
         return parsed
 
