@@ -149,7 +149,7 @@ class KeySettingsForm(RefusableForm):
     )
     metadata = MetadataField(
         label="Metadata",
-        help_text="Labels of your own, one a line: name = value. Your API receives them with each answer.",
+        help_text="Labels of your own, one a line: name = value.",
     )
 
     def __init__(self, organization: Organization, now: dt.datetime, *args: Any, **kwargs: Any) -> None:
@@ -253,7 +253,7 @@ class EditKeyForm(KeySettingsForm):
         super().__init__(key.organization, now, *args, **kwargs)
         allowed = {scope.name: scope for scope in (*held, *self._scopes.scopes)}
         self._scopes.offer(allowed[name] for name in sorted(allowed))
-        kept = "Keep: " + (f"{key.expires_at:%-d %B %Y}" if key.expires_at else "never")
+        kept = "Keep: " + (f"{key.expires_at:%-d %B %Y} UTC" if key.expires_at else "never")
         self._offer_expiries([(KEEP, kept)])
 
     def values(self) -> dict[str, Any]:
@@ -291,11 +291,11 @@ class RotateKeyForm(RefusableForm):
         self.renewed = lifecycle.default_expiry(key.organization, now)
         field = self.fields["expiry"]
         assert isinstance(field, forms.ChoiceField)
-        kept = f"{key.expires_at:%-d %B %Y}" if key.expires_at else "never expires"
+        kept = f"{key.expires_at:%-d %B %Y} UTC" if key.expires_at else "never expires"
         choices = [(KEEP, f"Keep as it is ({kept})")]
         soon = key.expires_at is not None and key.expires_at <= now + RENEW_WITHIN
         if self.renewed is not None and (key.expires_at is None or key.expires_at < self.renewed):
-            choices.append((RENEW, f"Renew until {self.renewed:%-d %B %Y}"))
+            choices.append((RENEW, f"Renew until {self.renewed:%-d %B %Y} UTC"))
         if key.state_at(now) == KeyState.EXPIRED:
             choices = [choice for choice in choices if choice[0] == RENEW] or choices
         field.choices = choices

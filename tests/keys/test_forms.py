@@ -193,6 +193,14 @@ def test_rotation_offers_to_renew_what_expires_soon(acme: Organization) -> None:
     assert RotateKeyForm(late, NOW)["expiry"].value() == KEEP
 
 
+def test_every_expiry_of_a_form_says_that_it_is_in_utc(acme: Organization) -> None:
+    key = builders.key(acme, expires_at=NOW + dt.timedelta(days=5), now=NOW).key
+    html = f"{EditKeyForm(key, NOW)['expiry']} {RotateKeyForm(key, NOW)['expiry']}"
+    assert html.count("June 2026") == 2
+    assert html.count("September 2026") == 1
+    assert html.count("2026 UTC") == 3
+
+
 def test_an_expired_key_can_only_be_rotated_with_a_new_expiry(acme: Organization) -> None:
     key = builders.key(acme, expires_at=NOW + dt.timedelta(days=1), now=NOW).key
     form = RotateKeyForm(key, NOW + dt.timedelta(days=2))
