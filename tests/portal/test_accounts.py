@@ -100,6 +100,13 @@ def test_a_flood_of_other_addresses_does_not_lift_a_lock(client: Client) -> None
     assert "_auth_user_id" not in client.session
 
 
+def test_too_many_sign_ups_are_answered_in_our_look(client: Client) -> None:
+    responses = [client.post("/accounts/signup/", NEW | {"email": "x"}) for _ in range(21)]
+    assert responses[-1].status_code == 429
+    assert "Too many attempts" in responses[-1].text
+    assert "stylesheet" in responses[-1].text
+
+
 def test_every_process_counts_the_same_attempts() -> None:
     cache.set("attempts", [1.0])
     with connection.cursor() as cursor:
