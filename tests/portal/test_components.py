@@ -78,6 +78,12 @@ def test_every_state_of_a_key_has_a_tone(state: str) -> None:
     assert state in TONES
 
 
+def test_a_badge_needs_no_state() -> None:
+    html = render_to_string("components/badge.html", {"text": "behind", "tone": "bad"})
+    assert "Behind" in html
+    assert "badge-bad" in html
+
+
 def test_an_unknown_state_is_neutral() -> None:
     assert tone("something new") == "neutral"
     assert tone(Code.VALID) == "good"
