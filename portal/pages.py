@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from django.core.paginator import Page, Paginator
 from django.db.models import Count, Q, QuerySet
+from django.views.decorators.debug import sensitive_variables
 
-from keys import history, tokens
+from keys import history, oversight, tokens
 from keys.history import Entry
 from keys.models import EXPIRING_WITHIN, AuditEvent, Key, KeyState, Organization, Secret
 from keys.verdicts import Code
@@ -81,7 +82,7 @@ class KeyPage:
     last_used: dt.datetime | None
     reasons: list[Reason]
     complete_through: dt.datetime | None
-    history: Page[AuditEvent]
+    history: Page[AuditEvent] | None  # None: not for this member
     entries: list[Entry]
 
 
@@ -125,8 +126,10 @@ class Usage:
 
 
 def badge(key: Key, now: dt.datetime) -> Badge:
-    """A key's state in a few words."""
+    """A key's state in a few words; what works by itself does not while its organization is suspended."""
     state = key.state_at(now)
+    if key.organization.suspended and state in (KeyState.ACTIVE, KeyState.EXPIRING):
+        return Badge("suspended", "Suspended")
     if state == KeyState.EXPIRING and key.expires_at is not None:
         return Badge(state.value, f"Expires in {span(key.expires_at - now)}")
     return Badge(state.value, state.label)
@@ -177,10 +180,15 @@ def _midnight(day: dt.date) -> dt.datetime:
 # --- the key list ---------------------------------------------------------------------------------
 
 
+@sensitive_variables()
 def pasted_secret(q: str) -> str | None:
-    """The last four characters to search for instead, where somebody pasted a whole secret."""
-    parsed = tokens.parse(q.strip())
-    return None if parsed is None else parsed.hint
+    """What to search for instead where somebody pasted a secret, whole or most of one, with or without words
+    around it: its last four characters, or nothing where they cannot be known. None: it is no secret."""
+    for word in q.split():
+        parsed = tokens.parse(word)
+        if parsed is not None:
+            return parsed.hint
+    return "" if oversight.may_be_secret(q) else None
 
 
 def find_keys(
@@ -244,15 +252,18 @@ def _secret_row(secret: Secret, use: SecretUse | None, key: Key, now: dt.datetim
     return SecretRow(secret, use, Badge("ended", "Ended"), running=False)
 
 
-def key_page(organization: Organization, key: Key, number: str | None, now: dt.datetime) -> KeyPage:
-    """A key with its secrets, its usage of the last 30 days, and one page of its history."""
+def key_page(
+    organization: Organization, key: Key, number: str | None, now: dt.datetime, *, with_history: bool
+) -> KeyPage:
+    """A key with its secrets, its usage of the last 30 days, and one page of its history if asked for."""
     end = _today(now) + DAY
     start = end - CHART_DAYS * DAY
     secrets = list(key.secrets.select_related("key", "created_by"))
     uses = reports.last_uses([secret.pk for secret in secrets])
     rows = [_secret_row(secret, uses.get(secret.pk), key, now) for secret in secrets]
     sums = reports.totals(organization, _midnight(start), _midnight(end), key=key)
-    page = Paginator(key.events.select_related("key").order_by("-number"), HISTORY_PAGE).get_page(number)
+    events = key.events.select_related("key").order_by("-number")
+    page = Paginator(events, HISTORY_PAGE).get_page(number) if with_history else None
     return KeyPage(
         key=key,
         badge=badge(key, now),
@@ -265,7 +276,7 @@ def key_page(organization: Organization, key: Key, number: str | None, now: dt.d
         reasons=_reasons(sums.reasons),
         complete_through=reports.complete_through(),
         history=page,
-        entries=history.entries(page.object_list),
+        entries=history.entries(page.object_list if page else []),
     )
 
 

@@ -44,21 +44,32 @@ def overview(request: MemberRequest) -> HttpResponse:
 @require_safe
 def keys(request: MemberRequest) -> HttpResponse:
     """The organization's keys, searched and filtered."""
+    last_four = pages.pasted_secret(request.GET.get("q", ""))
+    if last_four is not None:
+        return _without_secret(request, last_four)
     form = KeyFilterForm(request.GET)
     chosen = form.chosen()
-    last_four = pages.pasted_secret(chosen["q"])
-    if last_four is not None:
-        # A whole secret does not belong into an address, nor into the browser's history of it.
-        messages.warning(
-            request,
-            "That was a whole key. It is searched for by its last four characters; next time use only those.",
-        )
-        return redirect(f"{reverse('keys', args=[request.organization.slug])}?{urlencode({'q': last_four})}")
     now = timezone.now()
     found = pages.find_keys(request.organization, now, **chosen)
     page, rows = pages.key_rows(request.organization, found, request.GET.get("page"), now)
     context = {"form": form, "page": page, "rows": rows, "filtered": any(chosen.values())}
     return render(request, "portal/keys.html", context)
+
+
+def _without_secret(request: MemberRequest, last_four: str) -> HttpResponse:
+    """A secret does not belong into an address, nor into the browser's history of it."""
+    url = reverse("keys", args=[request.organization.slug])
+    if last_four:
+        url += "?" + urlencode({"q": last_four})
+        text = (
+            "That was a whole key. It is searched for by its last four characters; next time use only those."
+        )
+    else:
+        text = "That looks like a key or part of one. Search by its last four characters only."
+    messages.warning(request, text)
+    if "HX-Request" in request.headers:  # a new page, so that the typed text goes as well
+        return HttpResponse(headers={"HX-Redirect": url})
+    return redirect(url)
 
 
 @member(Act.VIEW)
@@ -71,7 +82,13 @@ def key(request: MemberRequest, key_id: str) -> HttpResponse:
         ),
         public_id=key_id,
     )
-    page = pages.key_page(request.organization, found, request.GET.get("page"), timezone.now())
+    page = pages.key_page(
+        request.organization,
+        found,
+        request.GET.get("page"),
+        timezone.now(),
+        with_history=allows(request.membership.role, Act.VIEW_ACTIVITY),
+    )
     context = {
         "page": page,
         "key": found,

@@ -42,10 +42,10 @@ def docs_errors(request: HttpRequest) -> HttpResponse:
 @require_safe
 @login_required
 def home(request: HttpRequest) -> HttpResponse:
-    """To the organization last seen, else to the first, else to the welcome page."""
+    """To the organization last seen, else to the first; staff without one to theirs, others to welcome."""
     assert isinstance(request.user, User)
     slugs = list(request.user.organizations.order_by("name", "id").values_list("slug", flat=True))
     if not slugs:
-        return redirect("welcome")
+        return redirect("staff" if request.user.is_staff else "welcome")
     last = request.session.get(LAST_ORGANIZATION)
     return redirect("overview", last if last in slugs else slugs[0])

@@ -91,6 +91,11 @@ def test_home_of_a_newcomer_is_the_welcome(client: Client) -> None:
     assert client.get(reverse("home")).headers["Location"] == reverse("welcome")
 
 
+def test_home_of_staff_without_an_organization_is_theirs(client: Client) -> None:
+    builders.signed_in(client, builders.staff())
+    assert client.get(reverse("home")).headers["Location"] == reverse("staff")
+
+
 def test_the_landing_page_shows_those_signed_in_the_way_to_their_dashboard(
     client: Client, acme: Organization
 ) -> None:
@@ -151,7 +156,20 @@ def test_the_overview_says_what_needs_attention(alice: Client, acme: Organizatio
 def test_a_suspended_organization_is_told(alice: Client, acme: Organization) -> None:
     lifecycle.suspend_organization(lifecycle.command_actor(), acme, reason="unpaid", now=timezone.now())
     for name in ("overview", "keys"):
-        assert "This organization is suspended" in alice.get(url(name)).content.decode()
+        html = alice.get(url(name)).text
+        assert "This organization is suspended" in html
+        assert "unpaid" in html
+
+
+def test_no_key_of_a_suspended_organization_looks_active(alice: Client, acme: Organization) -> None:
+    key = builders.key(acme).key
+    off = builders.key(acme).key
+    command, now = lifecycle.command_actor(), timezone.now()
+    lifecycle.disable_key(command, off, now=now)
+    lifecycle.suspend_organization(command, acme, reason="unpaid", now=now)
+    states = {row.key.pk: row.badge.state for row in alice.get(url("keys")).context["rows"]}
+    assert states == {key.pk: "suspended", off.pk: "disabled"}
+    assert alice.get(url("key", key)).context["page"].badge.text == "Suspended"
 
 
 def test_the_overview_of_a_viewer_has_no_activity(client: Client, acme: Organization) -> None:
@@ -191,6 +209,32 @@ def test_a_whole_key_pasted_into_the_search_does_not_stay_in_the_address(
     followed = alice.get(response.headers["Location"])
     assert [row.key.name for row in followed.context["rows"]] == ["Staging"]
     assert "next time use only those" in followed.content.decode()
+
+
+@pytest.mark.parametrize("text", ["Bearer {}", " {} ", "key: {}"])
+def test_a_key_pasted_with_words_around_it_is_found_as_well(
+    alice: Client, acme: Organization, text: str
+) -> None:
+    issued = builders.key(acme)
+    response = alice.get(url("keys"), {"q": text.format(issued.plaintext)})
+    assert response.headers["Location"] == f"{url('keys')}?q={issued.secret.hint}"
+
+
+@pytest.mark.parametrize("text", ["{0:.30}", "Bearer {0:.40}", "{0}X", "token={0}", "{0}" + "," * 300])
+def test_a_pasted_key_that_is_not_whole_is_taken_out_of_the_address(
+    alice: Client, acme: Organization, text: str
+) -> None:
+    pasted = text.format(builders.key(acme).plaintext)
+    response = alice.get(url("keys"), {"q": pasted})
+    assert (response.status_code, response.headers["Location"]) == (302, url("keys"))
+    assert "looks like a key" in alice.get(url("keys")).text
+
+
+def test_a_key_pasted_into_the_live_search_opens_the_page_anew(alice: Client, acme: Organization) -> None:
+    issued = builders.key(acme)
+    response = alice.get(url("keys"), {"q": issued.plaintext}, headers={"HX-Request": "true"})
+    assert response.headers["HX-Redirect"] == f"{url('keys')}?q={issued.secret.hint}"
+    assert response.content == b""
 
 
 def test_keys_are_filtered_by_state_and_environment(alice: Client, acme: Organization) -> None:
@@ -288,6 +332,20 @@ def test_what_customers_wrote_is_escaped(alice: Client, acme: Organization) -> N
     lifecycle.revoke_key(lifecycle.command_actor(), key, reason=nasty, now=timezone.now())
     for path in (url("key", key), url("keys"), url("overview"), url("activity"), url("usage") + "?by=key"):
         assert "<script>alert" not in alice.get(path).content.decode()
+
+
+@pytest.mark.parametrize("role", [Role.VIEWER, Role.BILLING])
+def test_a_keys_history_is_for_those_who_may_see_activity(
+    client: Client, acme: Organization, role: Role
+) -> None:
+    key = builders.key(acme).key
+    bob = builders.user("bob")
+    builders.member(bob, acme, role)
+    builders.signed_in(client, bob)
+    with CaptureQueriesContext(connection) as captured:
+        html = client.get(url("key", key)).text
+    assert "History" not in html
+    assert not [query for query in captured if "auditevent" in query["sql"]]
 
 
 def test_a_keys_page_costs_the_same_whatever_its_history(alice: Client, acme: Organization) -> None:
