@@ -133,7 +133,7 @@ class UserAdmin(Audited, DjangoUserAdmin):  # type: ignore[type-arg]  # as above
     list_display = ("email", "first_name", "last_name", "is_active", "is_staff", "date_joined")
     list_filter = ("is_active", "is_staff", "is_superuser")
     search_fields = ("email", "first_name", "last_name", "memberships__organization__slug__exact")
-    search_help_text = "E-mail address, name, or an organization's slug."
+    search_help_text = "Email address, name, or an organization's slug."
     ordering = ("email",)
     readonly_fields = ("last_login", "date_joined")
     show_full_result_count = False

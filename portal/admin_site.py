@@ -10,12 +10,14 @@ from typing import Any, cast
 from allauth.account.decorators import secure_admin_login
 from django.conf import settings
 from django.contrib import admin
-from django.core.exceptions import BadRequest
+from django.contrib.admin.exceptions import DisallowedModelAdminLookup
+from django.core.exceptions import BadRequest, PermissionDenied
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 from django.template.response import TemplateResponse
-from django.utils.decorators import method_decorator
 
 from keys import oversight
+from portal.middleware import bad_request
 
 
 class AdminSite(admin.AdminSite):
@@ -30,10 +32,13 @@ class AdminSite(admin.AdminSite):
     def site_title(self) -> str:  # type: ignore[override]  # as above
         return f"{settings.PORTAL_NAME} staff"
 
-    @method_decorator(secure_admin_login)
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Through the portal's own sign-in, with its codes and its limits."""
-        return super().login(request, extra_context)
+        view = cast("Callable[..., HttpResponse]", secure_admin_login(super().login))
+        try:
+            return view(request, extra_context)
+        except PermissionDenied:
+            return _not_allowed(request)
 
     def admin_view[V: Callable[..., Any]](self, view: V, cacheable: bool = False) -> V:
         """No database takes a NUL in a text or a number of forty digits, and the admin's filters and
@@ -42,11 +47,13 @@ class AdminSite(admin.AdminSite):
         @functools.wraps(view)
         def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
             if "\x00" in request.path or any("\x00" in text for pair in _pairs(request) for text in pair):
-                raise BadRequest("An address cannot have a NUL.")
+                return bad_request(request)
             try:
                 return view(request, *args, **kwargs)
-            except OverflowError:
-                raise BadRequest("A number is too large.") from None
+            except (BadRequest, DisallowedModelAdminLookup, OverflowError):
+                return bad_request(request)
+            except PermissionDenied:
+                return _not_allowed(request)
 
         return super().admin_view(cast("V", guarded), cacheable)
 
@@ -54,6 +61,11 @@ class AdminSite(admin.AdminSite):
         """With what the person did lately, from the audit."""
         acts = oversight.recent_acts(request.user.pk) if request.user.pk else []
         return super().index(request, {"recent_acts": acts, **(extra_context or {})})
+
+
+def _not_allowed(request: HttpRequest) -> HttpResponse:
+    """A 403 that speaks of staff, not of an organization's roles."""
+    return render(request, "admin/not_allowed.html", status=403)
 
 
 def _pairs(request: HttpRequest) -> list[tuple[str, str]]:

@@ -93,7 +93,7 @@ class OrganizationAdmin(LifecycleAdmin[Organization]):
     list_filter = (StateFilter, "policy")
     list_select_related = ("policy",)
     search_fields = ("name", "slug", "external_customer", "memberships__user__email")
-    search_help_text = "Name, slug, billing id or a member's e-mail address."
+    search_help_text = "Name, slug, billing id or a member's email address."
     ordering = ("name", "id")
     actions = ("suspend", "resume", "apply_policy")
 
@@ -214,7 +214,7 @@ class MembershipAdmin(LifecycleAdmin[Membership]):
     list_display = ("user", "organization", "role", "created_at")
     list_filter = ("role", OrganizationFilter)
     search_fields = ("user__email", "organization__name", "organization__slug")
-    search_help_text = "E-mail address, or an organization's name or slug."
+    search_help_text = "Email address, or an organization's name or slug."
     autocomplete_fields: ClassVar[tuple[str, ...]] = ("organization", "user")
     actions = ("remove",)
 

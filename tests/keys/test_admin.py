@@ -225,6 +225,45 @@ def test_a_page_of_nothing_is_no_error_of_the_server(admin: Client, model: str) 
     assert admin.get(page("key", "rotate", 999999)).status_code == 302
 
 
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        ("", {"q": "\x00"}),
+        ("", {"organization__id__exact": "9" * 40}),
+        ("", {"organization__policy__slug__regex": "x"}),
+        ("1\x00/change/", {}),
+        ("9" * 40 + "/change/", {}),
+    ],
+)
+def test_a_scanners_junk_leaves_no_traceback_in_the_log(
+    admin: Client, caplog: pytest.LogCaptureFixture, path: str, query: dict[str, str]
+) -> None:
+    assert admin.get(page("key") + path, query).status_code in (200, 302, 400)
+    assert not [record for record in caplog.records if record.exc_info or record.levelno >= logging.ERROR]
+
+
+def test_a_junk_selection_leaves_no_traceback_in_the_log(
+    admin: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    form = {"action": "revoke", "_selected_action": ["\x00"], "index": "0"}
+    assert admin.post(page("key"), form).status_code == 400
+    assert not [record for record in caplog.records if record.exc_info or record.levelno >= logging.ERROR]
+
+
+def test_those_who_are_not_staff_are_told_so(client: Client) -> None:
+    builders.signed_in(client, builders.user("bob"))
+    response = client.get("/admin/", follow=True)
+    assert response.status_code == 403
+    assert "for the provider’s staff" in response.text
+    assert "owner or admin" not in response.text
+
+
+def test_times_name_their_zone(admin: Client, acme: Organization) -> None:
+    at = dt.datetime(2026, 6, 15, 14, 5, tzinfo=dt.UTC)
+    Organization.objects.filter(pk=acme.pk).update(created_at=at)
+    assert "15 Jun 2026, 14:05 UTC" in text(admin.get(page("organization")))
+
+
 # --- no secret anywhere ---------------------------------------------------------------------------
 
 
