@@ -41,7 +41,7 @@ class WelcomeForm(RefusableForm):
     slug = forms.CharField(
         max_length=50,
         required=False,
-        label="Its address here",
+        label="Organization URL",
         help_text="Lower-case letters, digits, hyphens; never changes later. Empty: made from the name.",
         widget=forms.TextInput(
             attrs={
@@ -85,13 +85,13 @@ class WelcomeForm(RefusableForm):
         if not cleaned.get("slug") and cleaned.get("organization"):
             cleaned["slug"] = slugify(cleaned["organization"].replace("_", " "))[:50].strip("-")
             if not cleaned["slug"]:
-                self.add_error("slug", "Choose an address for it, e.g. acme-maps.")
+                self.add_error("slug", "Choose a URL for it, e.g. acme-maps.")
         return cleaned
 
     def refuse(self, refusal: lifecycle.Refused) -> None:
         if refusal.field == "slug" and isinstance(refusal, Conflict):
             slug = self.cleaned_data["slug"]
-            self.add_error("slug", f"“{slug}” is taken; choose another address, e.g. {slug[:47]}-2.")
+            self.add_error("slug", f"“{slug}” is taken; choose another, e.g. {slug[:47]}-2.")
         else:
             super().refuse(refusal)
 

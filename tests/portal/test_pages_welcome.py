@@ -92,7 +92,7 @@ def test_the_address_is_made_from_the_name(bob: Client, name: str, slug: str) ->
 
 def test_a_name_without_latin_letters_asks_for_an_address(bob: Client) -> None:
     html = bob.post(WELCOME, form(bob, organization="日本地図")).content.decode()
-    assert "Choose an address" in html
+    assert "Choose a URL for it" in html
     bob.post(WELCOME, form(bob, organization="日本地図", slug="nihon"))
     assert Organization.objects.get().name == "日本地図"
 
