@@ -197,7 +197,11 @@ def test_a_page_takes_the_same_queries_however_many_rows_it_lists(
     for number in range(5):
         builders.member(builders.user(f"bob{number}"), acme)
         lifecycle.rotate_key(
-            lifecycle.command_actor(), issued.key, overlap=dt.timedelta(0), now=timezone.now()
+            lifecycle.command_actor(),
+            issued.key,
+            overlap=dt.timedelta(0),
+            current=issued.key.secrets.get(stops_at=None),
+            now=timezone.now(),
         )
     assert queries() == few
 
