@@ -207,7 +207,7 @@ def rotate_key(
 
     `current` is the secret that the caller means to replace. If it has been replaced meanwhile, or an
     earlier overlap still runs, the act is a Conflict: many rotations at once make one successor. Without
-    `current`, so is a rotation a few seconds after another. With no overlap at all ("it leaked") every
+    `current`, so is a rotation a few seconds after one that left no overlap. With no overlap at all ("it leaked") every
     older secret stops now, a running overlap's too. `expires_at` renews the key's expiry in the same act;
     by default it stays as it is.
     """
@@ -226,7 +226,7 @@ def rotate_key(
         replaced = next((secret for secret in older if secret.stops_at is None), None)
         if replaced is None or current is None or replaced.pk != current.pk:
             raise Conflict("This secret has already been replaced; reload the key's page.")
-        just_made = replaced.created_at > now - JUST_ROTATED
+        just_made = len(older) == 1 and replaced.created_at > now - JUST_ROTATED
         if not named and just_made and key.secrets.exclude(pk=replaced.pk).exists():
             raise Conflict("This key was rotated a moment ago; to rotate it again, wait ten seconds.")
         if overlap and len(older) > 1:

@@ -209,8 +209,9 @@ def test_a_second_rotation_waits_for_the_first_overlap_to_end() -> None:
 def test_a_leaked_key_is_rotated_at_once_even_during_an_overlap() -> None:
     issued = builders.key(builders.organization("acme"), now=NOW)
     lifecycle.rotate_key(COMMAND, issued.key, overlap=7 * DAY, now=NOW)
-    newest = lifecycle.rotate_key(COMMAND, issued.key, overlap=dt.timedelta(0), now=NOW + DAY)
-    working = [s for s in issued.key.secrets.all() if s.works_at(NOW + DAY)]
+    leaked = NOW + dt.timedelta(seconds=1)
+    newest = lifecycle.rotate_key(COMMAND, issued.key, overlap=dt.timedelta(0), now=leaked)
+    working = [s for s in issued.key.secrets.all() if s.works_at(leaked)]
     assert working == [newest.secret]
 
 
