@@ -207,9 +207,9 @@ def rotate_key(
 
     `current` is the secret that the caller means to replace. If it has been replaced meanwhile, or an
     earlier overlap still runs, the act is a Conflict: many rotations at once make one successor. Without
-    `current`, so is a rotation a few seconds after one that left no overlap. With no overlap at all ("it leaked") every
-    older secret stops now, a running overlap's too. `expires_at` renews the key's expiry in the same act;
-    by default it stays as it is.
+    `current`, so is a rotation a few seconds after one that left no overlap. With no overlap at all ("it
+    leaked") every older secret stops now, a running overlap's too. `expires_at` renews the key's expiry in
+    the same act; by default it stays as it is.
     """
     require(actor, Act.ROTATE_KEY, key.organization)
     if not dt.timedelta(0) <= overlap <= MAX_OVERLAP:
