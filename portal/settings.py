@@ -137,12 +137,12 @@ if _database["ENGINE"] == "django.db.backends.sqlite3":
     }
 elif _database["ENGINE"] == "django.db.backends.postgresql":
     _database["CONN_MAX_AGE"] = 0
-    # A connection is tried before it leaves the pool: a restarted database fails nobody's page.
-    _database["CONN_HEALTH_CHECKS"] = True
+    from portal.pool import check  # here: an embedded portal needs no psycopg
+
     _database["OPTIONS"] = {
         **_database.get("OPTIONS", {}),
         # reconnect_timeout: after an outage try again each second; by default the pauses grow to minutes.
-        "pool": {"min_size": 1, "max_size": 16, "timeout": 10, "reconnect_timeout": 1},
+        "pool": {"min_size": 1, "max_size": 16, "timeout": 10, "reconnect_timeout": 1, "check": check},
         # A database that went silent must not hold a thread for the kernel's two hours.
         "connect_timeout": 5,
         "keepalives_idle": 10,
