@@ -44,11 +44,19 @@ class Unavailable(Exception):
 class Directory:
     """The keys as this process knows them. Build one after the fork; `start()` it; `close()` it."""
 
-    def __init__(self, *, process_id: str, lock_dir: Path, monotonic: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        *,
+        process_id: str,
+        lock_dir: Path,
+        monotonic: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.time,
+    ):
         self.process_id = process_id
         self._lock_path = lock_dir / f"{process_id}.lock"
         self._lock_fd: int | None = None
         self._monotonic = monotonic
+        self._clock = clock  # epoch seconds: only what is kept at hand depends on it, never a verdict
         self._mutex = threading.Lock()  # guards every change to what follows; reads take no lock
         self._secrets: dict[bytes, SecretRecord] = {}
         self._others: dict[bytes, SecretRecord | None] = {}
@@ -210,7 +218,7 @@ class Directory:
     def _catch_up(self) -> None:
         """Apply the events after the last one applied."""
         head, head_hash, database_now = Feed.objects.values_list("number", "hash", Now()).get(pk=1)
-        self._skew = time.time() - database_now.timestamp()
+        self._skew = self._clock() - database_now.timestamp()
         while self._number < head:
             events = list(
                 AuditEvent.objects.filter(number__gt=self._number, number__lte=head)
@@ -291,7 +299,7 @@ class Directory:
                 for key, _ in found.keys:
                     if key.organization is record:
                         key.organization = first
-        now = time.time()
+        now = self._clock()
         for key, secrets in found.keys:
             self._place(key, secrets, now)
 
@@ -301,11 +309,12 @@ class Directory:
         if len(self._secrets) < settings.KEYS_IN_MEMORY or now - self._retired_at < RETIRE_SECONDS:
             return
         self._retired_at = now
+        moment = self._clock()
         with self._mutex:
             dead = [
                 (digest, secret)
                 for digest, secret in self._secrets.items()
-                if not secret.imported and not is_live(secret, time.time())
+                if not secret.imported and not is_live(secret, moment)
             ]
             for digest, secret in dead:
                 self._remember(digest, secret)

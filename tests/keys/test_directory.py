@@ -210,15 +210,18 @@ def test_another_history_is_noticed_and_read_from_its_beginning(directory: Direc
 
 @pytest.mark.django_db
 def test_full_memory_makes_room_by_letting_go_of_what_is_dead(
-    directory: Directory, clock: Clock, settings: Settings
+    tmp_path: Path, clock: Clock, settings: Settings
 ) -> None:
     settings.KEYS_IN_MEMORY = 2
     acme = builders.organization("acme")
     for name in ("a", "b"):
-        builders.key(acme, name=name, expires_at=dt.datetime.now(dt.UTC) + dt.timedelta(seconds=1))
+        builders.key(acme, name=name, expires_at=NOW + dt.timedelta(days=1))
+    epoch = Clock()
+    epoch.now = NOW.timestamp()
+    directory = Directory(process_id="test", lock_dir=tmp_path, monotonic=clock, clock=epoch)
     directory.refresh()
     assert directory.size == 2
-    time.sleep(1)  # what is dead is decided by the real clock
+    epoch.now += 86_400
     clock.now += directory_module.RETIRE_SECONDS
     directory.refresh()
     assert directory.size == 0
