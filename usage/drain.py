@@ -23,7 +23,7 @@ from django.db.models.functions import Coalesce
 
 from usage.journal import NEW_SUFFIX, SUFFIX
 from usage.models import Segment, Spool
-from usage.records import CALL, HEADER, SEAL, Header, Reader, Record, Unreadable
+from usage.records import CALL, FRAME, HEADER, SEAL, Header, Reader, Record, Unreadable, has_begun
 from usage.rollups import Sums, moment
 
 logger = logging.getLogger(__name__)
@@ -105,14 +105,16 @@ class Drain:
         return report
 
     def backlog(self) -> int:
-        """Bytes of the journals that no pass of this object has read yet; for a progress bar."""
+        """Bytes of the journals that no pass of this object has read yet, at most; for a progress bar."""
         total = 0
         for spool, numbers in self._list().items():
             for number in numbers:
                 name = _name(spool, number)
                 known = self._readers.get(name)
                 try:
-                    total += (self.directory / name).stat().st_size - (known.offset if known else 0)
+                    found = (self.directory / name).stat()
+                    held = min(found.st_size, found.st_blocks * 512)  # what is only set aside is sparse
+                    total += max(held - (known.offset if known else 0), 0)
                 except FileNotFoundError:
                     continue
         return total
@@ -171,7 +173,7 @@ class Drain:
                 reader = self._readers.get(name)
                 if reader is None:
                     reader = self._readers[name] = Reader()
-                elif not orphan and os.fstat(fd).st_size == reader.offset:
+                elif not orphan and not has_begun(os.pread(fd, FRAME.size, reader.offset)):
                     return False
                 header = _header(fd, spool, number)
                 before = reader.offset
@@ -222,7 +224,7 @@ class Drain:
             self._read(fd, reader, stretch)
             ignored = None
             if orphan and not stretch.full and not stretch.unreadable:
-                ignored = os.fstat(fd).st_size - reader.offset
+                ignored = _leftover(fd, reader.offset)
             if ignored is None and not stretch.calls and not _is_old(spool, stretch, now):
                 reader.rewind(segment.offset)
                 return None, stretch
@@ -314,6 +316,16 @@ def _lock_is_free(fd: int) -> bool:
         return False
     fcntl.flock(fd, fcntl.LOCK_UN)
     return True
+
+
+def _leftover(fd: int, offset: int) -> int:
+    """Bytes behind the last whole record that are not just the zeros of a journal that was not sealed."""
+    last = start = offset
+    while block := os.pread(fd, 1 << 20, start):
+        if written := len(block.rstrip(b"\0")):
+            last = start + written
+        start += len(block)
+    return last - offset
 
 
 def _header(fd: int, spool: str, number: int) -> Header:

@@ -71,6 +71,11 @@ def frame(payload: bytes) -> bytes:
     return FRAME.pack(len(payload), mask(zlib.crc32(payload))) + payload
 
 
+def has_begun(head: bytes) -> bool:
+    """Do these first bytes of a frame say that there is one? What is set aside for more records is zeros."""
+    return bool(head.strip(b"\0"))
+
+
 def clean(text: str, length: int) -> str:
     """`text` as every database takes it: no NUL, no lone surrogate, at most `length` characters."""
     return text[:length].replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")

@@ -73,9 +73,16 @@ def totals() -> dict[tuple[int, str], tuple[int, int]]:
 def kill(journal: Journal) -> None:
     """Let go of the file as a killed process does: no seal, the lock free."""
     assert journal._segment is not None
-    os.close(journal._segment.fd)
-    journal._segment.closed = True
+    journal._segment.let_go()
     journal._segment = None
+
+
+def write_behind(journal: Journal, data: bytes) -> None:
+    """Bytes behind the last record, as a kill in the middle of one leaves them."""
+    assert journal._segment is not None
+    with journal._segment.path.open("r+b") as file:
+        file.seek(journal._segment.size)
+        file.write(data)
 
 
 def test_calls_become_rollups_by_hour_key_and_resource(journal: Journal, clock: Clock) -> None:
@@ -197,8 +204,7 @@ def test_a_torn_tail_is_waited_for_while_its_owner_lives_and_kept_after(
     call(journal)
     assert journal._segment is not None
     path = journal._segment.path
-    with path.open("ab") as file:
-        file.write(b"\x47\0\0\0torn")
+    write_behind(journal, b"\x47\0\0\0torn")
     drain_once(NOW)
     assert Segment.objects.get().finished_at is None
     kill(journal)
@@ -299,9 +305,7 @@ def test_records_of_a_later_version_wait_and_what_is_before_them_counts(
     call(journal)
     assert journal._segment is not None
     path = journal._segment.path
-    later = records.frame(records.HEAD.pack(2, records.CALL, 99, 0) + bytes(20))
-    with path.open("ab") as file:
-        file.write(later)
+    write_behind(journal, records.frame(records.HEAD.pack(2, records.CALL, 99, 0) + bytes(20)))
     kill(journal)
     for _ in range(2):
         assert "version 2" in drain_once(NOW).problems[0]

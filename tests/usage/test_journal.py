@@ -1,7 +1,9 @@
 """The journal: whole records or none, one writer, nothing answered that is not in a file."""
 
 import fcntl
+import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -200,38 +202,86 @@ def test_two_threads_lose_and_repeat_nothing(make: Callable[..., Journal]) -> No
 
 
 FULL_DISK = """
-import resource, signal, sys
+import json, subprocess, sys
 from pathlib import Path
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 from usage.journal import Journal, JournalError
-journal = Journal(Path(sys.argv[1]), tick=False)
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
-good = bad = 0
-for number in range(100):
+from usage.records import CALL, SEAL, read_records
+
+disk = Path(sys.argv[1])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], check=True)
+journal = Journal(disk / "journal", tick=False)
+answered, refused = [], 0
+
+def call(number):
+    global refused
     try:
         journal.append(1, 1, number, 1, 1, "requests", "", "192.0.2.1", "curl")
-        good += 1
-        print(number)
+        answered.append(number)
     except JournalError:
-        bad += 1
-print(good, bad, file=sys.stderr)
+        refused += 1
+
+call(0)
+ballast = disk / "ballast"
+try:
+    ballast.write_bytes(bytes(4_000_000))
+except OSError:
+    pass
+for number in range(1, 20_000):
+    call(number)
+while_full = refused
+ballast.unlink()
+for number in range(20_000, 21_000):
+    call(number)
+journal.close()
+paths = sorted((disk / "journal").iterdir())
+found = [record for path in paths for record in read_records(path.read_bytes())]
+print(json.dumps({
+    "answered": answered,
+    "refused": [while_full, refused],
+    "secrets": [record.secret for record in found if record.kind == CALL],
+    "sequences": [record.sequence for record in found if record.kind != SEAL],
+    "cut": [list(read_records(path.read_bytes()))[-1].end == path.stat().st_size for path in paths],
+}))
 """
 
 
-def test_a_short_write_is_refused_and_the_journal_goes_on(tmp_path: Path) -> None:
-    """A file-size limit makes the kernel write the first part of a record only, as a full disk does."""
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="no small disk of one's own can be made")
+def test_a_full_disk_refuses_and_the_journal_goes_on_once_there_is_room(tmp_path: Path) -> None:
+    """A real file system of two megabytes, which something else fills."""
+    command = ["unshare", "--map-root-user", "--mount", sys.executable, "-c", FULL_DISK, str(tmp_path)]
     env = os.environ | {"DJANGO_SETTINGS_MODULE": "portal.settings"}
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, tmp_path], env=env, text=True, capture_output=True, check=True
-    )
-    good, bad = map(int, done.stderr.split())
-    assert good > 80
-    assert bad > 5
-    found = [record for path in sorted(tmp_path.iterdir()) for record in read_records(path.read_bytes())]
-    assert [str(r.secret) for r in found if r.kind == CALL] == done.stdout.split()
-    assert sequences(found) == list(range(1, len(sequences(found)) + 1))
-    for path in tmp_path.iterdir():  # what was not whole has been cut off again
-        assert list(read_records(path.read_bytes()))[-1].end == path.stat().st_size
+    done = subprocess.run(command, env=env, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    result = json.loads(done.stdout)
+    while_full, refused = result["refused"]
+    assert while_full > 1000
+    assert refused == while_full
+    assert len(result["answered"]) > 10_000
+    assert result["secrets"] == result["answered"]
+    assert result["sequences"] == list(range(1, len(result["sequences"]) + 1))
+    assert all(result["cut"])
+
+
+def test_a_killed_process_leaves_whole_records_and_zeros(make: Callable[..., Journal]) -> None:
+    journal = make()
+    call(journal)
+    (path,) = files(journal)
+    content = path.read_bytes()
+    *_, last = read_records(content)
+    assert last.kind == CALL
+    assert len(content) > last.end
+    assert content[last.end :].strip(b"\0") == b""
+
+
+def test_a_journal_that_somebody_cut_off_is_left_within_a_tick(make: Callable[..., Journal]) -> None:
+    journal = make(clock=Clock())
+    call(journal)
+    (first,) = files(journal)
+    os.truncate(first, 4096)
+    journal.tick()
+    sequence = call(journal)
+    assert len(files(journal)) == 2
+    assert calls(journal)[-1].sequence == sequence
 
 
 def test_a_journal_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
