@@ -24,6 +24,7 @@ from keys.tokens import is_prefix
 HOW_TO_MAKE_ONE = "python3 -c 'import secrets; print(secrets.token_urlsafe(50))'"
 SECRET_LENGTH = 50  # as Django's own security.W009
 STALE_SECONDS = (1, 3600)
+MAX_WORKERS = 64
 
 _DOMAIN = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _PARAMETER = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,31}", re.ASCII)
@@ -244,6 +245,35 @@ def database(**kwargs: Any) -> Iterator[CheckMessage]:
             "DATABASE_URL is SQLite: right for one machine and light use, and one writer at a time.",
             hint="For production, DATABASE_URL=postgres://user:password@host:5432/latchkey",
             id="portal.W003",
+        )
+
+
+@register("portal")
+def rate_windows(**kwargs: Any) -> Iterator[CheckMessage]:
+    if settings.VALKEY_URL:
+        from usage.valkey import plain_url  # here: a portal without Valkey need not load its client
+
+        try:
+            plain_url(settings.VALKEY_URL)
+        except ValueError:
+            # Not the library's own sentence: it could quote the password.
+            yield Error(
+                "VALKEY_URL is not the URL of a Valkey server.",
+                hint="E.g. VALKEY_URL=valkey://:password@valkey.internal:6379/0 (valkeys:// with TLS).",
+                id="portal.E017",
+            )
+    elif settings.WORKERS > 1:
+        yield Warning(
+            f"{settings.WORKERS} workers and no VALKEY_URL: each has rate windows of its own, so that a key "
+            f"may make {settings.WORKERS} times the calls of its rate.",
+            hint="Set VALKEY_URL, or serve with one worker. The same goes for several hosts.",
+            id="portal.W005",
+        )
+    if not 1 <= settings.WORKERS <= MAX_WORKERS:
+        yield Error(
+            f"WORKERS={settings.WORKERS} is not a number of processes.",
+            hint=f"Use 1 to {MAX_WORKERS}; 1 is the default, and the number of cores is plenty.",
+            id="portal.E018",
         )
 
 

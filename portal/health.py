@@ -11,34 +11,40 @@ from django.db import DatabaseError, connection
 
 from usage import metering
 from usage.gateway import Environ, StartResponse
+from usage.metering import Readiness
 
 PATHS = frozenset({"/healthz", "/readyz"})
 
 
-def gateway_reasons() -> list[str]:
-    """Why the gateway should get no calls: keys not loaded or too old, a clock that is off, no journal."""
-    return metering.not_ready()
+def gateway() -> Readiness:
+    """May the gateway get calls? Not with keys not loaded or too old, a clock that is off, no journal."""
+    return metering.readiness()
 
 
-def page_reasons() -> list[str]:
-    """Why pages cannot be served."""
+def pages() -> Readiness:
+    """Can pages be served?"""
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
     except DatabaseError:
-        return ["the database does not answer"]
+        return Readiness(["the database does not answer"], [])
     finally:
         connection.close()
-    return []
+    return Readiness([], [])
 
 
-def answer(environ: Environ, start_response: StartResponse, reasons: Callable[[], list[str]]) -> list[bytes]:
+def answer(
+    environ: Environ, start_response: StartResponse, readiness: Callable[[], Readiness]
+) -> list[bytes]:
     """Answer one of PATHS."""
     if environ["PATH_INFO"] == "/healthz":
         return respond(start_response, "200 OK", "text/plain", b"ok\n")
-    found = reasons()
-    body = json.dumps({"ready": not found, "reasons": found}).encode() + b"\n"
-    status = "503 Service Unavailable" if found else "200 OK"
+    reasons, warnings = readiness()
+    facts: dict[str, object] = {"ready": not reasons, "reasons": reasons}
+    if warnings:  # ready all the same
+        facts["warnings"] = warnings
+    body = json.dumps(facts).encode() + b"\n"
+    status = "503 Service Unavailable" if reasons else "200 OK"
     return respond(start_response, status, "application/json", body)
 
 

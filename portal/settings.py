@@ -72,6 +72,8 @@ GATEWAY_NETWORKS = _networks(
     ["127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"],
 )
 VALKEY_URL = env.str("VALKEY_URL", default="")
+VALKEY_AWAY = _choice("VALKEY_AWAY", "local", "local", "refuse")
+WORKERS = env.int("WORKERS", default=1)  # of `serve`; its option wins
 
 # --- Django --------------------------------------------------------------------------------------
 INSTALLED_APPS = [

@@ -35,7 +35,7 @@ def application(environ: Environ, start_response: StartResponse) -> Iterable[byt
     if path.startswith("/gateway/"):
         return _gateway(environ, start_response)
     if path in health.PATHS:
-        return health.answer(environ, start_response, health.gateway_reasons)
+        return health.answer(environ, start_response, health.gateway)
     return _page(environ, start_response)
 
 
@@ -45,7 +45,7 @@ def gateway(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     if path.startswith("/gateway/"):
         return _gateway(environ, start_response)
     if path in health.PATHS:
-        return health.answer(environ, start_response, health.gateway_reasons)
+        return health.answer(environ, start_response, health.gateway)
     return _nothing(start_response)
 
 
@@ -55,7 +55,7 @@ def pages(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     if path.startswith("/gateway/"):
         return _nothing(start_response)
     if path in health.PATHS:
-        return health.answer(environ, start_response, health.page_reasons)
+        return health.answer(environ, start_response, health.pages)
     return _page(environ, start_response)
 
 

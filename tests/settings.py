@@ -36,7 +36,9 @@ UNSET = (
     "SIGNUP",
     "TRUSTED_PROXIES",
     "USAGE_DURABILITY",
+    "VALKEY_AWAY",
     "VALKEY_URL",
+    "WORKERS",
 )
 for _name in UNSET:
     os.environ.pop(_name, None)

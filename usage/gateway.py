@@ -139,7 +139,7 @@ def _answer(environ: Environ, start_response: StartResponse) -> list[bytes]:
         _NO_STORE,
     ]
     if standing is not None:
-        headers += limits.headers(key, standing)
+        headers += limits.headers(standing)
     start_response("200 OK", headers)
     return []
 
@@ -310,7 +310,7 @@ def _refuse(
     headers = [*_portal_headers(decision, code.status), _NO_STORE]
     headers += [("Content-Type", "application/problem+json"), *_INERT]
     if standing is not None and verdict.secret is not None:
-        headers += limits.headers(verdict.secret.key, standing)
+        headers += limits.headers(standing)
         problem["type"] = "https://iana.org/assignments/http-problem-types#quota-exceeded"
         problem["violated-policies"] = [standing.name]
         headers.append(("Retry-After", str(standing.reset)))

@@ -1,20 +1,20 @@
 """Rate windows of keys and their organizations: all checked, and only then all spent.
 
-Windows are fixed (aligned to the epoch) and this process's own. They hold a number each and forget what has
-ended; they never look at the clock or the database themselves.
+Windows are fixed (aligned to the epoch). Those of this module are this process's own; `usage.valkey` has
+those that processes share. They hold a number each and forget what has ended; they never look at the clock or
+the database themselves.
 """
 
-import math
 import threading
-from collections.abc import Callable
-from functools import lru_cache, partial
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple, Protocol
 
 from keys.rates import UNITS, Rate
 from keys.records import KeyRecord
 
 _UNIT_NAMES = {seconds: unit for unit, seconds in UNITS.items()}
-_SWEEP_AT = 10_000  # windows in memory before the first look for those that have ended
+_SWEEP_AT = 10_000  # windows (or plans) in memory before the first look for those that have ended
 
 
 class Standing(NamedTuple):
@@ -29,109 +29,137 @@ class Standing(NamedTuple):
     rate: Rate
     remaining: int
     reset: int
+    policy: str  # all the windows, as the header RateLimit-Policy lists them
 
 
 # As in `metering`: the tuple without the named tuple's slow constructor.
-_new_standing: Callable[[tuple[bool, str, Rate, int, int]], Standing] = partial(tuple.__new__, Standing)
-
-# (name, (owner, rate), limit, seconds); owners are key ids, and organization ids negated.
-_Limit = tuple[str, tuple[int, Rate], int, int]
+_new_standing: Callable[[tuple[bool, str, Rate, int, int, str]], Standing] = partial(tuple.__new__, Standing)
 
 
-@lru_cache(maxsize=16_384)
-def _plan(
-    key: int, rates: tuple[Rate, ...], organization: int, shared: tuple[Rate, ...]
-) -> tuple[_Limit, ...]:
-    """The windows of a key; one window for a rate that stands there twice."""
-    owners = [("key", key, rate) for rate in dict.fromkeys(rates)]
-    owners += [("organization", -organization, rate) for rate in dict.fromkeys(shared)]
-    return tuple(
-        (f"{label}-{_UNIT_NAMES[rate.seconds]}", (owner, rate), rate.limit, rate.seconds)
-        for label, owner, rate in owners
-    )
+class Window:
+    """What one owner has spent until `end` (epoch seconds), when it begins anew."""
+
+    __slots__ = ("end", "limit", "name", "owner", "rate", "seconds", "spent")
+
+    def __init__(self, owner: str, number: int, rate: Rate, end: int = 0, spent: int = 0) -> None:
+        self.owner = owner, number  # ("key" or "organization", its id)
+        self.name = f"{owner}-{_UNIT_NAMES[rate.seconds]}"
+        self.rate = rate
+        self.limit, self.seconds = rate
+        self.end = end
+        self.spent = spent
+
+
+class Plan:
+    """The windows that one key's calls spend from; it holds for these very rates of key and organization."""
+
+    __slots__ = ("own", "policy", "shared", "windows")
+
+    def __init__(self, key: KeyRecord) -> None:
+        self.own, self.shared = key.rates, key.organization.rates
+        # One window for a rate that stands there twice.
+        windows = [Window("key", key.id, rate) for rate in dict.fromkeys(self.own)]
+        windows += [Window("organization", key.organization.id, rate) for rate in dict.fromkeys(self.shared)]
+        self.windows = windows
+        self.policy = ", ".join(f'"{each.name}";q={each.limit};w={each.seconds}' for each in windows)
+
+
+class WindowsAway(Exception):
+    """The windows cannot be asked, and none may take their place. The caller says 503, never 429."""
+
+
+class RateWindows(Protocol):
+    """What `metering` spends from."""
+
+    def spend(self, key: KeyRecord, cost: int, now: float) -> Standing | None:
+        """Spend `cost` in every window of the key and its organization, or in none.
+
+        `now` is epoch seconds. A cost of 0 always passes. None: no limit applies. Raises WindowsAway.
+        """
+
+    def explain(self) -> tuple[str, bool]:
+        """What is not as it should be (empty when all is well), and whether calls are refused for it."""
 
 
 class Windows:
-    """Thread-safe. One `spend` is one decision under one lock."""
+    """This process's own windows. Thread-safe: one `spend` is one decision under one lock."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        # (owner, rate) → [number of the window, spent]
-        self._windows: dict[tuple[int, Rate], list[int]] = {}
+        self._plans: dict[int, Plan] = {}  # by key
+        self._windows: dict[tuple[tuple[str, int], Rate], Window] = {}  # each stands in many keys' plans
         self._sweep_at = _SWEEP_AT
 
     def __len__(self) -> int:
         return len(self._windows)
 
+    def explain(self) -> tuple[str, bool]:
+        """As `RateWindows.explain`: memory is always there."""
+        return "", False
+
     def spend(self, key: KeyRecord, cost: int, now: float) -> Standing | None:
-        """Spend `cost` in every window of the key and its organization, or in none.
-
-        `now` is epoch seconds; a clock that went back stays in the later window. A cost of 0 always passes.
-        None: no limit applies.
-        """
-        organization = key.organization
-        plan = _plan(key.id, key.rates, organization.id, organization.rates)
-        if not plan:
-            return None
+        """As `RateWindows.spend`; a clock that went back stays in the later window."""
+        second = int(now)
         with self._lock:
-            windows = [self._current(limit, now) for limit in plan]
-            # (order of preference, limit, left, number of the window) of the window to report
-            worst: tuple[tuple[float, float], _Limit, int, int] | None = None
-            allowed = True
-            for limit, (number, spent) in zip(plan, windows, strict=True):
-                left = limit[2] - spent
-                if left < cost and cost:
-                    if allowed:
-                        worst, allowed = None, False
-                elif not allowed:
-                    continue
-                end = (number + 1) * limit[3]
-                # Allowed: the least that is left. Refused: the longest wait.
-                order = (left, -end) if allowed else (-end, left)
-                if worst is None or order < worst[0]:
-                    worst = order, limit, left, number
-            assert worst is not None
-            _, (name, (_, rate), _, seconds), left, number = worst
-            if allowed:
+            plan = self._plans.get(key.id)
+            if plan is None or plan.own is not key.rates or plan.shared is not key.organization.rates:
+                plan = self._plan(key, second)
+            windows = plan.windows
+            if not windows:
+                return None
+            for window in windows:
+                if second >= window.end:
+                    window.end, window.spent = window_end(second, window.seconds), 0
+            standing = judge(plan, windows, cost, second)
+            if standing.allowed:
                 for window in windows:
-                    window[1] += cost
-                left -= cost
-        reset = max(1, math.ceil((number + 1) * seconds - now))
-        return _new_standing((allowed, name, rate, max(left, 0), reset))
+                    window.spent += cost
+            return standing
 
-    def _current(self, limit: "_Limit", now: float) -> list[int]:
-        number = int(now // limit[3])
-        window = self._windows.get(limit[1])
-        if window is None:
-            if len(self._windows) >= self._sweep_at:
-                self._sweep(now)
-            window = self._windows[limit[1]] = [number, 0]
-        elif number > window[0]:
-            window[0], window[1] = number, 0
-        return window
+    def _plan(self, key: KeyRecord, second: int) -> Plan:
+        if max(len(self._windows), len(self._plans)) >= self._sweep_at:
+            self._sweep(second)
+        plan = self._plans[key.id] = Plan(key)
+        plan.windows = [self._windows.setdefault((each.owner, each.rate), each) for each in plan.windows]
+        return plan
 
-    def _sweep(self, now: float) -> None:
+    def _sweep(self, second: int) -> None:
         """Forget windows that have ended; what is left are keys in use, and the next look waits for twice
         as many."""
-        self._windows = {
-            (owner, rate): window
-            for (owner, rate), window in self._windows.items()
-            if window[0] >= int(now // rate.seconds)
-        }
+        self._plans.clear()  # they hold the windows, and are quickly made again
+        self._windows = {name: window for name, window in self._windows.items() if window.end > second}
         self._sweep_at = max(_SWEEP_AT, 2 * len(self._windows))
 
 
-@lru_cache(maxsize=4096)
-def _policy(key: tuple[Rate, ...], organization: tuple[Rate, ...]) -> str:
-    named = [("key", rate) for rate in key] + [("organization", rate) for rate in organization]
-    return ", ".join(
-        f'"{label}-{_UNIT_NAMES[rate.seconds]}";q={rate.limit};w={rate.seconds}' for label, rate in named
-    )
+def window_end(second: int, seconds: int) -> int:
+    """The end of the window of so many seconds that `second` is in; both since the epoch."""
+    return (second // seconds + 1) * seconds
 
 
-def headers(key: KeyRecord, standing: Standing) -> list[tuple[str, str]]:
+def judge(plan: Plan, windows: Sequence[Window], cost: int, second: int) -> Standing:
+    """Does `cost` fit into every window? They must have begun by `second`; nothing is spent here."""
+    tightest, least = windows[0], windows[0].limit - windows[0].spent
+    for window in windows:
+        left = window.limit - window.spent
+        if left < cost and cost:
+            return _refusal(plan, windows, cost, second)
+        if left < least or (left == least and window.end > tightest.end):
+            tightest, least = window, left
+    remaining = least - cost if least > cost else 0
+    return _new_standing((True, tightest.name, tightest.rate, remaining, tightest.end - second, plan.policy))
+
+
+def _refusal(plan: Plan, windows: Sequence[Window], cost: int, second: int) -> Standing:
+    """Of the windows without room, the one that ends last; of several, the one with least left."""
+    full = [window for window in windows if window.limit - window.spent < cost]
+    last = max(full, key=lambda window: (window.end, window.spent - window.limit))
+    remaining = max(last.limit - last.spent, 0)
+    return _new_standing((False, last.name, last.rate, remaining, last.end - second, plan.policy))
+
+
+def headers(standing: Standing) -> list[tuple[str, str]]:
     """`RateLimit-Policy` and `RateLimit` (IETF draft-ietf-httpapi-ratelimit-headers-10)."""
     return [
-        ("RateLimit-Policy", _policy(key.rates, key.organization.rates)),
+        ("RateLimit-Policy", standing.policy),
         ("RateLimit", f'"{standing.name}";r={standing.remaining};t={standing.reset}'),
     ]

@@ -15,10 +15,11 @@ from typing import NamedTuple
 from django.conf import settings
 
 from keys.directory import Directory
+from keys.records import KeyRecord
 from keys.verdicts import Code, Verdict
 from keys.verification import verify
 from usage import journal
-from usage.limits import Standing, Windows
+from usage.limits import RateWindows, Standing, Windows, WindowsAway
 from usage.meters import REQUESTS
 
 logger = logging.getLogger(__name__)
@@ -44,10 +45,18 @@ class _Process:
 
     def __init__(self, directory: Directory) -> None:
         self.directory = directory
-        self.windows = Windows()
+        self.windows = _make_windows()
         self.journal = journal.current()
         self.append = self.journal.append
         self.spool = self.journal.spool
+
+
+def _make_windows() -> RateWindows:
+    if not settings.VALKEY_URL:
+        return Windows()
+    from usage.valkey import SharedWindows  # here: a portal without Valkey need not load its client
+
+    return SharedWindows(settings.VALKEY_URL, refuse_when_away=settings.VALKEY_AWAY == "refuse")
 
 
 _process: _Process | None = None
@@ -133,9 +142,7 @@ def authorize(
         else:
             key = secret.key
             if verdict.code is Code.VALID and (key.rates or key.organization.rates):
-                standing = process.windows.spend(key, cost, now)
-                if standing is not None and not standing.allowed:
-                    verdict = Verdict(Code.RATE_LIMITED, secret, _limit_sentence(standing, cost))
+                verdict, standing = _spend(process.windows, verdict, key, cost, now)
             sequence = process.append(
                 key.organization.id, key.id, secret.id, verdict.code.number,
                 cost, meter, resource, address, user_agent,
@@ -159,16 +166,40 @@ def refuse(
     return Decision(Verdict(code, None, detail), f"{process.spool}-{sequence}")
 
 
-def not_ready() -> list[str]:
-    """Why this process should get no calls; empty when it should. Opens the journal."""
-    reasons = []
+def _spend(
+    windows: RateWindows, valid: Verdict, key: KeyRecord, cost: int, now: float
+) -> tuple[Verdict, Standing | None]:
+    """The verdict once the limits have been asked too."""
+    try:
+        standing = windows.spend(key, cost, now)
+    except WindowsAway:
+        return Verdict(Code.UNAVAILABLE, valid.secret), None
+    if standing is None or standing.allowed:
+        return valid, standing
+    return Verdict(Code.RATE_LIMITED, valid.secret, _limit_sentence(standing, cost)), standing
+
+
+class Readiness(NamedTuple):
+    """Why this process should get no calls (empty when it should), and what is amiss besides."""
+
+    reasons: list[str]
+    warnings: list[str]
+
+
+def readiness() -> Readiness:
+    """Is this process ready for calls? Opens the journal and asks Valkey, if there is one."""
+    found = Readiness([], [])
     try:
         if why := start().explain():
-            reasons.append(why)
+            found.reasons.append(why)
         journal.current().start()
     except journal.JournalError as error:
-        reasons.append(f"the journal: {error}")
-    return reasons
+        found.reasons.append(f"the journal: {error}")
+        return found
+    amiss, refuses = _current().windows.explain()
+    if amiss:
+        (found.reasons if refuses else found.warnings).append(amiss)
+    return found
 
 
 def _limit_sentence(standing: Standing, cost: int) -> str:

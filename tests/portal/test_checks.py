@@ -95,6 +95,10 @@ def test_a_good_production_is_accepted(production: Settings) -> None:
         ("DEFAULT_FROM_EMAIL", "", "portal.E015"),
         ("DEFAULT_FROM_EMAIL", "Acme <api@>", "portal.E015"),
         ("DEFAULT_FROM_EMAIL", "Acme <portal@localhost>", "portal.W004"),
+        ("VALKEY_URL", "http://valkey", "portal.E017"),
+        ("VALKEY_URL", "valkey://:password@host:port", "portal.E017"),
+        ("WORKERS", 2, "portal.W005"),
+        ("WORKERS", 0, "portal.E018"),
         ("USAGE_JOURNAL_DIR", Path("journal"), "portal.E016"),
         ("USAGE_JOURNAL_DIR", Path(os.devnull), "portal.E016"),
         ("USAGE_JOURNAL_DIR", Path(os.devnull) / "journal", "portal.E016"),
@@ -118,6 +122,9 @@ def test_an_unsafe_setting_is_found(production: Settings, name: str, value: Any,
         ("SIGNUP", "closed"),
         ("SIGNUP", "domain:example.com"),
         ("SIGNUP", "domain:example.com, Example.co.uk"),
+        ("VALKEY_URL", "valkey://:password@valkey.internal:6379/2"),
+        ("VALKEY_URL", "valkeys://valkey.internal"),
+        ("VALKEY_URL", "unix:///run/valkey.sock"),
         ("TRUSTED_PROXIES", []),
         ("TRUSTED_PROXIES", ["10.0.0.0/8", "fc00::/7"]),
     ],
@@ -181,7 +188,7 @@ def test_every_message_says_how_to_mend_it_and_shows_no_secret(production: Setti
 def test_every_check_is_tested_here() -> None:
     pattern = re.compile(r'"(portal\.[EW]\d{3})"')
     made = set(pattern.findall(Path(checks.__file__).read_text()))
-    assert len(made) == 20
+    assert len(made) == 23
     assert made <= set(pattern.findall(Path(__file__).read_text()))
 
 

@@ -78,7 +78,7 @@ def test_the_tightest_window_is_reported() -> None:
     mine = key(Rate(10, SECOND), organization=(Rate(4, HOUR),))
     standing = Windows().spend(mine, 1, NOW)
     assert standing is not None
-    assert dict(headers(mine, standing)) == {
+    assert dict(headers(standing)) == {
         "RateLimit-Policy": '"key-second";q=10;w=1, "organization-hour";q=4;w=3600',
         "RateLimit": '"organization-hour";r=3;t=3600',
     }

@@ -21,6 +21,7 @@ from granian.log import LogLevels
 
 from keys.management.base import REFUSED, PortalCommand, refuse
 from portal import folder, serving
+from portal.checks import MAX_WORKERS
 
 BACKLOG = 1024
 # A request's head: enough for a megabyte in one header to be refused by the gateway itself, with its code.
@@ -43,11 +44,12 @@ class Command(PortalCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--host", default="127.0.0.1")
         parser.add_argument("--port", type=_number(1, 65_535), default=8000)
-        parser.add_argument("--workers", type=_number(1, 64), default=1, metavar="N")
+        parser.add_argument("--workers", type=_number(1, MAX_WORKERS), metavar="N")
         parser.add_argument("--role", choices=sorted(serving.ROLES), default="all")
         parser.add_argument("--no-worker", action="store_true", help="leave the worker to somebody else")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        settings.WORKERS = options["workers"] or settings.WORKERS  # before the checks, which look at it
         self.check(display_num_errors=False)
         host, port = options["host"], options["port"]
         try:
@@ -66,7 +68,7 @@ class Command(PortalCommand):
             address=address,
             port=port,
             interface=Interfaces.WSGI,
-            workers=options["workers"],
+            workers=settings.WORKERS,
             blocking_threads=wsgi.THREADS,
             backlog=BACKLOG,
             http1_settings=HTTP1Settings(max_buffer_size=HEAD_BYTES),
