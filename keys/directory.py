@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 from django.conf import settings
 from django.db import DatabaseError, connection
@@ -35,6 +36,9 @@ LOAD_CHUNK = 2000  # keys read at once
 RETIRE_SECONDS = 60.0  # between two looks for dead secrets while memory is full
 OTHERS = 10_000  # remembered secrets that are not live, and digests that do not exist
 MAX_CLOCK_SKEW = 2.0  # seconds between this clock and the database's
+
+
+_NOT_ASKED = object()
 
 
 class Unavailable(Exception):
@@ -95,10 +99,9 @@ class Directory:
         It may cost one query, within the process's budget. Raises Unavailable when that is spent or the
         database does not answer.
         """
-        try:
-            return self._others[digest]
-        except KeyError:
-            pass
+        other = self._others.get(digest, _NOT_ASKED)
+        if other is not _NOT_ASKED:
+            return cast("SecretRecord | None", other)
         if not self._is_healthy():
             raise Unavailable("the database does not answer")
         if not self._spend():

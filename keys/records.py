@@ -8,14 +8,13 @@ import datetime as dt
 import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from keys import rates
 from keys.models import Key, Organization, Secret
 from keys.networks import Network, compile_networks
 from keys.rates import Rate
-from keys.verdicts import Code, Verdict
 
 
 @dataclass(slots=True, eq=False)
@@ -62,11 +61,6 @@ class SecretRecord:
     stops_at: float  # epoch seconds; infinity: its rotation has not come
     prefix: str
     imported: bool
-    # The answer to most calls, made once: building it each time would cost a tenth of the decision.
-    valid: Verdict = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self.valid = Verdict(Code.VALID, self)
 
 
 def is_live(secret: SecretRecord, now: float) -> bool:

@@ -4,9 +4,10 @@ Gateway, machine API, pages, admin, journal and docs all use `Code`; its names, 
 sentences are the contract. The numbers are what the journal stores and never change.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from keys.records import SecretRecord
@@ -38,6 +39,7 @@ class Code(Enum):
         self.sentence = sentence
         # Plain attributes: on the gateway's path, Enum's own `name` property costs more than a check.
         self.text = self.name
+        self.status_text = str(status)
 
     def __str__(self) -> str:
         return self.name
@@ -52,8 +54,7 @@ _TITLES = {Code.IP_NOT_ALLOWED: "Address not allowed"}
 BY_NUMBER: dict[int, Code] = {code.number: code for code in Code}
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What verification found. `secret` is set whenever a secret was recognised, refusals included.
 
     `detail` is public: it may name the missing scope or the caller's own address, never another
@@ -67,3 +68,7 @@ class Verdict:
     @property
     def allowed(self) -> bool:
         return self.code is Code.VALID
+
+
+# A named tuple's own constructor costs as much as the look-up of the key; this is the same without it.
+new_verdict: Callable[[tuple[Code, "SecretRecord | None", str]], Verdict] = partial(tuple.__new__, Verdict)

@@ -11,7 +11,7 @@ from keys import tokens
 from keys.directory import Directory, Unavailable
 from keys.networks import contains, parse_address
 from keys.records import SecretRecord
-from keys.verdicts import Code, Verdict
+from keys.verdicts import Code, Verdict, new_verdict
 
 
 def verify(
@@ -80,4 +80,4 @@ def judge(
         if scope not in key.scopes:
             lacking = " ".join(name for name in sorted(set(scopes)) if name not in key.scopes)
             return Verdict(Code.INSUFFICIENT_SCOPE, secret, f"Missing scope: {lacking}.")
-    return secret.valid
+    return new_verdict((Code.VALID, secret, ""))

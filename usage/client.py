@@ -58,7 +58,11 @@ def may_ask(peer: str) -> bool:
 
 
 @lru_cache(maxsize=8192)
-def _resolve(peer: str, forwarded: str | None) -> str:
+def resolve(peer: str, forwarded: str | None) -> str:
+    """The client's address, canonical; empty if nobody trusted knows it.
+
+    `peer` is the direct peer's, `forwarded` the X-Forwarded-For that it sent.
+    """
     address = canonical(peer)
     if forwarded is None or not is_trusted(address):
         return address
@@ -75,8 +79,8 @@ def _resolve(peer: str, forwarded: str | None) -> str:
 
 
 def address(environ: Mapping[str, Any]) -> str:
-    """The client's address, canonical; empty if nobody trusted knows it."""
-    return _resolve(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR"))
+    """As `resolve`, from a WSGI environ."""
+    return resolve(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR"))
 
 
 def scheme(environ: Mapping[str, Any]) -> str:
@@ -90,7 +94,7 @@ def scheme(environ: Mapping[str, Any]) -> str:
 
 def _forget(*, setting: str, **kwargs: Any) -> None:
     if setting in ("TRUSTED_PROXIES", "GATEWAY_NETWORKS"):
-        for cached in (_trusted, _gateway, is_trusted, may_ask, _resolve):
+        for cached in (_trusted, _gateway, is_trusted, may_ask, resolve):
             cached.cache_clear()
 
 

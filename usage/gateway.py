@@ -78,20 +78,16 @@ def application(environ: Environ, start_response: StartResponse) -> list[bytes]:
 
 
 def _answer(environ: Environ, start_response: StartResponse) -> list[bytes]:
-    if not client.may_ask(environ["REMOTE_ADDR"]):
-        detail = "This address may not ask the gateway; GATEWAY_NETWORKS lists who may."
-        outside = metering.Decision(Verdict(Code.IP_NOT_ALLOWED, None, detail), "")
-        return _refuse(start_response, outside)
+    """The whole of a call; what comes before the last page of it is only names for what is asked."""
     get = environ.get
+    peer = environ["REMOTE_ADDR"]
+    if not client.may_ask(peer):
+        return _refuse(start_response, _OUTSIDE)
     if environ["PATH_INFO"] == "/gateway/authorize":
         rule = parse_rule(get("QUERY_STRING", ""))
-    elif _is_envoy(environ):
-        text = get("HTTP_X_PORTAL_RULE")
-        # The server makes bytes that are not UTF-8 into an empty value; that must not be "nothing is asked".
-        rule = Rule(error="The rule is empty or not in UTF-8.") if text == "" else parse_rule(text or "")
     else:
-        rule = Rule(error="There is nothing at this path; ask /gateway/authorize.")
-    address = client.address(environ)
+        rule = _rule_elsewhere(environ)
+    address = client.resolve(peer, get("HTTP_X_FORWARDED_FOR"))
     agent = get("HTTP_USER_AGENT", "")
     if rule.error:
         decision = metering.refuse(Code.BAD_REQUEST, detail=rule.error, address=address, user_agent=agent)
@@ -105,7 +101,7 @@ def _answer(environ: Environ, start_response: StartResponse) -> list[bytes]:
     ) and (free := _free_method(environ)):
         cost = 0
         if free == "OPTIONS" and credential == "":  # a browser sends no key before it has asked
-            start_response("200 OK", [*_portal_headers(_PREFLIGHT, 200), _NO_STORE])
+            start_response("200 OK", [*_portal_headers(_PREFLIGHT), _NO_STORE])
             return []
     if credential is None:
         decision = metering.refuse(
@@ -150,6 +146,15 @@ def _answer(environ: Environ, start_response: StartResponse) -> list[bytes]:
 def _is_envoy(environ: Environ) -> bool:
     path: str = environ.get("PATH_INFO", "")
     return path == "/gateway/envoy" or path.startswith("/gateway/envoy/")
+
+
+def _rule_elsewhere(environ: Environ) -> Rule:
+    """The rule of a call that is not to `/gateway/authorize`."""
+    if not _is_envoy(environ):
+        return Rule(error="There is nothing at this path; ask /gateway/authorize.")
+    text = environ.get("HTTP_X_PORTAL_RULE")
+    # The server makes bytes that are not UTF-8 into an empty value; that must not be "nothing is asked".
+    return Rule(error="The rule is empty or not in UTF-8.") if text == "" else parse_rule(text or "")
 
 
 @lru_cache(maxsize=1024)
@@ -203,8 +208,16 @@ def _parse_rule(text: str) -> Rule:
 def _credential(environ: Environ) -> str | None:
     """The one credential of the call; empty if there is none, None if two keys of ours are there."""
     authorization = environ.get("HTTP_AUTHORIZATION")
-    given = environ.get("HTTP_X_API_KEY", "").strip()
-    bearer = ""
+    given = environ.get("HTTP_X_API_KEY")
+    if (
+        given is None
+        and authorization is not None
+        and authorization[:7] == "Bearer "
+        and "," not in authorization
+        and not settings.KEY_QUERY_PARAMETER
+    ):
+        return authorization[7:].strip()  # the usual way; what follows is every other
+    given, bearer = (given or "").strip(), ""
     if authorization and "," in authorization:  # the server joins two headers by a comma
         given = ",".join([given, *_bearers(authorization)]).strip(",")
     elif authorization and authorization[:7].lower() == "bearer ":
@@ -273,55 +286,75 @@ def _free_method(environ: Environ) -> str:
 # --- what is answered ------------------------------------------------------------------------------
 
 _PREFLIGHT = metering.Decision(Verdict(Code.VALID), "")
+_OUTSIDE = metering.Decision(
+    Verdict(
+        Code.IP_NOT_ALLOWED, None, "This address may not ask the gateway; GATEWAY_NETWORKS lists who may."
+    ),
+    "",
+)
+_NOBODY = [
+    ("X-Portal-Key", ""),
+    ("X-Portal-Organization", ""),
+    ("X-Portal-Environment", ""),
+    ("X-Portal-Scopes", ""),
+]
 
 
-def _portal_headers(decision: metering.Decision, status: int) -> Headers:
+def _portal_headers(decision: metering.Decision) -> Headers:
     """Every X-Portal-* header, if need be empty: a proxy that copies them overwrites what a client forged."""
-    secret = decision.verdict.secret
-    key = secret.key if secret is not None else None
-    return [
-        ("X-Portal-Status", str(status)),
-        ("X-Portal-Code", decision.verdict.code.text),
-        ("X-Portal-Key", key.public_id if key else ""),
-        ("X-Portal-Organization", key.organization.slug if key else ""),
-        ("X-Portal-Environment", key.environment if key else ""),
-        ("X-Portal-Scopes", key.scopes_text if key else ""),
-        ("X-Portal-Request", decision.request),
-    ]
+    (code, secret, _), request, _ = decision
+    headers = [("X-Portal-Status", code.status_text), ("X-Portal-Code", code.text)]
+    if secret is None:
+        headers += _NOBODY
+    else:
+        key = secret.key
+        headers += [
+            ("X-Portal-Key", key.public_id),
+            ("X-Portal-Organization", key.organization.slug),
+            ("X-Portal-Environment", key.environment),
+            ("X-Portal-Scopes", key.scopes_text),
+        ]
+    headers.append(("X-Portal-Request", request))
+    return headers
 
 
 def _refuse(
     start_response: StartResponse, decision: metering.Decision, *, deny: int = 0, address: str = ""
 ) -> list[bytes]:
-    verdict, request, standing = decision
-    code = verdict.code
-    sent = deny if deny and code.status != 401 else code.status
-    detail = verdict.detail or code.sentence
-    if code is Code.IP_NOT_ALLOWED and not verdict.detail and address:
+    (code, _, detail), request, standing = decision
+    if code is Code.IP_NOT_ALLOWED and not detail and address:
         detail = f"This API key may not be used from {address}."
+    sent = deny if deny and code.status != 401 else code.status
+    problem, described = _describe(code, detail or code.sentence, sent, standing.name if standing else "")
+    body = b'%b"request": "%b"}' % (problem, request.encode())
+    headers = [*_portal_headers(decision), ("Content-Length", str(len(body))), *described]
+    if standing is not None:
+        headers += limits.headers(standing)
+        headers.append(("Retry-After", str(standing.reset)))
+    start_response(_STATUS_LINES[sent], headers)
+    return [body]
+
+
+@lru_cache(maxsize=4096)
+def _describe(code: Code, detail: str, sent: int, violated: str) -> tuple[bytes, Headers]:
+    """What all refusals of one kind have in common, made once, for they come in floods: the problem document
+    (RFC 9457) up to its last member, `request`, and the headers that go with it."""
     problem: dict[str, object] = {
         "type": f"{settings.PORTAL_URL}/docs/errors/#{code.text}",
         "title": code.title,
         "status": sent,
         "detail": detail,
         "code": code.text,
-        "request": request,
     }
-    headers = [*_portal_headers(decision, code.status), _NO_STORE]
-    headers += [("Content-Type", "application/problem+json"), *_INERT]
-    if standing is not None and verdict.secret is not None:
-        headers += limits.headers(standing)
+    headers = [_NO_STORE, ("Content-Type", "application/problem+json"), *_INERT]
+    if violated:
         problem["type"] = "https://iana.org/assignments/http-problem-types#quota-exceeded"
-        problem["violated-policies"] = [standing.name]
-        headers.append(("Retry-After", str(standing.reset)))
+        problem["violated-policies"] = [violated]
     elif code is Code.UNAVAILABLE:
         headers.append(("Retry-After", _RETRY_SECONDS))
     if challenge := _challenge(code, detail):
         headers.append(("WWW-Authenticate", challenge))
-    body = json.dumps(problem).encode()
-    headers.append(("Content-Length", str(len(body))))
-    start_response(_STATUS_LINES[sent], headers)
-    return [body]
+    return json.dumps(problem)[:-1].encode() + b", ", headers
 
 
 def _challenge(code: Code, detail: str) -> str:

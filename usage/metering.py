@@ -36,7 +36,7 @@ class Decision(NamedTuple):
     standing: Standing | None = None
 
 
-# A named tuple's own constructor costs as much as the look-up of the key.
+# As `keys.verdicts.new_verdict`.
 _decision: Callable[[tuple[Verdict, str, Standing | None]], Decision] = partial(tuple.__new__, Decision)
 
 
