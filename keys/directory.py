@@ -1,11 +1,13 @@
 """The in-process picture of live keys that verification reads, and how it stays fresh.
 
 One thread reads the audit feed every 250 ms, reloads what an event names and writes to the database how
-far it has read before anyone relies on it (DESIGN, decisions 8 to 11). Memory may be believed until
+far it has read before anyone relies on it (DESIGN, decisions 8 to 11). It loads the keys between two reads of
+the feed, so that a start with many holds up neither calls nor revocations. Memory may be believed until
 `start of the last good read + KEYS_STALE_SECONDS`; after that, and whenever memory cannot answer and the
 database may not be asked, `Unavailable` is raised. It never guesses.
 """
 
+import gc
 import logging
 import os
 import socket
@@ -18,6 +20,7 @@ from typing import cast
 
 from django.conf import settings
 from django.db import DatabaseError, connection
+from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from keys import presence
@@ -33,6 +36,7 @@ HEALTHY_SECONDS = 2.0  # a good read no older than this: the database may be ask
 ASK_SECONDS = 1.0  # how long a call waits for the answer about a miss
 ASKS_PER_SECOND = 100  # the budget for misses, per process: a flood of well-formed keys costs no more
 LOAD_CHUNK = 2000  # keys read at once
+LOAD_SECONDS = 0.2  # of loading between two reads of the feed
 RETIRE_SECONDS = 60.0  # between two looks for dead secrets while memory is full
 OTHERS = 10_000  # remembered secrets that are not live, and digests that do not exist
 MAX_CLOCK_SKEW = 2.0  # seconds between this clock and the database's
@@ -70,6 +74,9 @@ class Directory:
         self._hash = ""  # its hash: another one under this number is another history
         self._generation = 0  # grows before anything is reloaded; see _query
         self._unacknowledged = True
+        self._begun = False  # on the list of processes, with a place in the feed to go on from
+        self._loaded_to = 0  # the id of the last key that was loaded
+        self._knows_imports = False
         self._loaded = False
         self._serves_until = 0.0  # monotonic; memory may be believed before it
         self._last_good = float("-inf")  # monotonic; start of the last good read
@@ -124,7 +131,7 @@ class Directory:
     @property
     def knows_imports(self) -> bool:
         """May a credential in a foreign format be called malformed? Only while imported keys are all in."""
-        return self._loaded and self._is_healthy()
+        return self._knows_imports and self._is_healthy()
 
     # --- state, for /readyz -----------------------------------------------------------------------
 
@@ -134,8 +141,10 @@ class Directory:
 
     def explain(self) -> str:
         """Why this process should get no traffic; empty when it should."""
-        if not self._loaded or self._monotonic() >= self._serves_until:
+        if self._monotonic() >= self._serves_until:
             return self._trouble
+        if not self._loaded:
+            return f"the keys are being loaded, {len(self._secrets):,} so far"
         if abs(self._skew) > MAX_CLOCK_SKEW:
             return f"this clock is {self._skew:+.1f} s off the database's"
         return ""
@@ -174,16 +183,19 @@ class Directory:
     def _run(self) -> None:
         complained = False
         while not self._stop.is_set():
+            pause = POLL_SECONDS
             try:
                 self.refresh()
                 complained = False
+                if not self._loaded:
+                    pause = 0
             except Exception as error:  # the thread must outlive anything; memory ages meanwhile
                 self._trouble = "the database does not answer"
                 if not complained:
                     logger.warning("Cannot read the feed: %s", str(error).splitlines()[:1])
                     complained = True
                 connection.close()
-            self._stop.wait(POLL_SECONDS)
+            self._stop.wait(pause)
         try:
             presence.leave(self.process_id)
         except DatabaseError:
@@ -193,12 +205,12 @@ class Directory:
     # --- staying fresh ----------------------------------------------------------------------------
 
     def refresh(self) -> None:
-        """One round: read the feed, apply it, acknowledge it, and only then rely on it."""
+        """One round: read the feed, apply it, acknowledge it, and only then rely on it; load some keys."""
         began = self._monotonic()
-        if not self._loaded:
+        if not self._begun:
             # On the list before the first read: a revocation from here on waits for this process.
             presence.join(self.process_id, socket.gethostname(), self._lock_path)
-            self._load()
+            self._begin()
             began = self._monotonic()
         self._catch_up()
         self._last_good = began
@@ -216,6 +228,8 @@ class Directory:
                 if not self._stop.is_set():
                     self._unacknowledged = False
                     self._serves_until = began + stale
+        if not self._loaded:
+            self._load_some()
         self._retire_the_dead()
 
     def _catch_up(self) -> None:
@@ -243,7 +257,7 @@ class Directory:
         logger.error("The feed is not the one that was read so far; all keys are read again.")
         with self._mutex:
             self._serves_until, self._unacknowledged = 0.0, True
-        self._load()
+        self._begin()
 
     def _apply(self, events: Sequence[tuple[int, str, int | None, int | None]]) -> None:
         with self._mutex:
@@ -259,29 +273,47 @@ class Directory:
         for chunk in _chunks(keys):
             self._reload_keys(chunk)
 
-    def _load(self) -> None:
-        """Read every imported and every live secret, up to KEYS_IN_MEMORY, and note from where to go on."""
+    def _begin(self) -> None:
+        """Forget everything, note from where in the feed to go on, and begin to load."""
         number, head_hash = Feed.objects.values_list("number", "hash").get(pk=1)
         with self._mutex:
             self._secrets, self._others, self._organizations = {}, {}, {}
             self._generation += 1
             self._number, self._hash = number, head_hash
-        imported = Key.objects.filter(secrets__imported=True).values_list("pk", flat=True).distinct()
-        for chunk in _chunks(imported):
-            self._reload_keys(chunk)
-        last = 0
-        while len(self._secrets) < settings.KEYS_IN_MEMORY and not self._stop.is_set():
-            chunk = list(
-                Key.objects.filter(pk__gt=last, revoked_at=None)
-                .order_by("pk")
-                .values_list("pk", flat=True)[:LOAD_CHUNK]
-            )
+        self._loaded_to, self._knows_imports, self._loaded = 0, False, False
+        self._begun = True
+
+    def _load_some(self) -> None:
+        """Load for LOAD_SECONDS. Until all is in, a miss costs a query as one beyond KEYS_IN_MEMORY does.
+
+        What is read here is at least as new as the events that were applied; what comes later in the feed is
+        read again then.
+        """
+        until = self._monotonic() + LOAD_SECONDS
+        while not self._stop.is_set() and self._monotonic() < until:
+            chunk = self._next_chunk()
             if not chunk:
-                break
+                self._loaded = True
+                self._trouble = "the database does not answer"
+                return
             self._reload_keys(chunk)
-            last = chunk[-1]
-        self._loaded = True
-        self._trouble = "the database does not answer"
+            self._loaded_to = chunk[-1]
+            if self._thread is not None and len(chunk) == LOAD_CHUNK:
+                # Records hold no cycles. Millions of them would keep the collector busy, with the process
+                # standing still meanwhile.
+                gc.freeze()
+
+    def _next_chunk(self) -> list[int]:
+        """Ids of keys that belong in memory: first every imported one, of which a miss could not be told from
+        junk, then live ones up to KEYS_IN_MEMORY. Empty when all are in."""
+        if not self._knows_imports:
+            imported = Key.objects.filter(secrets__imported=True, pk__gt=self._loaded_to).distinct()
+            if chunk := _first(imported):
+                return chunk
+            self._loaded_to, self._knows_imports = 0, True
+        if len(self._secrets) >= settings.KEYS_IN_MEMORY:
+            return []
+        return _first(Key.objects.filter(pk__gt=self._loaded_to, revoked_at=None))
 
     def _reload_organizations(self, ids: Collection[int]) -> None:
         for row in Organization.objects.filter(pk__in=ids).select_related("policy"):
@@ -380,6 +412,10 @@ class Directory:
                 return False
             self._budget -= 1
             return True
+
+
+def _first(keys: QuerySet[Key]) -> list[int]:
+    return list(keys.order_by("pk").values_list("pk", flat=True)[:LOAD_CHUNK])
 
 
 def _chunks(ids: Iterable[int]) -> Iterator[list[int]]:

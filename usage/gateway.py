@@ -207,8 +207,8 @@ def _parse_rule(text: str) -> Rule:
 
 def _credential(environ: Environ) -> str | None:
     """The one credential of the call; empty if there is none, None if two keys of ours are there."""
-    authorization = environ.get("HTTP_AUTHORIZATION")
-    given = environ.get("HTTP_X_API_KEY")
+    authorization: str | None = environ.get("HTTP_AUTHORIZATION")
+    given: str | None = environ.get("HTTP_X_API_KEY")
     if (
         given is None
         and authorization is not None

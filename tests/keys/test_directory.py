@@ -4,12 +4,12 @@ import datetime as dt
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
@@ -103,6 +103,78 @@ def test_memory_is_believed_until_it_is_stale_and_then_nothing_is(
     directory.refresh()
     assert code(directory, issued.plaintext) is Code.VALID
     assert directory.ready
+
+
+@pytest.fixture
+def slow(directory: Directory, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Directory:
+    """A directory that loads one key a round."""
+    reload = directory._reload_keys
+
+    def reload_slowly(ids: Collection[int]) -> None:
+        reload(ids)
+        clock.now += directory_module.LOAD_SECONDS
+
+    monkeypatch.setattr(directory_module, "LOAD_CHUNK", 1)
+    monkeypatch.setattr(directory, "_reload_keys", reload_slowly)
+    return directory
+
+
+@pytest.mark.django_db
+def test_a_load_holds_up_neither_calls_nor_revocations(slow: Directory) -> None:
+    acme = builders.organization("acme")
+    first, second, third = (builders.key(acme, name=f"Key {n}", now=NOW) for n in range(3))
+    slow.refresh()
+    assert (slow.size, slow.ready) == (1, False)
+    assert "1 so far" in slow.explain()
+    assert code(slow, first.plaintext) is Code.VALID
+    assert code(slow, third.plaintext) is Code.VALID  # by a query
+    lifecycle.revoke_key(COMMAND, first.key, now=NOW)
+    lifecycle.revoke_key(COMMAND, second.key, now=NOW)
+    slow.refresh()
+    assert presence.known_everywhere(Feed.objects.get().number, wait=0) == []
+    assert code(slow, first.plaintext) is code(slow, second.plaintext) is Code.REVOKED
+    for _ in range(3):
+        slow.refresh()
+    assert slow.ready
+    with CaptureQueriesContext(connection) as queries:
+        assert code(slow, third.plaintext) is Code.VALID
+    assert len(queries) == 0
+
+
+@pytest.mark.django_db
+def test_a_load_that_is_interrupted_leaves_no_key_out(
+    slow: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acme = builders.organization("acme")
+    issued = [builders.key(acme, name=f"Key {n}", now=NOW) for n in range(3)]
+    slow.refresh()
+
+    def fail(ids: Collection[int]) -> None:
+        raise DatabaseError("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(slow, "_reload_keys", fail)
+        with pytest.raises(DatabaseError):
+            slow.refresh()
+    assert not slow.ready
+    for _ in range(3):
+        slow.refresh()
+    assert slow.ready
+    assert all(slow.recall(tokens.digest(each.plaintext)) for each in issued)
+
+
+@pytest.mark.django_db
+def test_junk_is_not_called_malformed_before_imported_keys_are_in(slow: Directory, clock: Clock) -> None:
+    acme = builders.organization("acme")
+    for number in range(2):
+        lifecycle.import_key(
+            COMMAND, acme, name=f"Key {number}", sha256=f"{number:064x}", expires_at=None, now=NOW
+        )
+    slow.refresh()
+    assert code(slow, "junk") is Code.UNAVAILABLE
+    for _ in range(4):
+        slow.refresh()
+    assert code(slow, "junk") is Code.MALFORMED
 
 
 @pytest.mark.django_db
