@@ -23,7 +23,7 @@ from usage.gateway import application as _gateway  # noqa: E402  as above
 PAGES = 6  # pages that run at once in one process
 WAITING = 6  # pages that may wait for one of these places
 WAIT_SECONDS = 5.0
-THREADS = 24  # of the server's; what pages cannot take is the gateway's
+# What they cannot take of `portal.server.THREADS` is the gateway's.
 
 _running = threading.BoundedSemaphore(PAGES)
 _queue = threading.BoundedSemaphore(WAITING)

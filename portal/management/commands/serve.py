@@ -14,27 +14,10 @@ from django.core.management import call_command
 from django.core.management.base import CommandParser
 from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
-from granian import Granian
-from granian.constants import Interfaces
-from granian.http import HTTP1Settings
-from granian.log import LogLevels
 
 from keys.management.base import REFUSED, PortalCommand, refuse
-from portal import folder, serving
+from portal import folder, server, serving
 from portal.checks import MAX_WORKERS
-
-BACKLOG = 1024
-# A request's head: enough for a megabyte in one header to be refused by the gateway itself, with its code.
-HEAD_BYTES = 1_310_720
-KILL_SECONDS = 5  # a page that still runs so long after the signal is cut off
-# The server's own log, on stderr. Its access log stays off: URLs may hold what no log should.
-LOG = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{asctime} {levelname} server: {message}", "style": "{"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "loggers": {"_granian": {"handlers": ["stderr"], "propagate": False}},
-}
 
 
 class Command(PortalCommand):
@@ -61,25 +44,8 @@ class Command(PortalCommand):
         if options["role"] != "gateway":
             build_static_files()
         serving.release_database()
-        from portal import wsgi  # after the checks: it builds Django's handler
-
-        server = Granian(
-            f"portal.wsgi:{serving.ROLES[options['role']]}",
-            address=address,
-            port=port,
-            interface=Interfaces.WSGI,
-            workers=settings.WORKERS,
-            blocking_threads=wsgi.THREADS,
-            backlog=BACKLOG,
-            http1_settings=HTTP1Settings(max_buffer_size=HEAD_BYTES),
-            backpressure=BACKLOG,
-            respawn_failed_workers=True,
-            workers_kill_timeout=KILL_SECONDS,
-            websockets=False,
-            log_level=LogLevels.error,
-            log_dictconfig=LOG,
-            log_access=False,
-        )
+        target = f"portal.wsgi:{serving.ROLES[options['role']]}"
+        http = server.make(target, address=address, port=port, workers=settings.WORKERS)
         housekeeping = None if options["no_worker"] else serving.Housekeeping()
         # Until the server has its own handlers, a signal ends this process; what it started follows.
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -88,7 +54,7 @@ class Command(PortalCommand):
                 housekeeping.start()
             where = f"[{host}]" if ":" in host else host
             self.say(f"Serving http://{where}:{port}/ (process {os.getpid()}); Ctrl-C ends it.")
-            server.serve(target_loader=serving.load)
+            http.serve(target_loader=serving.load)
         finally:
             if housekeeping is not None:
                 housekeeping.stop()
