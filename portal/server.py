@@ -3,6 +3,8 @@
 Nothing here reads a setting or answers a request.
 """
 
+from typing import Any
+
 from granian import Granian
 from granian.constants import Interfaces
 from granian.http import HTTP1Settings
@@ -24,7 +26,7 @@ LOG = {
 }
 
 
-def make(target: str, *, address: str, port: int, workers: int = 1) -> AbstractServer:
+def make(target: str, *, address: str, port: int, workers: int = 1) -> AbstractServer[Any]:
     """A server for the WSGI callable `target` (`module:name`), not started yet."""
     return Granian(
         target,
