@@ -9,7 +9,7 @@ SILENT_SECONDS = 10  # no answer for so long: there is none
 
 
 class Answer(NamedTuple):
-    """`began` is monotonic seconds, taken before anything was sent."""
+    """`began` is monotonic seconds, taken before anything was sent; /readyz has neither code nor request."""
 
     began: float
     status: int
@@ -61,8 +61,8 @@ class Caller:
         return Answer(
             began,
             response.status,
-            headers["X-Portal-Code"],
-            headers["X-Portal-Request"],
+            headers.get("X-Portal-Code", ""),
+            headers.get("X-Portal-Request", ""),
             headers["Retry-After"],
         )
 

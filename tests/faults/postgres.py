@@ -38,6 +38,11 @@ class Postgres:
     def url(self) -> str:
         return f"postgres://postgres@/postgres?host={self._data}"
 
+    @property
+    def conninfo(self) -> str:
+        """The same as the driver has it."""
+        return f"host={self._data} user=postgres dbname=postgres"
+
     def __enter__(self) -> Self:
         try:
             server = import_get_server(self.folder)(self._data, start=False)
@@ -120,9 +125,7 @@ class Postgres:
             return connection.execute(sql.encode()).fetchall()
 
     def _connect(self) -> psycopg.Connection[tuple[Any, ...]]:
-        return psycopg.connect(
-            host=str(self._data), user="postgres", dbname="postgres", connect_timeout=2, autocommit=True
-        )
+        return psycopg.connect(self.conninfo, connect_timeout=2, autocommit=True)
 
     def _answers(self) -> bool:
         try:
