@@ -1,8 +1,9 @@
 """Clients of the gateway: connections that are kept, answers with the moment at which their call began."""
 
 import http.client
+import threading
 import time
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 AUTHORIZE = "/gateway/authorize"
 SILENT_SECONDS = 10  # no answer for so long: there is none
@@ -70,6 +71,42 @@ class Caller:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+class Watch:
+    """Calls with one key again and again while its context lasts; `answers` are in order."""
+
+    def __init__(self, port: int, secret: str) -> None:
+        self.answers: list[Answer] = []
+        self._caller = Caller(port)
+        self._secret = secret
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._caller.close()
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.005):
+            self.answers.append(self._caller.ask(self._secret))
+
+    def last_allowed(self) -> float:
+        """When the last call that was allowed began."""
+        return max(answer.began for answer in self.answers if answer.status == 200)
+
+    def since(self, moment: float) -> set[int]:
+        """The statuses of the calls that began after `moment`; waits for the first."""
+        deadline = time.monotonic() + SILENT_SECONDS
+        while not (found := {answer.status for answer in self.answers if answer.began > moment}):
+            assert time.monotonic() < deadline, "nobody answers any more"
+            time.sleep(0.01)
+        return found
 
 
 def one_for_each_worker(port: int, secret: str, workers: int) -> dict[str, Caller]:
