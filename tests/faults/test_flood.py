@@ -17,7 +17,12 @@ from tests.faults.server import Server
 
 WORKERS = 2
 THREADS = 4
-SECONDS = 3
+SECONDS = 3  # at least; longer on a machine that does not make enough calls
+
+
+def budget(seconds: float) -> int:
+    """Queries: what each worker has at first, and what each earns."""
+    return int(WORKERS * ASKS_PER_SECOND * (1 + seconds))
 
 
 @pytest.mark.skipif("sqlite" in os.environ["DATABASE_URL"], reason="nobody but PostgreSQL counts its queries")
@@ -34,15 +39,13 @@ def test_a_flood_of_unknown_keys_reaches_the_database_within_the_budget_and_hurt
 
         def flood() -> None:
             callers = one_for_each_worker(server.port, known.plaintext, WORKERS)
-            mine: collections.Counter[str] = collections.Counter()
             while not stop.is_set():
                 for caller in callers.values():
                     answer = caller.ask(tokens.mint("lk", "live").plaintext)
-                    mine[f"{answer.status} {answer.code}"] += 1
+                    with lock:
+                        codes[f"{answer.status} {answer.code}"] += 1
             for caller in callers.values():
                 caller.close()
-            with lock:
-                codes.update(mine)
 
         with Watch(server.port, known.plaintext) as watch:
             before = _queries()
@@ -50,7 +53,10 @@ def test_a_flood_of_unknown_keys_reaches_the_database_within_the_budget_and_hurt
             threads = [threading.Thread(target=flood) for _ in range(THREADS)]
             for thread in threads:
                 thread.start()
-            time.sleep(SECONDS)
+            while (passed := time.monotonic() - began) < SECONDS or (
+                codes.total() < 1.5 * budget(passed) and passed < 10 * SECONDS
+            ):
+                time.sleep(0.05)
             stop.set()
             for thread in threads:
                 thread.join()
@@ -58,12 +64,11 @@ def test_a_flood_of_unknown_keys_reaches_the_database_within_the_budget_and_hurt
             queries = _queries() - before
         assert {answer.status for answer in watch.answers} == {200}
         assert len(watch.answers) > 20 * SECONDS
-    budget = int(WORKERS * ASKS_PER_SECOND * (1 + took))  # what each has at first, and what each earns
     with capsys.disabled():
-        print(f"\n{codes.total()} unknown keys, {queries} queries of {budget}: {dict(codes)}", end=" ")
+        print(f"\n{codes.total()} unknown keys, {queries} queries of {budget(took)}: {dict(codes)}", end=" ")
     assert set(codes) == {"401 UNKNOWN", "503 UNAVAILABLE"}
-    assert codes.total() > budget  # else nothing is proved
-    assert 0 < queries <= budget
+    assert codes.total() > budget(took)  # else nothing is proved
+    assert 0 < queries <= budget(took)
 
 
 def _queries() -> int:
