@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
 from django.core.management import CommandError, call_command
 from django.db import connections
 from tqdm import tqdm
@@ -37,6 +38,8 @@ AT_ONCE = 8  # commands side by side
 IN_A_ROW = 50  # acts after one another, with one wait for the last
 BYSTANDERS = 5  # keys that nobody revokes
 WAIT = 60  # seconds until a revocation must be confirmed, and each step be seen
+# The command asks so often whether everyone has heard (seconds): a gap of milliseconds after that must show.
+POLL_SECONDS = 0.002
 LONGEST_AWAY = 3.0  # seconds; well within KEYS_STALE_SECONDS
 
 
@@ -238,14 +241,18 @@ def run(
 
     With `postgres`, the database of `environment`, one after another, and it is away after each.
     """
+    from keys import presence  # here: alone, Django must be set up first
+
     chance = random.Random(seed)
     tally = Tally()
     batches = list(_batches(targets, chance)) if postgres is None else [[target] for target in targets]
     with (
+        pytest.MonkeyPatch.context() as patch,
         Server(environment, "--workers", str(workers), "--no-worker", log=log) as server,
         Clients(server.port, bystanders, workers, tally, seed) as clients,
         tqdm(total=len(targets), disable=None, desc="revoked", leave=False) as progress,
     ):
+        patch.setattr(presence, "POLL_SECONDS", POLL_SECONDS)
         for batch in batches:
             clients.hot = list(batch)
             _until(lambda: all(tally.works(each, workers) for each in clients.hot), tally, "no key works")
