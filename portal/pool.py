@@ -1,10 +1,12 @@
-"""How a pooled PostgreSQL connection is tried before it is handed out.
+"""How a pooled PostgreSQL connection is tried before it is handed out, and how a lost database is found again.
 
 The pool tries one idle connection after another and pauses longer each time, so that after a restart of the
 database, with many idle ones, a page waited for seconds or failed. Here the first broken one has all idle
-ones looked at, at once. Used by the settings and by nothing else.
+ones looked at, at once. And it tries to connect only for who comes, not for who waits, so that the keys were
+read again up to ten seconds after the database was back. Used by the settings and by nothing else.
 """
 
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -20,3 +22,10 @@ def check(connection: psycopg.Connection[Any]) -> None:
         pool: ConnectionPool[Any] = connections["default"].pool  # type: ignore[attr-defined]  # PostgreSQL's
         pool.check()
         raise
+
+
+def retry(pool: ConnectionPool[Any]) -> None:
+    """Called when the pool has given up (after `reconnect_timeout`): try on while somebody waits."""
+    if pool.get_stats().get("requests_waiting"):
+        with suppress(psycopg.OperationalError):  # too short to get one: asking is what makes it connect
+            pool.putconn(pool.getconn(timeout=0.01))

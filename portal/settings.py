@@ -139,12 +139,19 @@ if _database["ENGINE"] == "django.db.backends.sqlite3":
     }
 elif _database["ENGINE"] == "django.db.backends.postgresql":
     _database["CONN_MAX_AGE"] = 0
-    from portal.pool import check  # here: an embedded portal needs no psycopg
+    from portal.pool import check, retry  # here: an embedded portal needs no psycopg
 
     _database["OPTIONS"] = {
         **_database.get("OPTIONS", {}),
-        # reconnect_timeout: after an outage try again each second; by default the pauses grow to minutes.
-        "pool": {"min_size": 1, "max_size": 16, "timeout": 10, "reconnect_timeout": 1, "check": check},
+        "pool": {
+            "min_size": 1,
+            "max_size": 16,
+            "timeout": 10,
+            "check": check,
+            # After an outage try again each second; by default the pauses grow to minutes.
+            "reconnect_timeout": 1,
+            "reconnect_failed": retry,
+        },
         # A database that went silent must not hold a thread for the kernel's two hours.
         "connect_timeout": 5,
         "keepalives_idle": 10,
@@ -291,6 +298,8 @@ LOGGING = {
     "loggers": {
         "django": {"handlers": [], "level": "INFO", "propagate": True},
         "django.server": {"handlers": [], "level": "INFO", "propagate": True},
+        # While the database is away each try would be a line; who needs it says so once.
+        "psycopg.pool": {"handlers": [], "level": "ERROR", "propagate": True},
         # Scanners send any Host; each is answered 400, and a traceback for each would only fill the log.
         "django.security.DisallowedHost": {"handlers": [], "level": "CRITICAL", "propagate": False},
     },

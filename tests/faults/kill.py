@@ -6,17 +6,17 @@ rounds. What a client saw answered is compared with what the roll-ups hold.
 
 import argparse
 import collections
-import http.client
 import os
 import random
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.faults import alone
+from tests.faults.load import AUTHORIZE, Caller, NoAnswer, NoServer
 from tests.faults.server import Server, free_port
 
 COST = 3
@@ -55,27 +55,17 @@ class Tally:
 
 def _load(port: int, secret: str, tally: Tally, stop: threading.Event) -> None:
     """Call until told to stop or the server is gone."""
-    headers = {"Authorization": f"Bearer {secret}", "User-Agent": "load"}
-    connection: http.client.HTTPConnection | None = None
+    caller = Caller(port)
     while not stop.is_set():
         try:
-            if connection is None:
-                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-                connection.connect()
-        except OSError:
+            answer = caller.ask(secret, f"{AUTHORIZE}?cost={COST}")
+        except NoServer:
             return
-        try:
-            connection.request("GET", f"/gateway/authorize?cost={COST}", headers=headers)
-            response = connection.getresponse()
-            response.read()
-        except (OSError, http.client.HTTPException):
+        except NoAnswer:
             tally.doubt()
-            connection.close()
-            connection = None
             continue
-        tally.add(response.status, response.headers["X-Portal-Request"])
-    if connection is not None:
-        connection.close()
+        tally.add(answer.status, answer.request)
+    caller.close()
 
 
 def run(
@@ -124,18 +114,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        os.environ.setdefault("DATABASE_URL", f"sqlite:///{folder / 'kill.sqlite3'}")
-        os.environ["USAGE_JOURNAL_DIR"] = str(folder / "journal")
-        os.environ["LATCHKEY_TESTS_DIR"] = name
-        os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
-        import django
-        from django.core.management import call_command
-
-        url = os.environ["DATABASE_URL"]
-        django.setup()
-        call_command("migrate", verbosity=0)
+    with alone.portal(os.environ.get("DATABASE_URL", "")) as (environment, folder):
         from django.db import connections
         from django.db.models import Sum
 
@@ -145,7 +124,6 @@ def main() -> None:
         secret = builders.key(builders.organization(f"kill-{options.seed}")).plaintext
         before = Rollup.objects.filter(outcome="VALID").aggregate(calls=Sum("calls"))["calls"] or 0
         connections.close_all()
-        environment = builders.environment(DATABASE_URL=url)
         tally = run(options.rounds, secret, environment, folder / "log", seed=options.seed)
         after = Rollup.objects.filter(outcome="VALID").aggregate(calls=Sum("calls"))["calls"] or 0
         counted = after - before

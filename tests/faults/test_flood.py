@@ -1,0 +1,80 @@
+"""A flood of well-formed keys that do not exist: checksums are public, so anyone can make them."""
+
+import collections
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from django.db import connection
+
+from keys import tokens
+from keys.directory import ASKS_PER_SECOND
+from tests import builders
+from tests.faults.load import Watch, one_for_each_worker
+from tests.faults.server import Server
+
+WORKERS = 2
+THREADS = 4
+SECONDS = 3  # at least; longer on a machine that does not make enough calls
+
+
+def budget(seconds: float) -> int:
+    """Queries: what each worker has at first, and what each earns."""
+    return int(WORKERS * ASKS_PER_SECOND * (1 + seconds))
+
+
+@pytest.mark.skipif("sqlite" in os.environ["DATABASE_URL"], reason="nobody but PostgreSQL counts its queries")
+@pytest.mark.django_db(transaction=True)
+def test_a_flood_of_unknown_keys_reaches_the_database_within_the_budget_and_hurts_no_known_key(
+    journal_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = builders.key(builders.organization("acme"))
+    # PostgreSQL itself notes each statement of these connections.
+    environment = builders.environment(DATABASE_URL=f"{builders.database_url()}&options=-clog_statement=all")
+    codes: collections.Counter[str] = collections.Counter()
+    with Server(environment, "--workers", str(WORKERS), "--no-worker", log=tmp_path / "log") as server:
+        stop, lock = threading.Event(), threading.Lock()
+
+        def flood() -> None:
+            callers = one_for_each_worker(server.port, known.plaintext, WORKERS)
+            while not stop.is_set():
+                for caller in callers.values():
+                    answer = caller.ask(tokens.mint("lk", "live").plaintext)
+                    with lock:
+                        codes[f"{answer.status} {answer.code}"] += 1
+            for caller in callers.values():
+                caller.close()
+
+        with Watch(server.port, known.plaintext) as watch:
+            before = _queries()
+            began = time.monotonic()
+            threads = [threading.Thread(target=flood) for _ in range(THREADS)]
+            for thread in threads:
+                thread.start()
+            while (passed := time.monotonic() - began) < SECONDS or (
+                codes.total() < 1.5 * budget(passed) and passed < 10 * SECONDS
+            ):
+                time.sleep(0.05)
+            stop.set()
+            for thread in threads:
+                thread.join()
+            took = time.monotonic() - began
+            queries = _queries() - before
+        assert {answer.status for answer in watch.answers} == {200}
+        assert len(watch.answers) > 20 * SECONDS
+    with capsys.disabled():
+        print(f"\n{codes.total()} unknown keys, {queries} queries of {budget(took)}: {dict(codes)}", end=" ")
+    assert set(codes) == {"401 UNKNOWN", "503 UNAVAILABLE"}
+    assert codes.total() > budget(took)  # else nothing is proved
+    assert 0 < queries <= budget(took)
+
+
+def _queries() -> int:
+    """How often the server was asked about a secret so far, by the statements that it has noted."""
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW data_directory")
+        (folder,) = cursor.fetchone()
+    log = (Path(folder) / "log").read_bytes()
+    return sum(b'"keys_secret"."digest" ' in line and b" WHERE " in line for line in log.splitlines())
