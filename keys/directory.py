@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
@@ -24,7 +25,7 @@ from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from keys import presence
-from keys.models import AuditEvent, Feed, Key, Organization, Secret
+from keys.models import AuditEvent, Feed, Key, Organization
 from keys.records import Found, KeyRecord, OrganizationRecord, SecretRecord, is_live, read_keys
 
 __all__ = ["Directory", "KeyRecord", "OrganizationRecord", "SecretRecord", "Unavailable"]
@@ -35,6 +36,8 @@ POLL_SECONDS = 0.25
 HEALTHY_SECONDS = 2.0  # a good read no older than this: the database may be asked about a miss
 ASK_SECONDS = 1.0  # how long a call waits for the answer about a miss
 ASKS_PER_SECOND = 100  # the budget for misses, per process: a flood of well-formed keys costs no more
+ASKS_AT_ONCE = 4  # calls that wait for such answers; the server's other threads are for known keys
+ASK_QUIET_SECONDS = 2.0  # without a miss, until the connection for them is given back
 LOAD_CHUNK = 2000  # keys read at once
 LOAD_SECONDS = 0.2  # of loading between two reads of the feed
 RETIRE_SECONDS = 60.0  # between two looks for dead secrets while memory is full
@@ -43,6 +46,7 @@ MAX_CLOCK_SKEW = 2.0  # seconds between this clock and the database's
 
 
 _NOT_ASKED = object()
+_FIND_KEY = "SELECT key_id FROM keys_secret WHERE digest = %s"
 
 
 class Unavailable(Exception):
@@ -83,11 +87,13 @@ class Directory:
         self._skew = 0.0  # seconds
         self._trouble = "the keys are being loaded"
         self._budget = float(ASKS_PER_SECOND)
-        self._budget_at = monotonic()
+        self._budget_at = monotonic()  # of the last miss, too
+        self._asking = 0  # calls that wait for an answer
         self._retired_at = monotonic()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._askers: ThreadPoolExecutor | None = None
+        self._asker: ThreadPoolExecutor | None = None
+        self._asker_is_quiet = True  # it has no connection
 
     # --- reading, on the gateway's path -----------------------------------------------------------
 
@@ -111,14 +117,22 @@ class Directory:
             return cast("SecretRecord | None", other)
         if not self._is_healthy():
             raise Unavailable("the database does not answer")
-        if not self._spend():
+        if not self._may_ask():
             raise Unavailable("too many unknown keys at once")
         try:
-            if self._askers is None:  # never started: a command or a test, in its own thread
+            if self._asker is None:  # never started: a command or a test, in its own thread
                 return self._query(digest)
-            return self._askers.submit(self._query_and_let_go, digest).result(timeout=ASK_SECONDS)
+            # In a thread of its own, so that a silent database holds no caller.
+            answer = self._asker.submit(self._query_twice, digest)
+            try:
+                return answer.result(timeout=ASK_SECONDS)
+            finally:
+                answer.cancel()  # if it has not begun, nobody waits for it any more
         except (TimeoutError, DatabaseError, RuntimeError) as error:
             raise Unavailable("the database does not answer") from error
+        finally:
+            with self._mutex:
+                self._asking -= 1
 
     def _is_healthy(self) -> bool:
         return self._monotonic() - self._last_good <= HEALTHY_SECONDS
@@ -161,7 +175,7 @@ class Directory:
         if self._thread is not None:
             return
         self._lock_fd = presence.take_lock(self._lock_path)
-        self._askers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="directory-ask")
+        self._asker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="directory-ask")
         self._thread = threading.Thread(target=self._run, name="directory", daemon=True)
         self._thread.start()
 
@@ -173,8 +187,10 @@ class Directory:
             self._trouble = "this process is stopping"
         if self._thread is not None:
             self._thread.join(timeout=5)
-        if self._askers is not None:
-            self._askers.shutdown(wait=False, cancel_futures=True)
+        if self._asker is not None:
+            with suppress(TimeoutError):  # a silent database keeps the thread, and the process does not wait
+                self._asker.submit(_let_go).result(timeout=ASK_SECONDS)
+            self._asker.shutdown(wait=False, cancel_futures=True)
         if self._lock_fd is not None:
             os.close(self._lock_fd)
             self._lock_path.unlink(missing_ok=True)
@@ -231,6 +247,7 @@ class Directory:
         if not self._loaded:
             self._load_some()
         self._retire_the_dead()
+        self._quiet_the_asker()
 
     def _catch_up(self) -> None:
         """Apply the events after the last one applied."""
@@ -379,39 +396,64 @@ class Directory:
 
     # --- misses -----------------------------------------------------------------------------------
 
-    def _query_and_let_go(self, digest: bytes) -> SecretRecord | None:
-        """One miss, in a thread of its own so that a silent database holds no caller."""
+    def _query_twice(self, digest: bytes) -> SecretRecord | None:
+        """One miss. A connection that was lost since the last one is made anew, once."""
+        if self._stop.is_set():
+            raise DatabaseError
         try:
             return self._query(digest)
+        except DatabaseError:
+            connection.close()
+            if self._asker_is_quiet:  # it was new
+                raise
         finally:
-            connection.close()  # misses are rare: none keeps a connection between two
+            self._asker_is_quiet = False
+        return self._query(digest)
+
+    def _quiet_the_asker(self) -> None:
+        """Give the connection for misses back, once there have been none for a while."""
+        if (
+            self._asker is not None
+            and not self._asker_is_quiet
+            and self._monotonic() - self._budget_at > ASK_QUIET_SECONDS
+        ):
+            self._asker_is_quiet = True
+            self._asker.submit(_let_go)
 
     def _query(self, digest: bytes) -> SecretRecord | None:
         while True:
             generation = self._generation
-            key_id = Secret.objects.filter(digest=digest).values_list("key_id", flat=True).first()
-            found = read_keys([] if key_id is None else [key_id], self._organizations)
+            with connection.cursor() as cursor:  # by hand: a flood pays for the ORM's compiler each time
+                cursor.execute(_FIND_KEY, [digest])
+                row = cursor.fetchone()
+            found = read_keys([row[0]], self._organizations) if row else None
             with self._mutex:
                 # What is reloaded meanwhile may be newer than what was read here; then read again.
                 if self._generation != generation:
                     continue
-                self._keep(found)
-                if not found.keys:
+                if found is None or not found.keys:
                     self._remember(digest, None)
                     return None
+                self._keep(found)
                 return found.keys[0][1].get(digest)
 
-    def _spend(self) -> bool:
-        """Take one query from the budget; it refills with time."""
+    def _may_ask(self) -> bool:
+        """Take one query from the budget, which refills with time, and a place among those that wait."""
         with self._mutex:
             now = self._monotonic()
             earned = (now - self._budget_at) * ASKS_PER_SECOND
             self._budget = min(float(ASKS_PER_SECOND), self._budget + earned)
             self._budget_at = now
-            if self._budget < 1:
+            if self._budget < 1 or self._asking >= ASKS_AT_ONCE:
                 return False
             self._budget -= 1
+            self._asking += 1
             return True
+
+
+def _let_go() -> None:
+    """Close the connection of the thread that runs this (`connection.close` would name the caller's)."""
+    connection.close()
 
 
 def _first(keys: QuerySet[Key]) -> list[int]:

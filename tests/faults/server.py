@@ -12,7 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from django.conf import settings
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 class Response(NamedTuple):
@@ -68,7 +69,7 @@ class Server:
         self.port = port or free_port()
         self.log = log
         self._out = log.open("ab")
-        command = [sys.executable, str(settings.BASE_DIR / "manage.py"), "serve"]
+        command = [sys.executable, str(ROOT / "manage.py"), "serve"]
         self.process = subprocess.Popen(
             [*command, "--port", str(self.port), *options],
             env=dict(environment),
