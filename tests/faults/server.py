@@ -12,7 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 

@@ -1,0 +1,8 @@
+"""The peers' WSGI callable."""
+
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ["DJANGO_SETTINGS_MODULE"] = "tests.bench.peers.settings"
+application = get_wsgi_application()

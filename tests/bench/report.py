@@ -1,0 +1,126 @@
+"""The figures as a table, each beside what it must reach and what it should."""
+
+import platform
+import re
+import statistics
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.bench.load import Run
+
+type Figures = dict[str, dict[str, float]]
+
+README = Path(__file__).with_name("README.md")
+_BEGIN, _END = "<!-- figures -->", "<!-- /figures -->"
+_JOB = "djangorestframework-api-key, throttled and counted"
+
+
+class Row(NamedTuple):
+    """A figure, what it must reach and its goal; `most`: less is better."""
+
+    name: str
+    value: float
+    must: float
+    goal: float
+    unit: str = ""
+    most: bool = False
+
+    @property
+    def verdict(self) -> str:
+        def reached(limit: float) -> bool:
+            return self.value <= limit if self.most else self.value >= limit
+
+        return "goal" if reached(self.goal) else "yes" if reached(self.must) else "**no**"
+
+
+def medians(found: Mapping[str, list[Run]]) -> dict[str, float]:
+    """Of each contender: `NAME` requests a second, `NAME/p99` ms, `NAME/cpu` µs a request."""
+    result = {}
+    for name, runs in found.items():
+        result[name] = statistics.median(each.rate for each in runs)
+        result[f"{name}/p99"] = statistics.median(each.p99 for each in runs)
+        result[f"{name}/cpu"] = statistics.median(each.cpu for each in runs)
+    return result
+
+
+def rows(figures: Figures) -> list[Row]:
+    """What the issue of the gateway asks for, as far as it was measured."""
+    found = []
+    if inside := figures.get("inprocess"):
+        found += [
+            Row("a decision in-process, warm: verify + journal", inside["decision"], 5, 4, "µs", most=True),
+            Row("the same with two windows", inside["decision, two windows"], 9, 7, "µs", most=True),
+        ]
+    if one := figures.get("one"):
+        bare, allowed = one["bare"], one["gateway, allowed"]
+        memory, shared = one["gateway, two windows in memory"], one["gateway, two windows on Valkey"]
+        found += [
+            Row("allowed call, one worker, of the bare app", allowed / bare, 0.70, 0.78),
+            Row("with two windows in memory, of the bare app", memory / bare, 0.58, 0.66),
+            Row(
+                "against djangorestframework-api-key, verification only",
+                *(allowed / one["djangorestframework-api-key"], 35, 45, "×"),
+            ),
+            Row("doing the same job: windows in memory", memory / one[_JOB], 45, 60, "×"),
+            Row("doing the same job: windows on Valkey", shared / one[_JOB], 10, 15, "×"),
+            Row("unknown keys (a flood), of bare", one["gateway, unknown keys"] / bare, 0.65, 0.75),
+            Row("malformed keys (a flood), of bare", one["gateway, malformed keys"] / bare, 0.65, 0.75),
+            Row("p99 of allowed calls", one["gateway, allowed/p99"], 3, 2, "ms", most=True),
+        ]
+    if drain := figures.get("drain"):
+        found.append(
+            Row("answer + drain, CPU per call", drain["µs of CPU per call"], 30, 22, "µs", most=True)
+        )
+        found.append(
+            Row("the drain is behind by, after the load", drain["seconds behind"], 3, 2, "s", most=True)
+        )
+    if pages := figures.get("pages"):
+        found.append(
+            Row("p99 while pages load", pages["gateway, while pages load/p99"], 12, 6, "ms", most=True)
+        )
+    if million := figures.get("million"):
+        ratio = million["1 million keys, the same drawn"] / million["1 thousand keys"]
+        found.append(Row("1 M keys against 1 k, the same keys drawn", ratio, 0.9, 0.95))
+        kib = figures["memory"]["bytes per key"] / 1024
+        found.append(Row("memory for each key", kib, 1.0, 0.6, "KiB", most=True))
+    return found
+
+
+def text(figures: Figures) -> str:
+    """Two tables in Markdown: the promises, and everything that was measured."""
+    lines = ["| figure | measured | must | goal | reached |", "|---|---|---|---|---|"]
+    for row in rows(figures):
+        sign = "≤" if row.most else "≥"
+        value = f"{row.value:.3g}".removesuffix(".0")
+        lines.append(
+            f"| {row.name} | {value} {row.unit} | {sign} {row.must:g} | {sign} {row.goal:g} | {row.verdict} |"
+        )
+    for part, title in (
+        ("one", "One worker"),
+        ("two", "Two workers"),
+        ("million", "A million keys"),
+        ("pages", "Pages"),
+    ):
+        if found := figures.get(part):
+            first = next(iter(found.values()))
+            lines += ["", f"| {title} | of the first | p99, ms | CPU per call, µs |", "|---|---|---|---|"]
+            for name, rate in found.items():
+                if "/" not in name.removeprefix("POST /v1/keys/verify"):
+                    p99, cpu = found[f"{name}/p99"], found[f"{name}/cpu"]
+                    lines.append(f"| {name} | {rate / first:.3f} | {p99:.2f} | {cpu:.1f} |")
+    if inside := figures.get("inprocess"):
+        lines += ["", "| In-process | µs |", "|---|---|"]
+        lines += [f"| {name} | {value:.2f} |" for name, value in inside.items()]
+    return "\n".join(lines)
+
+
+def write(figures: Figures) -> None:
+    """Put the tables into the README beside this module."""
+    when = datetime.now(UTC).strftime("%Y-%m-%d")
+    where = (
+        f"Measured on {when} with CPython {platform.python_version()} on two processors that others share."
+    )
+    body = f"{_BEGIN}\n{where}\n\n{text(figures)}\n{_END}"
+    README.write_text(re.sub(f"{_BEGIN}.*?{_END}", lambda _: body, README.read_text(), flags=re.DOTALL))
