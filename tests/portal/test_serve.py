@@ -129,6 +129,47 @@ def test_fifty_hanging_pages_do_not_stall_the_gateway_nor_the_end(
             connection.close()
 
 
+def test_hanging_pages_and_calls_leave_each_other_and_the_gateway_alone(
+    server: Server, issued: lifecycle.Issued
+) -> None:
+    """A body that does not come holds a call of the machine API up, if its caller has a key; a stranger's is
+    refused before it is read."""
+
+    def begin(path: str, *headers: str) -> socket.socket:
+        lines = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", "Content-Length: 5000", *headers]
+        connection = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+        hanging.append(connection)
+        connection.sendall("\r\n".join([*lines, "", '{"key": "a']).encode())
+        return connection
+
+    kind = "Content-Type: application/json"
+    hanging: list[socket.socket] = []
+    try:
+        for _ in range(40):
+            stranger = begin("/v1/keys/verify", kind, "X-API-Key: junk")
+            assert stranger.recv(12) == b"HTTP/1.1 401"
+        verifier = key(issued.key.organization, scopes=("portal:verify",))
+        while server.get("/v1/me", X_API_Key=verifier.plaintext).status != 200:
+            time.sleep(0.05)
+        for _ in range(40):
+            begin("/v1/keys/verify", kind, f"X-API-Key: {verifier.plaintext}")
+            begin(
+                "/accounts/login/",
+                "Content-Type: application/x-www-form-urlencoded",
+                "Cookie: csrftoken=" + "a" * 32,
+            )
+        began = time.monotonic()
+        for _ in range(100):
+            assert server.get("/gateway/authorize", timeout=2, X_API_Key=issued.plaintext).status == 200
+        assert time.monotonic() - began < 5
+        refused = server.get("/v1/me", X_API_Key=issued.plaintext)
+        assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
+        assert json.loads(refused.body)["code"] == "UNAVAILABLE"
+    finally:
+        for connection in hanging:
+            connection.close()
+
+
 def test_a_taken_port_is_one_clear_sentence(db: None) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -166,9 +207,16 @@ def test_roles_answer_their_own_part_only(issued: lifecycle.Issued, tmp_path: Pa
         assert len(descendants(gateway.process.pid)) == 1
         assert gateway.get("/gateway/authorize", X_API_Key=issued.plaintext).status == 200
         assert gateway.get("/").status == 404
+        assert gateway.get("/v1/me", X_API_Key=issued.plaintext).status == 404
     with Server(environment(), "--role", "portal", "--no-worker", log=tmp_path / "log") as portal:
         assert portal.get("/").status == 200
         assert portal.get("/gateway/authorize", X_API_Key=issued.plaintext).status == 404
+        # Its pages did not wait for the keys; the machine API says 503 until they are known.
+        deadline = time.monotonic() + 10
+        while (answer := portal.get("/v1/me", X_API_Key=issued.plaintext)).status == 503:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert json.loads(answer.body)["key"]["id"] == issued.key.public_id
 
 
 def test_the_environments_secrets_are_not_in_a_request(
