@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -63,6 +64,20 @@ def test_it_serves_gateway_pages_and_health_and_counts(server: Server, issued: l
         assert time.monotonic() < deadline, server.log.read_text()
         time.sleep(0.05)
     assert Rollup.objects.get().calls == 1
+
+
+def test_the_readmes_call_to_the_machine_api_works(server: Server, issued: lifecycle.Issued) -> None:
+    text = (django_settings.BASE_DIR / "README.md").read_text()
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    (script,) = [block for block in blocks if "/v1/keys/verify" in block]
+    script = script.replace("uv run manage.py", f"{sys.executable} manage.py")
+    script = script.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}")
+    done = subprocess.run(
+        ["sh", "-c", script], cwd=django_settings.BASE_DIR, env=environment(KEY=issued.plaintext),
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    answer = json.loads(done.stdout)
+    assert (answer["code"], answer["organization"]["slug"]) == ("INSUFFICIENT_SCOPE", "acme")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
