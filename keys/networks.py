@@ -50,6 +50,12 @@ def compile_networks(networks: Iterable[str]) -> tuple[Network, ...]:
     return tuple(compiled)
 
 
+def as_text(networks: Iterable[Network]) -> list[str]:
+    """Canonical CIDR strings again."""
+    kinds = {32: ipaddress.IPv4Network, 128: ipaddress.IPv6Network}
+    return [str(kinds[bits]((number, mask.bit_count()))) for bits, number, mask in networks]
+
+
 @lru_cache(maxsize=4096)
 def parse_address(text: str) -> Address | None:
     """An address as (bits, integer), IPv4-mapped IPv6 as IPv4; None if it is not one."""

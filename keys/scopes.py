@@ -12,7 +12,8 @@ MAX_LENGTH = 64
 PORTAL = "portal:"  # scopes that begin so are the portal's own machine API
 STAFF_ONLY = frozenset({"portal:verify", "portal:report"})
 
-_NAME = re.compile(r"[a-z][a-z0-9_.-]*(:[a-z0-9][a-z0-9_.-]*)+", re.ASCII)
+PATTERN = r"[a-z][a-z0-9_.-]*(:[a-z0-9][a-z0-9_.-]*)+"
+_NAME = re.compile(PATTERN, re.ASCII)
 
 
 def is_name(text: str) -> bool:

@@ -27,6 +27,7 @@ HISTORY_PAGE = 20
 CHART_DAYS = 30
 ATTENTION = 5  # rows of each kind
 DAY = dt.timedelta(days=1)
+_STATUS_CLASSES = {2: "Success", 3: "Elsewhere", 4: "The call was at fault", 5: "The API was at fault"}
 
 
 class Badge(NamedTuple):
@@ -44,6 +45,15 @@ class Reason(NamedTuple):
     sentence: str
     calls: int
     share: str  # of all refusals
+
+
+class Answered(NamedTuple):
+    """How often the API answered with a class of status."""
+
+    status: str  # `2xx`
+    meaning: str
+    responses: int
+    share: str  # of all responses
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +91,7 @@ class KeyPage:
     refused: int
     last_used: dt.datetime | None
     reasons: list[Reason]
+    answers: list[Answered]
     complete_through: dt.datetime | None
     history: Page[AuditEvent] | None  # None: not for this member
     entries: list[Entry]
@@ -121,6 +132,7 @@ class Usage:
     totals: reports.Totals
     share: str
     reasons: list[Reason]
+    answers: list[Answered]
     rows: list[UsageRow]
     complete_through: dt.datetime | None
 
@@ -166,6 +178,14 @@ def _reasons(reasons: Iterable[tuple[str, int]]) -> list[Reason]:
         if name in Code.__members__
         else Reason(name, name, "", calls, percent(calls, total))
         for name, calls in rows
+    ]
+
+
+def _answers(responses: dict[int, int]) -> list[Answered]:
+    total = sum(responses.values())
+    return [
+        Answered(f"{each}xx", _STATUS_CLASSES.get(each, ""), count, percent(count, total))
+        for each, count in responses.items()
     ]
 
 
@@ -274,6 +294,7 @@ def key_page(
         refused=sums.refused,
         last_used=max((use.last_used_at for use in uses.values()), default=None),
         reasons=_reasons(sums.reasons),
+        answers=_answers(reports.responses(organization, _midnight(start), _midnight(end), key=key)),
         complete_through=reports.complete_through(),
         history=page,
         entries=history.entries(page.object_list if page else []),
@@ -348,6 +369,7 @@ def usage(organization: Organization, days: int, by: str, now: dt.datetime) -> U
         totals=sums,
         share=percent(sums.refused, sums.accepted + sums.refused),
         reasons=_reasons(sums.reasons),
+        answers=_answers(reports.responses(organization, _midnight(start), _midnight(end))),
         rows=rows,
         complete_through=reports.complete_through(),
     )

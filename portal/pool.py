@@ -1,4 +1,4 @@
-"""How a pooled PostgreSQL connection is tried before it is handed out, and how a lost database is found again.
+"""How a pooled PostgreSQL connection is tried before it is handed out, and a lost database is found again.
 
 The pool tries one idle connection after another and pauses longer each time, so that after a restart of the
 database, with many idle ones, a page waited for seconds or failed. Here the first broken one has all idle

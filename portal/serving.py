@@ -49,12 +49,12 @@ def load(target: str) -> Callable[..., Any]:  # a WSGI callable, as the server w
     application: Callable[..., Any] = getattr(importlib.import_module(module), name)
     for variable in _SECRET_VARIABLES:
         os.environ.pop(variable, None)
-    if name != ROLES["portal"]:
-        _follow_the_keys()
+    # Of the portal's role only the machine API needs them: its pages need not wait.
+    _follow_the_keys(seconds=0 if name == ROLES["portal"] else _KEYS_SECONDS)
     return application
 
 
-def _follow_the_keys() -> None:
+def _follow_the_keys(seconds: float) -> None:
     """Begin to, and wait a little until they are known: the process listens once this returns.
 
     Without a database or a place for the journal there is nothing to wait for, and 503 is the answer.
@@ -64,7 +64,7 @@ def _follow_the_keys() -> None:
     except JournalError as error:
         logger.error("Not ready: the journal: %s", error)
         return
-    deadline = time.monotonic() + _KEYS_SECONDS
+    deadline = time.monotonic() + seconds
     while not directory.ready and time.monotonic() < deadline:
         time.sleep(0.02)
     atexit.register(metering.stop)  # on a graceful end; any other is told by the free lock

@@ -5,6 +5,7 @@ from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 
 from keys import urls as keys_urls  # first: it registers the key_id converter
+from portal.api import urls as api_urls
 from portal.views import console, public, welcome
 
 _organization: list[URLPattern | URLResolver] = [
@@ -24,6 +25,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("docs/", public.docs, name="docs"),
     path("docs/errors/", public.docs_errors, name="docs_errors"),
     path("o/<slug:organization>/", include(_organization)),
+    path("v1/", include(api_urls)),
     path("accounts/", include("allauth.account.urls")),
     path("admin/", admin.site.urls),
     path("staff/", include("portal.staff_urls")),

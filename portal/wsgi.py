@@ -1,7 +1,8 @@
-"""What the server calls: the gateway and health beside Django, pages through it.
+"""What the server calls: the gateway and health beside Django, pages and the machine API through it.
 
-Pages may be slow, the gateway may not: only so many pages run or wait at once that threads are always left
-for calls. Behind trusted proxies this is also where pages get the client's true address and scheme.
+Pages may be slow, the gateway may not: only so many pages and so many calls of the API run or wait at once
+that neither takes the other's place, and threads are always left for the gateway. Behind trusted proxies this
+is also where Django gets the client's true address and scheme.
 """
 
 import os
@@ -16,17 +17,41 @@ from django.core.wsgi import get_wsgi_application
 _django: Callable[..., Any] = get_wsgi_application()  # a page's response, streaming or not
 
 from portal import health, middleware  # noqa: E402  these need Django's apps to be ready
+from portal.api import PREFIX, answers  # noqa: E402  as above
 from usage import client  # noqa: E402  as above
 from usage.gateway import Environ, StartResponse  # noqa: E402  as above
 from usage.gateway import application as _gateway  # noqa: E402  as above
 
-PAGES = 6  # pages that run at once in one process
-WAITING = 6  # pages that may wait for one of these places
 WAIT_SECONDS = 5.0
-# What they cannot take of `portal.server.THREADS` is the gateway's.
+# What pages and the API cannot take of `portal.server.THREADS` is the gateway's.
 
-_running = threading.BoundedSemaphore(PAGES)
-_queue = threading.BoundedSemaphore(WAITING)
+
+class Places:
+    """How many requests of one kind may run at once in this process, and how many may wait to."""
+
+    def __init__(self, running: int, waiting: int) -> None:
+        self.running = running
+        self.waiting = waiting
+        self._running = threading.BoundedSemaphore(running)
+        self._queue = threading.BoundedSemaphore(waiting)
+
+    def enter(self) -> bool:
+        """Take a place; wait a little if few others do."""
+        if self._running.acquire(blocking=False):
+            return True
+        if not self._queue.acquire(blocking=False):
+            return False
+        try:
+            return self._running.acquire(timeout=WAIT_SECONDS)
+        finally:
+            self._queue.release()
+
+    def leave(self) -> None:
+        self._running.release()
+
+
+PAGES = Places(running=6, waiting=6)
+CALLS = Places(running=6, waiting=2)  # of the machine API: each takes a moment, unless its body is slow
 
 
 def application(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -36,7 +61,7 @@ def application(environ: Environ, start_response: StartResponse) -> Iterable[byt
         return _gateway(environ, start_response)
     if path in health.PATHS:
         return health.answer(environ, start_response, health.gateway)
-    return _page(environ, start_response)
+    return _through_django(environ, start_response)
 
 
 def gateway(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -50,17 +75,23 @@ def gateway(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
 
 
 def pages(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-    """Pages and health only: `serve --role portal`."""
+    """Pages, the machine API and health: `serve --role portal`."""
     path = environ["PATH_INFO"]
     if path.startswith("/gateway/"):
         return _nothing(start_response)
     if path in health.PATHS:
         return health.answer(environ, start_response, health.pages)
-    return _page(environ, start_response)
+    return _through_django(environ, start_response)
 
 
-def _page(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-    if not _enter():
+def _through_django(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    is_call = environ["PATH_INFO"].startswith(PREFIX)
+    places = CALLS if is_call else PAGES
+    if not places.enter():
+        if is_call:
+            body, headers = answers.too_many_calls()
+            start_response("503 Service Unavailable", headers)
+            return [body]
         return health.respond(
             start_response,
             "503 Service Unavailable",
@@ -68,7 +99,7 @@ def _page(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
             b"Too many pages at once; try again in a moment.\n",
             ("Retry-After", "2"),
         )
-    place = _Place()
+    place = _Place(places)
     try:
         environ["wsgi.url_scheme"] = client.scheme(environ)
         environ["REMOTE_ADDR"] = client.address(environ) or environ["REMOTE_ADDR"]
@@ -90,32 +121,20 @@ def _nothing(start_response: StartResponse) -> list[bytes]:
     return health.respond(start_response, "404 Not Found", "text/plain", b"Not here.\n")
 
 
-def _enter() -> bool:
-    """Take a place for a page; wait a little if few others do."""
-    if _running.acquire(blocking=False):
-        return True
-    if not _queue.acquire(blocking=False):
-        return False
-    try:
-        return _running.acquire(timeout=WAIT_SECONDS)
-    finally:
-        _queue.release()
-
-
 class _Place:
-    """A page's place, given back once."""
+    """A request's place, given back once."""
 
-    def __init__(self) -> None:
-        self._taken = True
+    def __init__(self, places: Places) -> None:
+        self._places: Places | None = places
 
     def leave(self) -> None:
-        if self._taken:
-            self._taken = False
-            _running.release()
+        places, self._places = self._places, None
+        if places is not None:
+            places.leave()
 
 
 class _Stream:
-    """A streaming page, which keeps its place until it is sent, closed or dropped."""
+    """A streaming answer, which keeps its place until it is sent, closed or dropped."""
 
     def __init__(self, response: Any, place: _Place) -> None:  # any of Django's streaming responses
         self._response = response

@@ -23,7 +23,18 @@ from django.db.models.functions import Coalesce
 
 from usage.journal import NEW_SUFFIX, SUFFIX
 from usage.models import Segment, Spool
-from usage.records import CALL, FRAME, HEADER, SEAL, Header, Reader, Record, Unreadable, has_begun
+from usage.records import (
+    CALL,
+    FRAME,
+    HEADER,
+    RESPONSE,
+    SEAL,
+    Header,
+    Reader,
+    Record,
+    Unreadable,
+    has_begun,
+)
 from usage.rollups import Sums, moment
 
 logger = logging.getLogger(__name__)
@@ -54,6 +65,7 @@ class _Stretch:
     sums: Sums = field(default_factory=Sums)
     records: int = 0
     calls: int = 0
+    responses: int = 0
     last_time: int = 0
     full: bool = False  # the batch was, so that more may follow
     problem: str = ""
@@ -225,7 +237,8 @@ class Drain:
             ignored = None
             if orphan and not stretch.full and not stretch.unreadable:
                 ignored = _leftover(fd, reader.offset)
-            if ignored is None and not stretch.calls and not _is_old(spool, stretch, now):
+            counts = stretch.calls or stretch.responses
+            if ignored is None and not counts and not _is_old(spool, stretch, now):
                 reader.rewind(segment.offset)
                 return None, stretch
             following = self.directory / _name(header.spool, header.segment + 1)
@@ -267,6 +280,9 @@ class Drain:
                     if record.kind == CALL:
                         add(record)
                         calls += record.calls
+                    elif record.kind == RESPONSE:
+                        stretch.sums.add_response(record)
+                        stretch.responses += record.calls
                 if records >= self.batch:
                     stretch.full = True
                     break

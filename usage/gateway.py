@@ -5,48 +5,27 @@ proxy's word alone (the query of `/gateway/authorize`, the header `X-Portal-Rule
 nothing that the client sends can change it. It decides nothing about keys itself.
 """
 
-import json
 import logging
 import time
-import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from django.conf import settings
 
-from keys import scopes as scope_names
-from keys import tokens
 from keys.verdicts import Code, Verdict
-from usage import client, limits, metering
-from usage.meters import METERS, REQUESTS
-from usage.records import RESOURCE_LENGTH
+from usage import client, credentials, limits, metering, problems, rules
+from usage.meters import REQUESTS
+from usage.problems import NO_STORE, STATUS_LINES, Headers
 
 logger = logging.getLogger(__name__)
 
 Environ = dict[str, Any]
-Headers = list[tuple[str, str]]
 StartResponse = Callable[[str, Headers], object]
 
-MAX_COST = 2**31
 MAX_RULE = 4096  # characters
-_RETRY_SECONDS = "1"
 _SINGLE = ("environment", "cost", "meter", "resource", "deny")
-_STATUS_LINES = {
-    200: "200 OK",
-    400: "400 Bad Request",
-    401: "401 Unauthorized",
-    403: "403 Forbidden",
-    429: "429 Too Many Requests",
-    503: "503 Service Unavailable",
-}
-_NO_STORE = ("Cache-Control", "no-store")
-# A refusal has a body, and a proxy may hand it to a browser.
-_INERT = [
-    ("X-Content-Type-Options", "nosniff"),
-    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
-]
 _FREE = frozenset({"HEAD", "OPTIONS"})
 _OK = ("X-Portal-Status", "200")
 _VALID = ("X-Portal-Code", "VALID")
@@ -69,9 +48,7 @@ def application(environ: Environ, start_response: StartResponse) -> list[bytes]:
     try:
         return _answer(environ, start_response)
     except Exception as error:
-        # The place, but not the message: it could quote what the client sent.
-        place = "".join(traceback.format_tb(error.__traceback__))
-        logger.error("Refused after %s:\n%s", type(error).__name__, place)
+        problems.log_bug(logger, error)
         text = environ.get("HTTP_X_PORTAL_RULE") if _is_envoy(environ) else environ.get("QUERY_STRING")
         decision = metering.Decision(Verdict(Code.UNAVAILABLE), "")
         return _refuse(start_response, decision, deny=403 if "deny=403" in (text or "") else 0)
@@ -101,7 +78,7 @@ def _answer(environ: Environ, start_response: StartResponse) -> list[bytes]:
     ) and (free := _free_method(environ)):
         cost = 0
         if free == "OPTIONS" and credential == "":  # a browser sends no key before it has asked
-            start_response("200 OK", [*_portal_headers(_PREFLIGHT), _NO_STORE])
+            start_response("200 OK", [*_portal_headers(_PREFLIGHT), NO_STORE])
             return []
     if credential is None:
         decision = metering.refuse(
@@ -132,7 +109,7 @@ def _answer(environ: Environ, start_response: StartResponse) -> list[bytes]:
         ("X-Portal-Environment", key.environment),
         ("X-Portal-Scopes", key.scopes_text),
         ("X-Portal-Request", request),
-        _NO_STORE,
+        NO_STORE,
     ]
     if standing is not None:
         headers += limits.headers(standing)
@@ -178,28 +155,22 @@ def _parse_rule(text: str) -> Rule:
     found: dict[str, str] = {}
     for name, value in pairs:
         if name == "scope":
-            if not scope_names.is_name(value):
-                raise ValueError("The rule names a scope that cannot be one.")
-            scopes.append(value)
+            scopes.append(rules.scope(value))
         elif name not in _SINGLE:
             raise ValueError("The rule has a parameter that the gateway does not know.")
         elif name in found:
             raise ValueError(f"The rule has {name} twice.")
         else:
             found[name] = value
-    environment, meter = found.get("environment", ""), found.get("meter", REQUESTS.name)
-    cost, resource, deny = found.get("cost", "1"), found.get("resource", ""), found.get("deny")
-    if "environment" in found and environment not in tokens.ENVIRONMENTS:
-        raise ValueError("The rule's environment is neither live nor test.")
-    if not (cost.isascii() and cost.isdigit() and len(cost) <= 10 and int(cost) <= MAX_COST):
-        raise ValueError(f"The rule's cost is not a whole number from 0 to {MAX_COST}.")
-    if meter not in METERS:
-        raise ValueError("The rule names a meter that does not exist.")
-    if len(resource) > RESOURCE_LENGTH or not resource.isprintable():
-        raise ValueError(f"The rule's resource is not a label of at most {RESOURCE_LENGTH} characters.")
+    cost, deny = found.get("cost", "1"), found.get("deny")
+    environment = rules.environment(found["environment"]) if "environment" in found else ""
+    # Anything but a few digits is no number, and -1 is none that can be asked.
+    number = rules.cost(int(cost) if cost.isascii() and cost.isdigit() and len(cost) <= 10 else -1)
+    meter = rules.meter(found.get("meter", REQUESTS.name))
+    resource = rules.resource(found.get("resource", ""))
     if deny not in (None, "403"):
         raise ValueError("The rule's deny can only be 403.")
-    return Rule(tuple(scopes), environment, int(cost), meter, resource, 403 if deny is not None else 0)
+    return Rule(tuple(scopes), environment, number, meter, resource, 403 if deny is not None else 0)
 
 
 # --- what is presented -----------------------------------------------------------------------------
@@ -207,43 +178,9 @@ def _parse_rule(text: str) -> Rule:
 
 def _credential(environ: Environ) -> str | None:
     """The one credential of the call; empty if there is none, None if two keys of ours are there."""
-    authorization: str | None = environ.get("HTTP_AUTHORIZATION")
-    given: str | None = environ.get("HTTP_X_API_KEY")
-    if (
-        given is None
-        and authorization is not None
-        and authorization[:7] == "Bearer "
-        and "," not in authorization
-        and not settings.KEY_QUERY_PARAMETER
-    ):
-        return authorization[7:].strip()  # the usual way; what follows is every other
-    given, bearer = (given or "").strip(), ""
-    if authorization and "," in authorization:  # the server joins two headers by a comma
-        given = ",".join([given, *_bearers(authorization)]).strip(",")
-    elif authorization and authorization[:7].lower() == "bearer ":
-        bearer = authorization[7:].strip()
     if not settings.KEY_QUERY_PARAMETER:
-        if not given or given == bearer:
-            return bearer
-        if not bearer:
-            return given if "," not in given else _choose(given.split(","))
-        return _choose([*given.split(","), bearer])
-    return _choose([*given.split(","), *_in_url(environ), bearer])
-
-
-def _bearers(authorization: str) -> list[str]:
-    """The Bearer credentials among several Authorization headers."""
-    parts = [part.strip() for part in authorization.split(",")]
-    return [part[7:].strip() for part in parts if part[:7].lower() == "bearer "]
-
-
-def _choose(values: Iterable[str]) -> str | None:
-    """Ours among several; without one, the first: a Bearer of somebody else's comes last."""
-    present = list(dict.fromkeys(value.strip() for value in values if value.strip()))
-    ours = [value for value in present if metering.begins_like_ours(value)]
-    if len(ours) > 1:
-        return None
-    return ours[0] if ours else present[0] if present else ""
+        return credentials.presented(environ)
+    return credentials.presented(environ, _in_url(environ))
 
 
 def _in_url(environ: Environ) -> list[str]:
@@ -321,53 +258,8 @@ def _portal_headers(decision: metering.Decision) -> Headers:
 def _refuse(
     start_response: StartResponse, decision: metering.Decision, *, deny: int = 0, address: str = ""
 ) -> list[bytes]:
-    (code, _, detail), request, standing = decision
-    if code is Code.IP_NOT_ALLOWED and not detail and address:
-        detail = f"This API key may not be used from {address}."
-    sent = deny if deny and code.status != 401 else code.status
-    problem, described = _describe(code, detail or code.sentence, sent, standing.name if standing else "")
-    body = b'%b"request": "%b"}' % (problem, request.encode())
-    headers = [*_portal_headers(decision), ("Content-Length", str(len(body))), *described]
-    if standing is not None:
-        headers += limits.headers(standing)
-        headers.append(("Retry-After", str(standing.reset)))
-    start_response(_STATUS_LINES[sent], headers)
+    status = decision.verdict.code.status
+    sent = deny if deny and status != 401 else status
+    body, headers = problems.refusal(decision, status=sent, address=address)
+    start_response(STATUS_LINES[sent], [*_portal_headers(decision), *headers])
     return [body]
-
-
-@lru_cache(maxsize=4096)
-def _describe(code: Code, detail: str, sent: int, violated: str) -> tuple[bytes, Headers]:
-    """What all refusals of one kind have in common, made once, for they come in floods: the problem document
-    (RFC 9457) up to its last member, `request`, and the headers that go with it."""
-    problem: dict[str, object] = {
-        "type": f"{settings.PORTAL_URL}/docs/errors/#{code.text}",
-        "title": code.title,
-        "status": sent,
-        "detail": detail,
-        "code": code.text,
-    }
-    headers = [_NO_STORE, ("Content-Type", "application/problem+json"), *_INERT]
-    if violated:
-        problem["type"] = "https://iana.org/assignments/http-problem-types#quota-exceeded"
-        problem["violated-policies"] = [violated]
-    elif code is Code.UNAVAILABLE:
-        headers.append(("Retry-After", _RETRY_SECONDS))
-    if challenge := _challenge(code, detail):
-        headers.append(("WWW-Authenticate", challenge))
-    return json.dumps(problem)[:-1].encode() + b", ", headers
-
-
-def _challenge(code: Code, detail: str) -> str:
-    """RFC 6750, section 3: no error code where no credential was sent."""
-    if code is Code.MISSING_CREDENTIAL:
-        return 'Bearer realm="api"'
-    if code.status == 401:
-        error = "invalid_token"
-    elif code is Code.INSUFFICIENT_SCOPE:
-        error = "insufficient_scope"
-    elif code is Code.MULTIPLE_CREDENTIALS:
-        error = "invalid_request"
-    else:
-        return ""
-    shown = "".join(letter for letter in detail if " " <= letter <= "~" and letter not in '"\\')
-    return f'Bearer realm="api", error="{error}", error_description="{shown}"'

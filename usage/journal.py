@@ -1,4 +1,4 @@
-"""The journal: every decision of the gateway, durable before it is answered.
+"""The journal: every decision of the gateway, durable before it is answered, and what came of it if known.
 
 Each process copies its events into a file of its own that is mapped into memory (mmap(2), MAP_SHARED): the
 bytes are the kernel's at once, so that SIGKILL loses nothing that was answered. A `write` would do the same,
@@ -28,7 +28,7 @@ from django.conf import settings
 
 from keys import tokens
 from usage import records
-from usage.records import HEADER, SEAL, TEXT, TICK, VERSION, frame
+from usage.records import HEADER, RESPONSE, SEAL, TEXT, TICK, VERSION, frame
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +162,12 @@ class Journal:
                     segment = self._rotate()
                 now = self._now()
                 data, (m, r, a, u), sequence = self._define(
-                    segment.texts, now, meter, resource, address, user_agent
+                    segment.texts,
+                    now,
+                    (meter, records.METER_LENGTH),
+                    (resource, records.RESOURCE_LENGTH),
+                    (address, records.ADDRESS_LENGTH),
+                    (user_agent, records.AGENT_LENGTH),
                 )
             payload = _pack_call(
                 1, 2, sequence, now, organization, key, secret, cost, calls, code, m, r, a, u
@@ -183,6 +188,29 @@ class Journal:
         if self._power:
             self._wait(segment, sequence)
         return sequence
+
+    def append_response(
+        self, organization: int, key: int, resource: str, status_class: int, responses: int = 1
+    ) -> None:
+        """Write how a call that was allowed was answered; `status_class` is 1 to 5.
+
+        It never waits for the disk: nobody is promised it. Raises JournalError.
+        """
+        with self._lock:
+            segment = self._ready()
+            if len(segment.texts) + 1 > self._segment_texts:
+                segment = self._rotate()
+            now = self._now()
+            data, (text,), sequence = self._define(segment.texts, now, (resource, records.RESOURCE_LENGTH))
+            data += frame(
+                records.RESPONSE_BODY.pack(
+                    VERSION, RESPONSE, sequence, now, organization, key, responses, status_class, text
+                )
+            )
+            self._reserve(segment, segment.size + len(data))
+            segment.put(data)
+            segment.written = self._sequence = sequence
+            self._last = now
 
     def request_id(self, sequence: int) -> str:
         """The public id of a call: it names the journal and the place in it."""
@@ -293,24 +321,14 @@ class Journal:
         return segment
 
     def _define(
-        self,
-        texts: dict[str, int],
-        now: int,
-        meter: str,
-        resource: str,
-        address: str,
-        user_agent: str,
-    ) -> tuple[bytes, tuple[int, int, int, int], int]:
-        """Records that define what this segment has not seen, the four ids, the sequence that follows."""
+        self, texts: dict[str, int], now: int, *wanted: tuple[str, int]
+    ) -> tuple[bytes, list[int], int]:
+        """Records that define what this segment has not seen of the wanted (text, longest), their ids, and
+        the sequence that follows."""
         data = bytearray()
         ids = []
         sequence = self._sequence + 1
-        for text, length in (
-            (meter, records.METER_LENGTH),
-            (resource, records.RESOURCE_LENGTH),
-            (address, records.ADDRESS_LENGTH),
-            (user_agent, records.AGENT_LENGTH),
-        ):
+        for text, length in wanted:
             cut = text[:length]
             number = texts.get(cut)
             if number is None:
@@ -322,7 +340,7 @@ class Journal:
                 )
                 sequence += 1
             ids.append(number)
-        return bytes(data), (ids[0], ids[1], ids[2], ids[3]), sequence
+        return bytes(data), ids, sequence
 
     def _mark(self, segment: _Segment, kind: int, now: int) -> None:
         """Write a tick or a seal. Without it the segment is as good, so a failure is no one's error."""
@@ -338,8 +356,10 @@ class Journal:
         self._last = now
 
     def _reserve(self, segment: _Segment, end: int) -> None:
+        """Make sure that there is room up to `end`. Raises JournalError, with the segment left, if not."""
         try:
-            segment.reserve(end)
+            if end > segment.reserved:
+                segment.reserve(end)
         except OSError as error:
             raise self._failed(segment, error) from error
 

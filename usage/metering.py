@@ -166,6 +166,21 @@ def refuse(
     return Decision(Verdict(code, None, detail), f"{process.spool}-{sequence}")
 
 
+def respond(decision: Decision, resource: str, status: int) -> None:
+    """Record that the call, which was allowed, was answered with this HTTP status. Never raises: the answer
+    goes out, recorded or not."""
+    secret = decision.verdict.secret
+    if secret is None:
+        return
+    key = secret.key
+    status_class = status // 100 if 100 <= status < 600 else 5
+    try:
+        process = _process or _current()
+        process.journal.append_response(key.organization.id, key.id, resource, status_class)
+    except journal.JournalError as error:
+        _complain(error, "How calls are answered cannot be recorded")
+
+
 def _spend(
     windows: RateWindows, valid: Verdict, key: KeyRecord, cost: int, now: float
 ) -> tuple[Verdict, Standing | None]:
@@ -208,13 +223,13 @@ def _limit_sentence(standing: Standing, cost: int) -> str:
     return f"Too many requests: the limit is {standing.rate.text}; try again in {standing.reset} s."
 
 
-def _complain(error: Exception) -> None:
+def _complain(error: Exception, what: str = "Calls are refused because they cannot be recorded") -> None:
     """Log a failing journal, at most every ten seconds."""
     global _complained
     now = time.monotonic()
     if now - _complained > _COMPLAIN_SECONDS:
         _complained = now
-        logger.error("Calls are refused because they cannot be recorded: %s", error)
+        logger.error("%s: %s", what, error)
 
 
 def _after_fork() -> None:

@@ -83,6 +83,25 @@ class Rollup(models.Model):
         return f"{self.key_id} {self.hour:%Y-%m-%d %H}h {self.meter} {self.outcome}: {self.quantity}"
 
 
+class ResponseRollup(models.Model):
+    """How calls of one key in a UTC hour were answered, where that is known (`usage.decorators`)."""
+
+    pk = models.CompositePrimaryKey("organization_id", "hour", "key_id", "resource", "status_class")
+    organization = models.ForeignKey(
+        Organization, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+"
+    )
+    hour = models.DateTimeField()
+    key = models.ForeignKey(
+        Key, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+"
+    )
+    resource = models.CharField(max_length=128, blank=True)
+    status_class = models.PositiveSmallIntegerField()  # 2 of 200
+    responses = models.BigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"{self.key_id} {self.hour:%Y-%m-%d %H}h {self.status_class}xx: {self.responses}"
+
+
 class SecretUse(models.Model):
     """When and from where a secret was last used with success."""
 

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 VERSION: Final = 1
-HEADER, CALL, TEXT, TICK, SEAL = 1, 2, 3, 4, 5
+HEADER, CALL, TEXT, TICK, SEAL, RESPONSE = 1, 2, 3, 4, 5, 6
 MAGIC: Final = b"LKJ1"
 # What the columns hold; longer text is cut before it is written.
 METER_LENGTH, RESOURCE_LENGTH, ADDRESS_LENGTH, AGENT_LENGTH = 50, 128, 45, 256
@@ -22,6 +22,7 @@ FRAME = struct.Struct("<II")  # length, masked CRC-32 of the payload
 HEAD = struct.Struct("<BBQq")  # version, kind, sequence, time in µs
 HEADER_BODY = struct.Struct("<4s11sIIq")  # magic, spool, pid, segment, start in µs; then the host
 CALL_BODY = struct.Struct("<BBQqqqqqIBIIII")
+RESPONSE_BODY = struct.Struct("<BBQqqqIBI")  # as a call: organization, key, responses, class, resource
 TEXT_ID = struct.Struct("<I")
 
 
@@ -30,7 +31,10 @@ class Unreadable(Exception):
 
 
 class Record(NamedTuple):
-    """One whole record. Times are µs since the epoch; `end` is the offset after it."""
+    """One whole record. Times are µs since the epoch; `end` is the offset after it.
+
+    Of a RESPONSE `calls` are the responses and `code` is the class of their status: 2 of 200.
+    """
 
     kind: int
     sequence: int
@@ -125,6 +129,15 @@ class Reader:
             except KeyError as error:
                 raise Unreadable(f"text {error} was never defined") from None
             return _new_record((kind, sequence, at, payload, end, *fields[4:10], *named))
+        if kind == RESPONSE and len(payload) == RESPONSE_BODY.size:
+            organization, key, responses, status_class, text = RESPONSE_BODY.unpack(payload)[4:]
+            if text not in self._texts:
+                raise Unreadable(f"text {text} was never defined")
+            return Record(
+                kind, sequence, at, payload, end,
+                organization=organization, key=key, calls=responses, code=status_class,
+                resource=self._texts[text],
+            )  # fmt: skip
         body = payload[HEAD.size :]
         if kind == TEXT:
             self._texts[TEXT_ID.unpack_from(body)[0]] = body[TEXT_ID.size :].decode("utf-8", "replace")

@@ -15,7 +15,7 @@ from django.db.models.functions import Coalesce
 from keys.models import Key, Organization
 from keys.verdicts import Code
 from usage import drain
-from usage.models import Rollup, SecretUse
+from usage.models import ResponseRollup, Rollup, SecretUse
 
 ACCEPTED = Q(outcome=Code.VALID.name)
 
@@ -79,6 +79,17 @@ def totals(
         key=lambda reason: (-reason[1], reason[0]),
     )
     return Totals(accepted, sum(calls for _, calls in reasons), quantity, reasons)
+
+
+def responses(
+    organization: Organization, start: dt.datetime, end: dt.datetime, *, key: Key | int | None = None
+) -> dict[int, int]:
+    """How calls of [start, end), both whole hours, were answered: class of the status → responses. Empty
+    where nobody recorded it: a gateway does not see the answer, `@require_key` does."""
+    rows = ResponseRollup.objects.filter(organization=organization, hour__gte=start, hour__lt=end)
+    if key is not None:
+        rows = rows.filter(key=key)
+    return dict(rows.values_list("status_class").annotate(total=Sum("responses")).order_by("status_class"))
 
 
 def by_key(

@@ -1,4 +1,4 @@
-"""Adds calls to the counters: hourly roll-ups, and each secret's last use.
+"""Adds calls to the counters: hourly roll-ups, each secret's last use, how calls were answered.
 
 The one place with SQL of its own: an upsert that adds, which the ORM has not, the same text on SQLite and
 PostgreSQL. Rows are written in the order of their keys, so that two writers never wait for each other in a
@@ -25,6 +25,12 @@ VALUES {rows}
 ON CONFLICT (organization_id, hour, key_id, meter, resource, outcome, booked_period) DO UPDATE SET
   calls = usage_rollup.calls + EXCLUDED.calls,
   quantity = usage_rollup.quantity + EXCLUDED.quantity
+"""
+_ADD_RESPONSES = """
+INSERT INTO usage_responserollup (organization_id, hour, key_id, resource, status_class, responses)
+VALUES {rows}
+ON CONFLICT (organization_id, hour, key_id, resource, status_class) DO UPDATE SET
+  responses = usage_responserollup.responses + EXCLUDED.responses
 """
 _ADD_USE = """
 INSERT INTO usage_secretuse (secret_id, calls, last_used_at, address, user_agent)
@@ -55,6 +61,8 @@ class Sums:
         self._uses: dict[int, list[Any]] = {}  # a row of mixed types, filled below
         # (code, meter) → [calls, quantity]; every call is here, those without a key too
         self._outcomes: dict[tuple[int, str], list[int]] = {}
+        # (organization, hours since the epoch, key, resource, class of the status) → responses
+        self._responses: dict[tuple[int, int, int, str, int], int] = {}
 
     def add(self, record: Record) -> None:
         """Count one call record. What was refused counts apart, and its quantity is 0."""
@@ -74,6 +82,11 @@ class Sums:
             use[0] += calls
             if at >= use[1]:
                 use[1:] = at, address, agent
+
+    def add_response(self, record: Record) -> None:
+        """Count how one call was answered."""
+        group = record.organization, record.time // _HOUR, record.key, record.resource, record.code
+        self._responses[group] = self._responses.get(group, 0) + record.calls
 
     def outcomes(self) -> Iterator[tuple[str, int, int]]:
         """("<outcome>/<meter>", calls, quantity) of every call, those without a key included."""
@@ -100,6 +113,15 @@ class Sums:
             [
                 (secret, calls, hour(moment(at)), address, user_agent)
                 for secret, (calls, at, address, user_agent) in sorted(self._uses.items())
+            ],
+        )
+        _execute(
+            _ADD_RESPONSES,
+            [
+                (organization, hour(moment(hours * _HOUR)), key, resource, status_class, responses)
+                for (organization, hours, key, resource, status_class), responses in sorted(
+                    self._responses.items()
+                )
             ],
         )
 

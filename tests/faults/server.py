@@ -92,11 +92,15 @@ class Server:
         self.kill()
 
     def get(self, path: str, *, timeout: float = 10, **headers: str) -> Response:
+        return self.request("GET", path, timeout=timeout, **headers)
+
+    def request(
+        self, method: str, path: str, body: str | None = None, *, timeout: float = 10, **headers: str
+    ) -> Response:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
-            connection.request(
-                "GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()}
-            )
+            sent = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path, body, headers=sent)
             response = connection.getresponse()
             return Response(response.status, response.headers, response.read())
         finally:

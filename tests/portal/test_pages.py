@@ -16,7 +16,7 @@ from keys.permissions import Role
 from keys.verdicts import Code
 from portal import pages
 from tests import builders
-from usage.models import Rollup, SecretUse
+from usage.models import ResponseRollup, Rollup, SecretUse
 
 pytestmark = pytest.mark.django_db
 
@@ -355,6 +355,35 @@ def test_a_keys_page_costs_the_same_whatever_its_history(alice: Client, acme: Or
         lifecycle.edit_key(lifecycle.command_actor(), key, name=f"Name {number}", now=timezone.now())
     assert queries(alice, url("key", key)) == before
     assert len(alice.get(url("key", key)).context["page"].entries) == pages.HISTORY_PAGE
+
+
+def test_how_the_api_answered_is_shown_where_it_is_known(alice: Client, acme: Organization) -> None:
+    key, other = builders.key(acme).key, builders.key(acme, name="Other").key
+    globex = builders.key(builders.organization("globex")).key
+    for path in (url("key", key), url("usage")):
+        assert "answers-title" not in alice.get(path).text
+    before = queries(alice, url("key", key)), queries(alice, url("usage"))
+    hour = timezone.now().replace(minute=0, second=0, microsecond=0)
+    for of, status_class, count in ((key, 2, 1980), (key, 5, 20), (other, 4, 7000), (globex, 2, 77777)):
+        for resource in ("orders", "rows"):
+            ResponseRollup.objects.create(
+                organization=of.organization, hour=hour, key=of, resource=resource,
+                status_class=status_class, responses=count,
+            )  # fmt: skip
+    mine = [
+        (each.status, each.responses, each.share)
+        for each in alice.get(url("key", key)).context["page"].answers
+    ]
+    assert mine == [("2xx", 3960, "99%"), ("5xx", 40, "1%")]
+    everyones = alice.get(url("usage"))
+    assert [(each.status, each.responses) for each in everyones.context["usage"].answers] == [
+        ("2xx", 3960),
+        ("4xx", 14000),
+        ("5xx", 40),
+    ]
+    assert "14,000" in everyones.text
+    assert "The API was at fault" in everyones.text
+    assert (queries(alice, url("key", key)), queries(alice, url("usage"))) == before
 
 
 def test_revoking_asks_first_and_says_who_would_notice(alice: Client, acme: Organization) -> None:

@@ -1,6 +1,7 @@
 """Who gets what from every route: a table, and a walk over the resolver that fails on a route not in it."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -8,9 +9,11 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from django.utils import timezone
 
+from keys.directory import Directory
 from keys.models import Key, Organization
 from keys.permissions import Role
 from tests import builders
+from usage import metering
 
 pytestmark = pytest.mark.django_db
 
@@ -73,6 +76,10 @@ TABLE: dict[str, list[Expected]] = {
     "staff": [staff()],
     "staff_usage": [staff()],
     "staff_find_key": [staff()],
+    # The machine API: a session opens nothing there (tests/portal/test_api.py has what a key does).
+    "v1_openapi": [public()],
+    "v1_me": [public(401)],
+    "v1_verify": [Expected("POST", dict.fromkeys(PEOPLE, 401))],
 }
 
 
@@ -101,6 +108,14 @@ def acme() -> Organization:
     builders.organization("other", owner=builders.user("stranger"))
     builders.staff("staff")
     return organization
+
+
+@pytest.fixture(autouse=True)
+def known_keys(db: None, journal_dir: Path) -> None:
+    """For the machine API, which answers 503 until it knows the keys."""
+    directory = Directory(process_id="test", lock_dir=journal_dir)
+    directory.refresh()
+    metering.start(directory)
 
 
 def client_of(who: str) -> Client:
@@ -133,6 +148,9 @@ def test_an_organizations_routes_all_carry_its_slug() -> None:
         "staff",
         "staff_usage",
         "staff_find_key",
+        "v1_openapi",
+        "v1_me",
+        "v1_verify",
     }
     for route, name in own_routes():
         assert route.startswith("o/<slug:organization>/") != (name in open_to_all), route

@@ -1,11 +1,13 @@
 """A secret appears once: in the answer that made it, and nowhere else after."""
 
+import json
 import logging
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import settings
@@ -86,7 +88,8 @@ def test_a_secret_is_found_nowhere_after_the_answer_that_shows_it(
         [sys.executable, "manage.py", "create_key", "--organization", "acme", "--name", "Command"],
         cwd=settings.BASE_DIR, env=builders.environment(), capture_output=True, text=True, check=True,
     )  # fmt: skip
-    mine = [plaintext, successor, printed.stdout.strip()]
+    provider = builders.key(acme, name="Our API", scopes=("portal:verify",))
+    mine = [plaintext, successor, printed.stdout.strip(), provider.plaintext]
     assert all(tokens.parse(each) for each in mine)
 
     pages = []
@@ -98,6 +101,8 @@ def test_a_secret_is_found_nowhere_after_the_answer_that_shows_it(
             server.get(f"/gateway/authorize?scope={each}", authorization=f"Bearer {each}")
             server.get(f"/o/acme/keys/?q={each}")  # someone pastes it where it does not belong
             server.get(f"/{each}")
+            pages += [_sent(server, verifier, each) for verifier in (mine[0], provider.plaintext)]
+            pages.append(_sent(server, each, "junk"))
     pages += [client.get(reverse(name, args=["acme"])).content for name in ("overview", "keys", "activity")]
     pages.append(client.get(reverse("key", args=["acme", key.public_id])).content)
     journals = b"".join(path.read_bytes() for path in journal_dir.iterdir())
@@ -116,6 +121,24 @@ def test_a_secret_is_found_nowhere_after_the_answer_that_shows_it(
     }
     assert len(places["the database"]) > 10_000
     assert {where for where, text in places.items() for each in mine if found_in(text, each)} == set()
+
+
+def _sent(server: Server, verifier: str, asked: str) -> bytes:
+    """Every answer of the machine API about this key: wherever somebody may put it, and what comes back."""
+    bodies: list[object] = [
+        {"key": asked, "scopes": ["a:b"], "ip": "192.0.2.1", "environment": "test"},
+        {"key": [asked]},
+        {"key": "a", asked: asked},
+        *({"key": asked, field: asked} for field in ("ip", "environment", "cost", "meter", "scopes", "x")),
+        {"key": asked, "scopes": [asked]},
+    ]
+    sent = [json.dumps(body) for body in bodies] + [f'{{"key": "{asked}', f'{{"{asked}": 1, "{asked}": 2}}']
+    headers: Any = {"Authorization": f"Bearer {verifier}", "Content-Type": "application/json"}  # of `request`
+    answers = [server.request("POST", "/v1/keys/verify", body, **headers) for body in sent]
+    answers += [server.request("POST", f"/v1/{asked}", sent[0], **headers)]
+    answers += [server.get(path, **headers) for path in ("/v1/me", f"/v1/me?key={asked}", f"/v1/{asked}")]
+    assert all(answer.status < 500 for answer in answers)
+    return b"".join(answer.body + repr(answer.headers.items()).encode() for answer in answers)
 
 
 def test_a_log_line_never_has_a_key_however_it_got_there(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -63,6 +64,20 @@ def test_it_serves_gateway_pages_and_health_and_counts(server: Server, issued: l
         assert time.monotonic() < deadline, server.log.read_text()
         time.sleep(0.05)
     assert Rollup.objects.get().calls == 1
+
+
+def test_the_readmes_call_to_the_machine_api_works(server: Server, issued: lifecycle.Issued) -> None:
+    text = (django_settings.BASE_DIR / "README.md").read_text()
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    (script,) = [block for block in blocks if "/v1/keys/verify" in block]
+    script = script.replace("uv run manage.py", f"{sys.executable} manage.py")
+    script = script.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}")
+    done = subprocess.run(
+        ["sh", "-c", script], cwd=django_settings.BASE_DIR, env=environment(KEY=issued.plaintext),
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    answer = json.loads(done.stdout)
+    assert (answer["code"], answer["organization"]["slug"]) == ("INSUFFICIENT_SCOPE", "acme")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -129,6 +144,47 @@ def test_fifty_hanging_pages_do_not_stall_the_gateway_nor_the_end(
             connection.close()
 
 
+def test_hanging_pages_and_calls_leave_each_other_and_the_gateway_alone(
+    server: Server, issued: lifecycle.Issued
+) -> None:
+    """A body that does not come holds a call of the machine API up, if its caller has a key; a stranger's is
+    refused before it is read."""
+
+    def begin(path: str, *headers: str) -> socket.socket:
+        lines = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", "Content-Length: 5000", *headers]
+        connection = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+        hanging.append(connection)
+        connection.sendall("\r\n".join([*lines, "", '{"key": "a']).encode())
+        return connection
+
+    kind = "Content-Type: application/json"
+    hanging: list[socket.socket] = []
+    try:
+        for _ in range(40):
+            stranger = begin("/v1/keys/verify", kind, "X-API-Key: junk")
+            assert stranger.recv(12) == b"HTTP/1.1 401"
+        verifier = key(issued.key.organization, scopes=("portal:verify",))
+        while server.get("/v1/me", X_API_Key=verifier.plaintext).status != 200:
+            time.sleep(0.05)
+        for _ in range(40):
+            begin("/v1/keys/verify", kind, f"X-API-Key: {verifier.plaintext}")
+            begin(
+                "/accounts/login/",
+                "Content-Type: application/x-www-form-urlencoded",
+                "Cookie: csrftoken=" + "a" * 32,
+            )
+        began = time.monotonic()
+        for _ in range(100):
+            assert server.get("/gateway/authorize", timeout=2, X_API_Key=issued.plaintext).status == 200
+        assert time.monotonic() - began < 5
+        refused = server.get("/v1/me", X_API_Key=issued.plaintext)
+        assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
+        assert json.loads(refused.body)["code"] == "UNAVAILABLE"
+    finally:
+        for connection in hanging:
+            connection.close()
+
+
 def test_a_taken_port_is_one_clear_sentence(db: None) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -166,9 +222,16 @@ def test_roles_answer_their_own_part_only(issued: lifecycle.Issued, tmp_path: Pa
         assert len(descendants(gateway.process.pid)) == 1
         assert gateway.get("/gateway/authorize", X_API_Key=issued.plaintext).status == 200
         assert gateway.get("/").status == 404
+        assert gateway.get("/v1/me", X_API_Key=issued.plaintext).status == 404
     with Server(environment(), "--role", "portal", "--no-worker", log=tmp_path / "log") as portal:
         assert portal.get("/").status == 200
         assert portal.get("/gateway/authorize", X_API_Key=issued.plaintext).status == 404
+        # Its pages did not wait for the keys; the machine API says 503 until they are known.
+        deadline = time.monotonic() + 10
+        while (answer := portal.get("/v1/me", X_API_Key=issued.plaintext)).status == 503:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert json.loads(answer.body)["key"]["id"] == issued.key.public_id
 
 
 def test_the_environments_secrets_are_not_in_a_request(
@@ -236,7 +299,7 @@ def test_a_page_gives_its_place_back(journal_dir: Path) -> None:
     from portal import wsgi
 
     paths = ["/", "/nowhere/", "/static/css/base.css", "/accounts/login/"]
-    for _ in range(wsgi.PAGES):
+    for _ in range(wsgi.PAGES.running):
         for path in paths:
             assert not ask(path)[0].startswith("5")
 

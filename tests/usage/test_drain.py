@@ -20,7 +20,7 @@ from tests.builders import environment
 from usage import records
 from usage.drain import Drain, complete_through, drain_once
 from usage.journal import Journal
-from usage.models import Rollup, SecretUse, Segment, Spool
+from usage.models import ResponseRollup, Rollup, SecretUse, Segment, Spool
 
 START = 1_790_812_800 * 1_000_000_000  # 2026-10-01 00:00 UTC, in ns
 NOW = dt.datetime(2026, 10, 1, 12, tzinfo=dt.UTC)
@@ -67,6 +67,13 @@ def totals() -> dict[tuple[int, str], tuple[int, int]]:
     for row in Rollup.objects.all():
         calls, quantity = found.get((row.key_id, row.outcome), (0, 0))
         found[row.key_id, row.outcome] = calls + row.calls, quantity + row.quantity
+    return found
+
+
+def responses() -> dict[tuple[int, int], int]:
+    found: dict[tuple[int, int], int] = {}
+    for row in ResponseRollup.objects.all():
+        found[row.key_id, row.status_class] = found.get((row.key_id, row.status_class), 0) + row.responses
     return found
 
 
@@ -150,9 +157,59 @@ def test_drained_twice_is_drained_once(journal: Journal, clock: Clock) -> None:
 def test_small_batches_add_up_to_the_same(journal: Journal) -> None:
     for number in range(25):
         call(journal, key=2 + number % 3, agent=f"agent{number % 4}")
+        journal.append_response(1, 2 + number % 3, "", 2 + number % 2 * 3)
     journal.close()
     assert Drain(batch=4).once(NOW).calls == 25
     assert sum(calls for calls, _ in totals().values()) == 25
+    assert responses() == {(2, 2): 5, (2, 5): 4, (3, 2): 4, (3, 5): 4, (4, 2): 4, (4, 5): 4}
+
+
+def test_responses_become_rollups_by_hour_key_resource_and_class(journal: Journal, clock: Clock) -> None:
+    for status_class in (2, 2, 5):
+        journal.append_response(1, 2, "orders", status_class)
+    journal.append_response(1, 3, "", 4)
+    clock.now += 3600 * 1_000_000_000
+    journal.append_response(1, 2, "orders", 2)
+    drain_once(NOW)
+    journal.append_response(1, 2, "orders", 2)
+    for _ in range(2):
+        drain_once(NOW)
+    rows = [
+        (r.organization_id, r.hour.hour, r.key_id, r.resource, r.status_class, r.responses)
+        for r in ResponseRollup.objects.order_by("hour", "key_id", "status_class")
+    ]
+    assert rows == [
+        (1, 0, 2, "orders", 2, 2),
+        (1, 0, 2, "orders", 5, 1),
+        (1, 0, 3, "", 4, 1),
+        (1, 1, 2, "orders", 2, 2),
+    ]
+    assert totals() == {}  # a response is no call, and costs nothing
+    assert Segment.objects.get().sums == {}
+
+
+def test_every_truncation_counts_the_whole_responses_once(journal_dir: Path, clock: Clock) -> None:
+    """A kill at any byte, before and after a pass: what is whole counts, once."""
+    journal = Journal(journal_dir, clock=clock, tick=False)
+    ends = [0]
+    for _ in range(3):
+        journal.append_response(1, 2, "", 2)
+        assert journal._segment is not None
+        ends.append(journal._segment.size)
+    assert journal._segment is not None
+    path, whole = journal._segment.path, journal._segment.path.read_bytes()
+    kill(journal)
+    for cut in range(ends[1] - 40, len(whole) + 1):
+        with transaction.atomic():
+            path.write_bytes(whole[:cut])
+            drain_once(NOW)
+            path.write_bytes(whole[:cut])  # as if the file could not be deleted
+            drain_once(NOW)
+            counted = sum(cut >= end for end in ends[1:])
+            assert responses() == ({(2, 2): counted} if counted else {})
+            transaction.set_rollback(True)
+        for left in journal_dir.iterdir():
+            left.unlink()
 
 
 def test_last_use_is_the_latest_success(journal: Journal, clock: Clock) -> None:
@@ -441,6 +498,7 @@ def test_two_drains_at_once_count_once(journal_dir: Path) -> None:
     rng = random.Random(5)
     for _ in range(3000):
         call(rng.choice(journals), key=rng.randrange(1, 40), agent=f"a{rng.randrange(9)}")
+        rng.choice(journals).append_response(1, rng.randrange(1, 40), "", 2)
     for journal in journals:
         journal.close()
     failures: list[BaseException] = []
@@ -462,6 +520,7 @@ def test_two_drains_at_once_count_once(journal_dir: Path) -> None:
     assert failures == []
     assert sum(calls for calls, _ in totals().values()) == 3000
     assert sum(use.calls for use in SecretUse.objects.all()) == 3000
+    assert sum(responses().values()) == 3000
     assert list(journal_dir.iterdir()) == []
 
 
@@ -484,6 +543,7 @@ def test_a_killed_drain_repeats_and_loses_nothing(journal_dir: Path) -> None:
     for _ in range(4):
         for _ in range(3000):
             call(journal, key=rng.randrange(1, 30), cost=2, agent=f"a{rng.randrange(99)}")
+            journal.append_response(1, rng.randrange(1, 30), "", rng.randrange(2, 6))
             made += 1
         process = subprocess.Popen(
             [sys.executable, "-c", DRAIN], env=environment(), stdout=subprocess.PIPE, text=True
@@ -502,3 +562,4 @@ def test_a_killed_drain_repeats_and_loses_nothing(journal_dir: Path) -> None:
     assert sum(calls for calls, _ in totals().values()) == made
     assert sum(quantity for _, quantity in totals().values()) == 2 * made
     assert sum(segment.sums["VALID/requests"][0] for segment in Segment.objects.all()) == made
+    assert sum(responses().values()) == made

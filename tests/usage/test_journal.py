@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from usage import records
 from usage.journal import Journal, JournalError
-from usage.records import CALL, HEADER, SEAL, TEXT, TICK, Record, Unreadable, read_records
+from usage.records import CALL, HEADER, RESPONSE, SEAL, TEXT, TICK, Record, Unreadable, read_records
 
 SECOND = 1_000_000_000
 
@@ -78,6 +78,32 @@ def test_an_event_is_in_the_file_when_append_returns(make: Callable[..., Journal
     assert record[5:] == (7, 8, 1, 5, 1, 1, "requests", "GET /orders", "192.0.2.1", "tool/1")
     assert record.time == 1_700_000_000_000_000
     assert journal.request_id(sequence) == f"{journal.spool}-{sequence}"
+
+
+def test_how_a_call_was_answered_is_a_record_of_its_own(make: Callable[..., Journal]) -> None:
+    journal = make(clock=Clock())
+    call(journal)
+    journal.append_response(7, 8, "orders/<int:pk>/", 5)
+    journal.append_response(7, 8, "GET /orders", 2)
+    found = [record for record in everything(journal) if record.kind == RESPONSE]
+    assert [(r.organization, r.key, r.resource, r.code, r.calls) for r in found] == [
+        (7, 8, "orders/<int:pk>/", 5, 1),
+        (7, 8, "GET /orders", 2, 1),
+    ]
+    assert sequences(everything(journal)) == list(range(1, len(everything(journal)) + 1))
+
+
+def test_a_response_goes_on_in_the_next_segment_too(make: Callable[..., Journal]) -> None:
+    journal = make(segment_bytes=60_000, segment_texts=10)
+    call(journal)
+    for number in range(40):
+        journal.append_response(7, 8, f"r{number}", 2)
+    found = [record for record in everything(journal) if record.kind == RESPONSE]
+    assert [record.resource for record in found] == [f"r{number}" for number in range(40)]
+    assert sequences(everything(journal)) == list(range(1, len(sequences(everything(journal))) + 1))
+    assert len(files(journal)) > 3
+    for path in files(journal):
+        assert sum(record.kind == TEXT for record in read_records(path.read_bytes())) <= 10
 
 
 def test_nothing_is_opened_before_the_first_event(make: Callable[..., Journal]) -> None:
@@ -377,6 +403,8 @@ def segment() -> bytes:
         journal = Journal(Path(directory), tick=False)
         for number in range(12):
             journal.append(1, 2, number, 1, 1, "requests", f"r{number % 3}", "192.0.2.1", "curl")
+            if number % 3:
+                journal.append_response(1, 2, f"r{number % 5}", number % 5 + 1)
         journal.close()
         return files(journal)[0].read_bytes()
 
@@ -436,13 +464,21 @@ def test_a_record_of_a_later_version_stops_the_reader() -> None:
         list(read_records(segment() + later))
 
 
+@pytest.mark.parametrize("kind", [RESPONSE, 7])
+def test_a_whole_record_of_a_shape_that_nobody_knows_stops_the_reader(kind: int) -> None:
+    strange = records.frame(records.HEAD.pack(1, kind, 99, 0) + bytes(9))
+    with pytest.raises(Unreadable):
+        list(read_records(segment() + strange))
+
+
 def test_a_file_that_begins_without_a_header_is_refused() -> None:
     with pytest.raises(Unreadable):
         list(read_records(segment()[whole()[0].end :]))
 
 
-def test_the_call_record_keeps_its_layout() -> None:
+def test_the_records_keep_their_layout() -> None:
     """Version 1 is kept for ever: a change here needs a version 2."""
     assert records.CALL_BODY.size == 71
     assert struct.calcsize(records.CALL_BODY.format) == 71
-    assert (records.HEADER, CALL, TEXT, TICK, SEAL) == (1, 2, 3, 4, 5)
+    assert records.RESPONSE_BODY.size == struct.calcsize(records.RESPONSE_BODY.format) == 43
+    assert (records.HEADER, CALL, TEXT, TICK, SEAL, RESPONSE) == (1, 2, 3, 4, 5, 6)

@@ -10,13 +10,13 @@ import django
 
 django.setup()
 
-from django.contrib.auth.models import User  # noqa: E402  after the set-up
-from django.core.management import call_command  # noqa: E402
-from django.db import connection  # noqa: E402
-from django.utils import timezone  # noqa: E402
-from knox.models import AuthToken  # noqa: E402
-from oauth2_provider.models import AccessToken, Application  # noqa: E402
-from rest_framework_api_key.models import APIKey  # noqa: E402
+from django.contrib.auth.models import User  # noqa: E402  Django must be set up first
+from django.core.management import call_command  # noqa: E402  as above
+from django.db import connection  # noqa: E402  as above
+from django.utils import timezone  # noqa: E402  as above
+from knox.models import AuthToken  # noqa: E402  as above
+from oauth2_provider.models import AccessToken, Application  # noqa: E402  as above
+from rest_framework_api_key.models import APIKey  # noqa: E402  as above
 
 KEYS = 1000
 

@@ -1,0 +1,134 @@
+"""Refusals as everyone sends them: problem documents (RFC 9457) and the headers that go with them.
+
+The gateway, the machine API and `@require_key` answer through here, so that a code means the same at every
+door. Nothing here decides anything, and nothing that a client sent is repeated but its own address.
+"""
+
+import json
+import logging
+import traceback
+from functools import lru_cache
+from http import HTTPStatus
+
+from django.conf import settings
+from django.http import HttpResponse
+
+from keys.verdicts import Code
+from usage import limits, metering
+
+Headers = list[tuple[str, str]]
+
+CONTENT_TYPE = "application/problem+json"
+RETRY_SECONDS = "1"
+STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+NO_STORE = ("Cache-Control", "no-store")
+# A refusal has a body, and a proxy may hand it to a browser.
+_INERT = [
+    ("Content-Type", CONTENT_TYPE),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+]
+
+
+def refusal(
+    decision: metering.Decision, *, status: int | None = None, address: str = ""
+) -> tuple[bytes, Headers]:
+    """Body and headers for a decision that is not an allow.
+
+    `status` is the one that is sent, if not the code's own; `address` is the client's, for it to read.
+    """
+    (code, _, detail), request, standing = decision
+    if code is Code.IP_NOT_ALLOWED and not detail and address:
+        detail = f"This API key may not be used from {address}."
+    problem, common = _describe(
+        code, detail or code.sentence, status or code.status, standing.name if standing is not None else ""
+    )
+    body = b'%b"request": "%b"}' % (problem, request.encode())
+    headers = [*common, ("Content-Length", str(len(body)))]
+    if standing is not None:
+        headers += limits.headers(standing)
+        headers.append(("Retry-After", str(standing.reset)))
+    return body, headers
+
+
+@lru_cache(maxsize=4096)
+def _describe(code: Code, detail: str, status: int, violated: str) -> tuple[bytes, Headers]:
+    """What all refusals of one kind have in common, made once, for they come in floods: the document up to
+    its last member, `request` (an id of ours: nothing in it needs escaping), and the headers beside it."""
+    problem: dict[str, object] = {
+        "type": f"{settings.PORTAL_URL}/docs/errors/#{code.text}",
+        "title": code.title,
+        "status": status,
+        "detail": detail,
+        "code": code.text,
+    }
+    headers = [NO_STORE, *_INERT]
+    if violated:
+        problem["type"] = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+        problem["violated-policies"] = [violated]
+    elif code is Code.UNAVAILABLE:
+        headers.append(("Retry-After", RETRY_SECONDS))
+    if challenge := _challenge(code, detail):
+        headers.append(("WWW-Authenticate", challenge))
+    return json.dumps(problem)[:-1].encode() + b", ", headers
+
+
+def refusal_response(decision: metering.Decision, *, address: str = "") -> HttpResponse:
+    """The same for a view. The client learns the code and the call's id, and not whose key it was."""
+    body, headers = refusal(decision, address=address)
+    return HttpResponse(
+        body,
+        status=decision.verdict.code.status,
+        headers=dict([*headers, *client_headers(decision)]),
+    )
+
+
+def client_headers(decision: metering.Decision) -> Headers:
+    """What an answer to the client itself says of the decision: a proxy gets more."""
+    return [
+        ("X-Portal-Code", decision.verdict.code.text),
+        ("X-Portal-Request", decision.request),
+    ]
+
+
+def plain(
+    status: int, code: str, detail: str, *, request: str = "", **members: object
+) -> tuple[bytes, Headers]:
+    """A problem that is no verdict on a key: its type is the status alone (RFC 9457, section 4.2.1)."""
+    problem: dict[str, object] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "request": request,
+        **members,
+    }
+    return _with_length(problem, [NO_STORE, *_INERT])
+
+
+def log_bug(logger: logging.Logger, error: BaseException) -> None:
+    """The place, but not the message: it could quote what the client sent."""
+    place = "".join(traceback.format_tb(error.__traceback__))
+    logger.error("Refused after %s:\n%s", type(error).__name__, place)
+
+
+def _with_length(problem: dict[str, object], headers: Headers) -> tuple[bytes, Headers]:
+    body = json.dumps(problem).encode()
+    return body, [*headers, ("Content-Length", str(len(body)))]
+
+
+def _challenge(code: Code, detail: str) -> str:
+    """RFC 6750, section 3: no error code where no credential was sent."""
+    if code is Code.MISSING_CREDENTIAL:
+        return 'Bearer realm="api"'
+    if code.status == 401:
+        error = "invalid_token"
+    elif code is Code.INSUFFICIENT_SCOPE:
+        error = "insufficient_scope"
+    elif code is Code.MULTIPLE_CREDENTIALS:
+        error = "invalid_request"
+    else:
+        return ""
+    shown = "".join(letter for letter in detail if " " <= letter <= "~" and letter not in '"\\')
+    return f'Bearer realm="api", error="{error}", error_description="{shown}"'
