@@ -1,4 +1,4 @@
-"""How a pooled PostgreSQL connection is tried before it is handed out, and a lost database is found again.
+"""How a pooled PostgreSQL connection is tried before it is handed out, and a lost database found again.
 
 The pool tries one idle connection after another and pauses longer each time, so that after a restart of the
 database, with many idle ones, a page waited for seconds or failed. Here the first broken one has all idle
@@ -6,12 +6,14 @@ ones looked at, at once. And it tries to connect only for who comes, not for who
 read again up to ten seconds after the database was back. Used by the settings and by nothing else.
 """
 
-from contextlib import suppress
+import threading
 from typing import Any
 
 import psycopg
 from django.db import connections
 from psycopg_pool import ConnectionPool
+
+_resizing = threading.Lock()
 
 
 def check(connection: psycopg.Connection[Any]) -> None:
@@ -26,6 +28,11 @@ def check(connection: psycopg.Connection[Any]) -> None:
 
 def retry(pool: ConnectionPool[Any]) -> None:
     """Called when the pool has given up (after `reconnect_timeout`): try on while somebody waits."""
-    if pool.get_stats().get("requests_waiting"):
-        with suppress(psycopg.OperationalError):  # too short to get one: asking is what makes it connect
-            pool.putconn(pool.getconn(timeout=0.01))
+    if not pool.get_stats().get("requests_waiting"):
+        return
+    with _resizing:
+        # A larger pool connects at once. To ask for a connection here would do it too, but who asked in vain
+        # stays in the pool's queue until the database is back.
+        size = pool.min_size
+        pool.resize(size + 1, pool.max_size)
+        pool.resize(size, pool.max_size)

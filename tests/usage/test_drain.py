@@ -197,19 +197,21 @@ def test_every_truncation_counts_the_whole_responses_once(journal_dir: Path, clo
         assert journal._segment is not None
         ends.append(journal._segment.size)
     assert journal._segment is not None
-    path, whole = journal._segment.path, journal._segment.path.read_bytes()
+    path = journal._segment.path
+    whole = path.read_bytes()[: ends[-1]]
     kill(journal)
     for cut in range(ends[1] - 40, len(whole) + 1):
+        left = whole[:cut] + bytes(cut % 2 * 4096)  # as a map that was not sealed is, or a write cut off
         with transaction.atomic():
-            path.write_bytes(whole[:cut])
+            path.write_bytes(left)
             drain_once(NOW)
-            path.write_bytes(whole[:cut])  # as if the file could not be deleted
+            path.write_bytes(left)  # as if the file could not be deleted
             drain_once(NOW)
             counted = sum(cut >= end for end in ends[1:])
             assert responses() == ({(2, 2): counted} if counted else {})
             transaction.set_rollback(True)
-        for left in journal_dir.iterdir():
-            left.unlink()
+        for remains in journal_dir.iterdir():
+            remains.unlink()
 
 
 def test_last_use_is_the_latest_success(journal: Journal, clock: Clock) -> None:
