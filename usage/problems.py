@@ -36,7 +36,7 @@ def refusal(
 
     `status` is the one that is sent, if not the code's own; `address` is the client's, for it to read.
     """
-    verdict, request, standing = decision
+    verdict, standing = decision.verdict, decision.standing
     code = verdict.code
     detail = verdict.detail or code.sentence
     if code is Code.IP_NOT_ALLOWED and not verdict.detail and address:
@@ -47,7 +47,7 @@ def refusal(
         "status": status or code.status,
         "detail": detail,
         "code": code.text,
-        "request": request,
+        "request": decision.request,
     }
     headers = [NO_STORE, *_INERT]
     if standing is not None and verdict.secret is not None:
