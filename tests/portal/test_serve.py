@@ -183,6 +183,8 @@ def test_hanging_pages_and_calls_leave_each_other_and_the_gateway_alone(
             time.sleep(0.05)
         for _ in range(40):
             begin("/v1/keys/verify", kind, f"X-API-Key: {verifier.plaintext}")
+        assert server.get("/").status == 200
+        for _ in range(40):
             begin(
                 "/accounts/login/",
                 "Content-Type: application/x-www-form-urlencoded",
@@ -257,6 +259,21 @@ def test_the_environments_secrets_are_not_in_a_request(
     serving.load("portal.wsgi:pages")
     assert "DATABASE_URL" not in os.environ
     assert "SECRET_KEY" not in os.environ
+
+
+def test_the_portals_role_follows_the_keys_without_waiting_for_them(
+    journal_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its machine API needs them; its pages do not."""
+    monkeypatch.setattr(Directory, "start", lambda directory: None)  # so that they are never known
+    began = time.monotonic()
+    serving.load("portal.wsgi:pages")
+    assert time.monotonic() - began < 1
+    assert metering._process is not None
+    monkeypatch.setattr(serving, "_KEYS_SECONDS", 0.2)
+    began = time.monotonic()
+    serving.load("portal.wsgi:application")
+    assert time.monotonic() - began >= 0.2
 
 
 # --- beside Django, in this process ----------------------------------------------------------------
