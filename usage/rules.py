@@ -41,7 +41,8 @@ def meter(name: str) -> str:
 
 
 def resource(label: str) -> str:
-    if len(label) > RESOURCE_LENGTH or not label.isprintable():
+    """Not what looks like a key either: it would stand in journals and on pages."""
+    if len(label) > RESOURCE_LENGTH or not label.isprintable() or tokens.redact(label) != label:
         raise ValueError(f"The resource is not a label of at most {RESOURCE_LENGTH} characters.")
     return label
 

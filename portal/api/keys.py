@@ -52,12 +52,12 @@ def verify(request: HttpRequest, response: HttpResponse, asked: Body[VerifyBody]
         address=asked.ip or "",
         now=time.time(),
     )
-    verdict, call, standing = decision
+    verdict, standing = decision.verdict, decision.standing
     detail = verdict.detail or verdict.code.sentence
     if verdict.code is Code.IP_NOT_ALLOWED:
         detail = f"This API key may not be used from {asked.ip}." if asked.ip else _SAY_WHERE
     answer = VerifyAnswer(
-        valid=verdict.code is Code.VALID, code=verdict.code.text, detail=detail, request=call
+        valid=verdict.code is Code.VALID, code=verdict.code.text, detail=detail, request=decision.request
     )
     if verdict.secret is not None:
         answer.key = KeyFacts.of(verdict.secret.key)

@@ -15,9 +15,9 @@ from keys.models import Organization
 from tests import builders
 from tests.e2e.conftest import Portal, Visitor
 from tests.portal.test_routes import TABLE, own_routes
-from usage.models import Rollup, SecretUse
+from usage.models import ResponseRollup, Rollup, SecretUse
 
-NO_PAGES = {"usage_csv", "home", "key_enable"}
+NO_PAGES = {"usage_csv", "home", "key_enable", "v1_openapi"}
 ACCOUNT_PAGES = ["account_email", "account_change_password", "account_reauthenticate", "account_logout"]
 VISITOR_PAGES = ["account_login", "account_signup", "account_reset_password", "account_request_login_code"]
 LONG = "Gateway-of-a-very-long-name-that-nobody-breaks-" * 2
@@ -61,6 +61,10 @@ def fill(acme: Organization) -> lifecycle.Issued:
                 calls=calls,
                 quantity=calls,
             )
+    for status_class, responses in ((2, 987_654_321), (4, 12_345), (5, 7)):
+        ResponseRollup.objects.create(
+            organization=acme, hour=hour, key=issued.key, status_class=status_class, responses=responses
+        )
     return issued
 
 

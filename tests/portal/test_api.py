@@ -195,9 +195,14 @@ def test_a_warm_key_costs_no_query_and_no_session(
         assert me("junk").status_code == 401
 
 
-def test_a_browsers_session_means_nothing(portal: Portal, client: Client) -> None:
+def test_a_browsers_session_means_nothing(
+    portal: Portal, client: Client, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
     builders.signed_in(client, builders.staff())
-    response = client.get("/v1/me")
+    with django_assert_num_queries(0):  # it is not even read
+        response = client.get("/v1/me")
+        problem(client.get("/v1/nope"), 404, "NOT_FOUND")
+        problem(client.put("/v1/me"), 405, "METHOD_NOT_ALLOWED")
     problem(response, 401, "MISSING_CREDENTIAL")
     assert "Set-Cookie" not in response.headers
     assert "Cookie" not in verify(portal).headers.get("Vary", "")

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from django.conf import settings
@@ -20,7 +19,7 @@ from keys import tokens
 from keys.models import Key
 from portal.logs import Formatter
 from tests import builders
-from tests.faults.server import Server
+from tests.faults.server import Response, Server
 from usage.drain import drain_once
 from usage.models import Rollup
 
@@ -129,14 +128,22 @@ def _sent(server: Server, verifier: str, asked: str) -> bytes:
         {"key": asked, "scopes": ["a:b"], "ip": "192.0.2.1", "environment": "test"},
         {"key": [asked]},
         {"key": "a", asked: asked},
-        *({"key": asked, field: asked} for field in ("ip", "environment", "cost", "meter", "scopes", "x")),
+        *(
+            {"key": asked, field: asked}
+            for field in ("ip", "environment", "cost", "meter", "resource", "scopes", "x")
+        ),
         {"key": asked, "scopes": [asked]},
     ]
     sent = [json.dumps(body) for body in bodies] + [f'{{"key": "{asked}', f'{{"{asked}": 1, "{asked}": 2}}']
-    headers: Any = {"Authorization": f"Bearer {verifier}", "Content-Type": "application/json"}  # of `request`
-    answers = [server.request("POST", "/v1/keys/verify", body, **headers) for body in sent]
-    answers += [server.request("POST", f"/v1/{asked}", sent[0], **headers)]
-    answers += [server.get(path, **headers) for path in ("/v1/me", f"/v1/me?key={asked}", f"/v1/{asked}")]
+
+    def call(method: str, path: str, body: str | None = None) -> Response:
+        return server.request(
+            method, path, body, Authorization=f"Bearer {verifier}", Content_Type="application/json"
+        )
+
+    answers = [call("POST", "/v1/keys/verify", body) for body in sent]
+    answers += [call("POST", f"/v1/{asked}", sent[0])]
+    answers += [call("GET", path) for path in ("/v1/me", f"/v1/me?key={asked}", f"/v1/{asked}")]
     assert all(answer.status < 500 for answer in answers)
     return b"".join(answer.body + repr(answer.headers.items()).encode() for answer in answers)
 

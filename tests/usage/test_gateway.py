@@ -401,6 +401,7 @@ def test_other_paths_are_bad_requests(directory: Directory, path: str) -> None:
         "resource=" + "a" * 129,
         "resource=a%00b",
         "resource=a%0Ab",
+        "resource=lk_live_0123456789abcdef",
         "resource=%ff",
         "scope",
         "&&",
