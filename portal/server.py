@@ -11,7 +11,7 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server.common import AbstractServer
 
-THREADS = 24  # that run the application in one process; `portal.wsgi` says who may have how many
+THREADS = 32  # that run the application in one process; `portal.wsgi` says who may have how many
 BACKLOG = 1024
 # A request's head: enough for a megabyte in one header to be refused by the gateway itself, with its code.
 HEAD_BYTES = 1_310_720

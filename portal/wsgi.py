@@ -50,8 +50,8 @@ class Places:
         self._running.release()
 
 
-PAGES = Places(running=6, waiting=6)
-CALLS = Places(running=6, waiting=2)  # of the machine API: each takes a moment, unless its body is slow
+PAGES = Places(running=6, waiting=4)
+CALLS = Places(running=6, waiting=12)  # of the machine API: each takes a moment, unless its body is slow
 
 
 def application(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:

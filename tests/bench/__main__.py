@@ -166,7 +166,9 @@ def part_one(bench: Bench) -> None:
         power = bench.latchkey("small", USAGE_DURABILITY="power")
         verifier = (keys / "verifier").read_text().strip()
         body = Requests(
-            "/v1/keys/verify", keys / "keys", carry="", method="POST", body=VERIFY,
+            "/v1/keys/verify", keys / "keys", carry="", method="POST",
+            body=VERIFY,
+            connections=16,  # it takes no more at once
             headers=(("Authorization", f"Bearer {verifier}"), ("Content-Type", "application/json")),
         )  # fmt: skip
         contenders = [
@@ -249,7 +251,7 @@ def part_drain(bench: Bench) -> None:
 def part_pages(bench: Bench) -> None:
     """The gateway's 99th percentile, alone and while four browsers load pages from the same process."""
     keys = bench.data("small", SMALL)
-    page = Requests("/o/customer-0/keys/", keys / "session", carry="Cookie", before="")
+    page = Requests("/o/customer-0/keys/", keys / "session", carry="Cookie", before="", connections=4)
     found: dict[str, list[Run]] = defaultdict(list)
     with ExitStack() as bench.stack:
         server = bench.latchkey("small")
@@ -260,7 +262,7 @@ def part_pages(bench: Bench) -> None:
             return run(server.port, asked, bench.folder, pid, seconds=bench.seconds, cpus="1", seed=seed)
 
         def load_pages() -> Run:
-            return run(server.port, page, keys, pid, seconds=bench.seconds + 2, cpus="1", connections=4)
+            return run(server.port, page, keys, pid, seconds=bench.seconds + 2, cpus="1")
 
         for number in range(bench.rounds):
             found["gateway, alone"].append(calls(number))

@@ -19,7 +19,7 @@ function init(args)
   for line in io.lines("%(credentials)s") do
     local headers = {%(headers)s}
     local body = nil
-    if "%(body)s" ~= "" then body = string.gsub('%(body)s', "KEY", line) end
+    if [[%(body)s]] ~= "" then body = string.gsub([[%(body)s]], "KEY", line) end
     if "%(carry)s" ~= "" then headers["%(carry)s"] = "%(before)s" .. line end
     requests[#requests + 1] = wrk.format("%(method)s", "%(path)s", headers, body)
   end
@@ -44,6 +44,7 @@ class Requests:
     body: str = ""
     headers: tuple[tuple[str, str], ...] = ()
     skew: int = 1
+    connections: int = CONNECTIONS
 
     def script(self, seed: int) -> str:
         headers = ", ".join(f'["{name}"]="{value}"' for name, value in self.headers)
@@ -80,16 +81,13 @@ def family(pid: int) -> list[int]:
     return [pid, *descendants(pid)]
 
 
-def run(
-    port: int, asked: Requests, folder: Path, pid: int, *, seconds: int, cpus: str, seed: int = 1,
-    connections: int = CONNECTIONS,
-) -> Run:  # fmt: skip
+def run(port: int, asked: Requests, folder: Path, pid: int, *, seconds: int, cpus: str, seed: int = 1) -> Run:
     """Ask the server of process `pid` for so many seconds, with wrk on these processors."""
     script = folder / "wrk.lua"
     script.write_text(asked.script(seed))
     served = family(pid)
     before = cpu_seconds(served)
-    wrk = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script)]
+    wrk = ["wrk", "-t1", f"-c{asked.connections}", f"-d{seconds}s", "--latency", "-s", str(script)]
     done = subprocess.run(
         ["taskset", "-c", cpus, *wrk, f"http://127.0.0.1:{port}{asked.path}"],
         capture_output=True,
