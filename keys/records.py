@@ -8,7 +8,7 @@ import datetime as dt
 import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from sys import intern
 from typing import NamedTuple
@@ -63,6 +63,13 @@ class SecretRecord:
     stops_at: float  # epoch seconds; infinity: its rotation has not come
     prefix: str
     imported: bool
+    # Until then (epoch seconds) nothing that is only about the key and the secret stands against a call.
+    good_until: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        key = self.key
+        limited = key.revoked or key.disabled or key.networks
+        self.good_until = 0.0 if limited else min(key.expires_at, self.stops_at)
 
 
 def is_live(secret: SecretRecord, now: float) -> bool:

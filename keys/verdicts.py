@@ -4,9 +4,7 @@ Gateway, machine API, pages, admin, journal and docs all use `Code`; its names, 
 sentences are the contract. The numbers are what the journal stores and never change.
 """
 
-from collections.abc import Callable
 from enum import Enum
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -51,7 +49,13 @@ class Code(Enum):
 
 
 _TITLES = {Code.IP_NOT_ALLOWED: "Address not allowed"}
+VALID = Code.VALID  # a name of its own, for the gateway's path: an enum's members are slow to look up
 BY_NUMBER: dict[int, Code] = {code.number: code for code in Code}
+
+
+# What a verdict is made of. On the gateway's path it stays as it is: to make a Verdict of it costs as much as
+# the look-up of the key.
+type Facts = tuple[Code, "SecretRecord | None", str]
 
 
 class Verdict(NamedTuple):
@@ -68,7 +72,3 @@ class Verdict(NamedTuple):
     @property
     def allowed(self) -> bool:
         return self.code is Code.VALID
-
-
-# A named tuple's own constructor costs as much as the look-up of the key; this is the same without it.
-new_verdict: Callable[[tuple[Code, "SecretRecord | None", str]], Verdict] = partial(tuple.__new__, Verdict)

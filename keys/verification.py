@@ -11,7 +11,7 @@ from keys import tokens
 from keys.directory import Directory, Unavailable
 from keys.networks import contains, parse_address
 from keys.records import SecretRecord
-from keys.verdicts import Code, Verdict, new_verdict
+from keys.verdicts import VALID, Code, Facts, Verdict
 
 
 def verify(
@@ -28,56 +28,60 @@ def verify(
     `now` is epoch seconds; `scopes` are all needed; `environment` empty means either; `address` is the
     client's, as text. When the keys cannot be known right now the code is UNAVAILABLE.
     """
-    if not credential:
-        return Verdict(Code.MISSING_CREDENTIAL)
-    if len(credential) > tokens.MAX_LENGTH:
-        return Verdict(Code.MALFORMED)
-    digest = tokens.digest(credential)
+    return Verdict(*decide(credential, directory, now, scopes, environment, address))
+
+
+def decide(
+    credential: str, directory: Directory, now: float, scopes: Sequence[str], environment: str, address: str
+) -> Facts:
+    """As `verify`; what a verdict is made of."""
     try:
+        if len(credential) > tokens.MAX_LENGTH:
+            return Code.MALFORMED, None, ""
+        digest = tokens.digest(credential)
         secret = directory.recall(digest)
         if secret is None:
+            if not credential:
+                return Code.MISSING_CREDENTIAL, None, ""
             # The checksum costs more than the look-up, so only a miss pays for it.
             if tokens.parse(credential) is None:
-                ours = directory.begins_like_ours(credential)
-                return Verdict(Code.MALFORMED if ours or directory.knows_imports else Code.UNAVAILABLE)
+                ours = directory.begins_like_ours(credential) or directory.knows_imports
+                return Code.MALFORMED if ours else Code.UNAVAILABLE, None, ""
             secret = directory.ask(digest)
+            if secret is None:
+                return Code.UNKNOWN, None, ""
     except Unavailable:
-        return Verdict(Code.UNAVAILABLE)
-    if secret is None:
-        return Verdict(Code.UNKNOWN)
-    return judge(secret, now=now, scopes=scopes, environment=environment, address=address)
+        return Code.UNAVAILABLE if credential else Code.MISSING_CREDENTIAL, None, ""
+    key = secret.key
+    if (  # most calls; `judge` says the same of them, and why of all the others
+        now < secret.good_until
+        and not key.organization.suspended
+        and (not environment or environment == key.environment)
+        and key.scopes.issuperset(scopes)
+    ):
+        return VALID, secret, ""
+    return judge(secret, now, scopes, environment, address)
 
 
-def judge(
-    secret: SecretRecord,
-    *,
-    now: float,
-    scopes: Sequence[str] = (),
-    environment: str = "",
-    address: str = "",
-) -> Verdict:
-    """The verdict on a secret that was found; arguments as for `verify`."""
+def judge(secret: SecretRecord, now: float, scopes: Sequence[str], environment: str, address: str) -> Facts:
+    """On a secret that was found; arguments as for `verify`."""
     key = secret.key
     if key.revoked:
-        return Verdict(Code.REVOKED, secret)
+        return Code.REVOKED, secret, ""
     if now >= key.expires_at:
-        return Verdict(Code.EXPIRED, secret)
+        return Code.EXPIRED, secret, ""
     if now >= secret.stops_at:
-        return Verdict(Code.REVOKED, secret, "This secret was replaced by a rotation and has stopped.")
+        return Code.REVOKED, secret, "This secret was replaced by a rotation and has stopped."
     if key.disabled:
-        return Verdict(Code.DISABLED, secret)
+        return Code.DISABLED, secret, ""
     if key.organization.suspended:
-        return Verdict(Code.ORGANIZATION_SUSPENDED, secret)
+        return Code.ORGANIZATION_SUSPENDED, secret, ""
     if key.networks and not contains(key.networks, parse_address(address)):
-        return Verdict(Code.IP_NOT_ALLOWED, secret)
+        return Code.IP_NOT_ALLOWED, secret, ""
     if environment and environment != key.environment:
-        return Verdict(
-            Code.ENVIRONMENT_MISMATCH,
-            secret,
-            f"This is a {key.environment} key; the call needs {environment}.",
-        )
-    for scope in scopes:
-        if scope not in key.scopes:
-            lacking = " ".join(name for name in sorted(set(scopes)) if name not in key.scopes)
-            return Verdict(Code.INSUFFICIENT_SCOPE, secret, f"Missing scope: {lacking}.")
-    return new_verdict((Code.VALID, secret, ""))
+        detail = f"This is a {key.environment} key; the call needs {environment}."
+        return Code.ENVIRONMENT_MISMATCH, secret, detail
+    lacking = [scope for scope in sorted(set(scopes)) if scope not in key.scopes]
+    if lacking:
+        return Code.INSUFFICIENT_SCOPE, secret, f"Missing scope: {' '.join(lacking)}."
+    return VALID, secret, ""

@@ -5,7 +5,7 @@ left of that is what the client chose to write. Nothing else reads `X-Forwarded-
 """
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -92,10 +92,20 @@ def scheme(environ: Mapping[str, Any]) -> str:
     return str(environ.get("wsgi.url_scheme", "http"))
 
 
+_caches: list[Callable[[], None]] = [
+    cached.cache_clear for cached in (_trusted, _gateway, is_trusted, may_ask, resolve)
+]
+
+
+def when_forgotten(clear: Callable[[], None]) -> None:
+    """Have a cache of answers from here cleared with those of this module."""
+    _caches.append(clear)
+
+
 def _forget(*, setting: str, **kwargs: Any) -> None:
     if setting in ("TRUSTED_PROXIES", "GATEWAY_NETWORKS"):
-        for cached in (_trusted, _gateway, is_trusted, may_ask, resolve):
-            cached.cache_clear()
+        for clear in _caches:
+            clear()
 
 
 setting_changed.connect(_forget)  # sent by tests only

@@ -22,7 +22,7 @@ from django.http.multipartparser import MultiPartParserError
 from django.http.response import HttpResponseBase
 from django.utils.cache import patch_vary_headers
 
-from keys.verdicts import Code, Verdict
+from keys.verdicts import Code
 from usage import client, credentials, limits, metering, problems, rules
 from usage.meters import REQUESTS
 from usage.records import RESOURCE_LENGTH
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 type View = Callable[..., Any]  # sync or async, of a function or a class; its arguments are its own
 type Cost = int | Callable[[HttpRequest], int]
 
-_UNAVAILABLE = metering.Decision(Verdict(Code.UNAVAILABLE), "")
+_UNAVAILABLE = metering.Decision(Code.UNAVAILABLE)
 _STATUSES: tuple[tuple[type[Exception], int], ...] = (  # as Django answers what a view raises
     (Http404, 404),
     (PermissionDenied, 403),
@@ -186,8 +186,8 @@ def _enter(request: HttpRequest, rule: _Rule) -> _Allowed | HttpResponse:
             user_agent=agent,
             now=time.time(),
         )
-        secret = decision.verdict.secret
-        if decision.verdict.code is not Code.VALID or secret is None:
+        secret = decision.secret
+        if decision.code is not Code.VALID or secret is None:
             return problems.refusal_response(decision, address=address)
         key = secret.key
         request.portal_key = PortalKey(  # type: ignore[attr-defined]  # makes it a KeyRequest

@@ -7,14 +7,14 @@ nothing that the client sends can change it. It decides nothing about keys itsel
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from django.conf import settings
 
-from keys.verdicts import Code, Verdict
+from keys.verdicts import VALID, Code
 from usage import client, credentials, limits, metering, problems, rules
 from usage.meters import REQUESTS
 from usage.problems import NO_STORE, STATUS_LINES, Headers
@@ -26,7 +26,7 @@ StartResponse = Callable[[str, Headers], object]
 
 MAX_RULE = 4096  # characters
 _SINGLE = ("environment", "cost", "meter", "resource", "deny")
-_FREE = frozenset({"HEAD", "OPTIONS"})
+_FREE = ({"HEAD"}, {"OPTIONS"})
 _OK = ("X-Portal-Status", "200")
 _VALID = ("X-Portal-Code", "VALID")
 
@@ -43,78 +43,83 @@ class Rule(NamedTuple):
     error: str = ""
 
 
+class Asked(NamedTuple):
+    """What a proxy asks of a call, and who the client is; the same for most calls of a client.
+
+    `method` is HEAD or OPTIONS where the call costs nothing for it. `outside`: this peer may not ask.
+    """
+
+    rule: Rule
+    address: str
+    method: str
+    outside: bool
+
+
 def application(environ: Environ, start_response: StartResponse) -> list[bytes]:
     """Answer one call of a proxy. Whatever goes wrong is a refusal."""
     try:
-        return _answer(environ, start_response)
+        asked = rule, address, method, outside = _what_is_asked(environ)
+        agent = environ.get("HTTP_USER_AGENT", "")
+        credential = _credential(environ)
+        if method or outside or rule.error or credential is None:
+            unusual = _unusual(asked, credential, agent, environ, start_response)
+            if unusual is not None:
+                return unusual
+        decision = metering.authorize(
+            credential or "",
+            scopes=rule.scopes,
+            environment=rule.environment,
+            cost=0 if method else rule.cost,
+            meter=rule.meter,
+            resource=rule.resource,
+            address=address,
+            user_agent=agent,
+            now=time.time(),
+        )
+        code, secret, _, request, standing = decision
+        if code is not VALID or secret is None:
+            return _refuse(start_response, decision, deny=rule.deny, address=address)
+        key = secret.key
+        headers = [
+            _OK,
+            _VALID,
+            ("X-Portal-Key", key.public_id),
+            ("X-Portal-Organization", key.organization.slug),
+            ("X-Portal-Environment", key.environment),
+            ("X-Portal-Scopes", key.scopes_text),
+            ("X-Portal-Request", request),
+            NO_STORE,
+        ]
+        if standing is not None:
+            headers += limits.headers(standing)
+        start_response("200 OK", headers)
+        return []
     except Exception as error:
         problems.log_bug(logger, error)
         text = environ.get("HTTP_X_PORTAL_RULE") if _is_envoy(environ) else environ.get("QUERY_STRING")
-        decision = metering.Decision(Verdict(Code.UNAVAILABLE), "")
-        return _refuse(start_response, decision, deny=403 if "deny=403" in (text or "") else 0)
+        unknown = metering.Decision(Code.UNAVAILABLE)
+        return _refuse(start_response, unknown, deny=403 if "deny=403" in (text or "") else 0)
 
 
-def _answer(environ: Environ, start_response: StartResponse) -> list[bytes]:
-    """The whole of a call; what comes before the last page of it is only names for what is asked."""
-    get = environ.get
-    peer = environ["REMOTE_ADDR"]
-    if not client.may_ask(peer):
+def _unusual(
+    asked: Asked, credential: str | None, agent: str, environ: Environ, start_response: StartResponse
+) -> list[bytes] | None:
+    """The answer to a call that is no question about one key; None if it is one after all."""
+    rule, address, method, outside = asked
+    if outside:
         return _refuse(start_response, _OUTSIDE)
-    if environ["PATH_INFO"] == "/gateway/authorize":
-        rule = parse_rule(get("QUERY_STRING", ""))
-    else:
-        rule = _rule_elsewhere(environ)
-    address = client.resolve(peer, get("HTTP_X_FORWARDED_FOR"))
-    agent = get("HTTP_USER_AGENT", "")
     if rule.error:
         decision = metering.refuse(Code.BAD_REQUEST, detail=rule.error, address=address, user_agent=agent)
         return _refuse(start_response, decision, deny=rule.deny)
-    credential = _credential(environ)
-    cost = rule.cost
-    if (
-        get("HTTP_X_ORIGINAL_METHOD") in _FREE
-        or get("HTTP_X_FORWARDED_METHOD") in _FREE
-        or environ["REQUEST_METHOD"] in _FREE
-    ) and (free := _free_method(environ)):
-        cost = 0
-        if free == "OPTIONS" and credential == "":  # a browser sends no key before it has asked
-            start_response("200 OK", [*_portal_headers(_PREFLIGHT), NO_STORE])
-            return []
+    if method == "OPTIONS" and credential == "":  # a browser sends no key before it has asked
+        start_response("200 OK", [*_portal_headers(_PREFLIGHT), NO_STORE])
+        return []
     if credential is None:
         decision = metering.refuse(
             Code.MULTIPLE_CREDENTIALS, resource=rule.resource, address=address, user_agent=agent
         )
         return _refuse(start_response, decision, deny=rule.deny)
-    decision = metering.authorize(
-        credential,
-        scopes=rule.scopes,
-        environment=rule.environment,
-        cost=cost,
-        meter=rule.meter,
-        resource=rule.resource,
-        address=address,
-        user_agent=agent,
-        now=time.time(),
-    )
-    verdict, request, standing = decision
-    secret = verdict.secret
-    if verdict.code is not Code.VALID or secret is None:
-        return _refuse(start_response, decision, deny=rule.deny, address=address)
-    key = secret.key
-    headers = [
-        _OK,
-        _VALID,
-        ("X-Portal-Key", key.public_id),
-        ("X-Portal-Organization", key.organization.slug),
-        ("X-Portal-Environment", key.environment),
-        ("X-Portal-Scopes", key.scopes_text),
-        ("X-Portal-Request", request),
-        NO_STORE,
-    ]
-    if standing is not None:
-        headers += limits.headers(standing)
-    start_response("200 OK", headers)
-    return []
+    return None
 
 
 # --- what is asked ---------------------------------------------------------------------------------
@@ -125,13 +130,44 @@ def _is_envoy(environ: Environ) -> bool:
     return path == "/gateway/envoy" or path.startswith("/gateway/envoy/")
 
 
-def _rule_elsewhere(environ: Environ) -> Rule:
-    """The rule of a call that is not to `/gateway/authorize`."""
-    if not _is_envoy(environ):
-        return Rule(error="There is nothing at this path; ask /gateway/authorize.")
-    text = environ.get("HTTP_X_PORTAL_RULE")
-    # The server makes bytes that are not UTF-8 into an empty value; that must not be "nothing is asked".
-    return Rule(error="The rule is empty or not in UTF-8.") if text == "" else parse_rule(text or "")
+def _what_is_asked(environ: Environ) -> Asked:
+    get = environ.get
+    path = environ["PATH_INFO"]
+    if path == "/gateway/authorize":
+        text = get("QUERY_STRING", "")
+    elif _is_envoy(environ):
+        # There the rest of the path is the client's, and so is the query.
+        path, text = "/gateway/envoy", get("HTTP_X_PORTAL_RULE")
+    else:
+        path, text = "", ""
+    method = environ["REQUEST_METHOD"]
+    asked = _asked(
+        path, text, environ["REMOTE_ADDR"], get("HTTP_X_FORWARDED_FOR"),
+        method, get("HTTP_X_ORIGINAL_METHOD"), get("HTTP_X_FORWARDED_METHOD"),
+    )  # fmt: skip
+    if asked.method == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" not in environ:
+        return asked._replace(method="")  # no preflight
+    return asked
+
+
+@lru_cache(maxsize=16_384)
+def _asked(
+    path: str, text: str | None, peer: str, forwarded: str | None, method: str, *stated: str | None
+) -> Asked:
+    """`text` is the rule's, `stated` are the client's methods as the proxy states them."""
+    if not path:
+        rule = Rule(error="There is nothing at this path; ask /gateway/authorize.")
+    elif text == "" and path == "/gateway/envoy":
+        # The server makes bytes that are not UTF-8 into an empty value; that must not be "nothing is asked".
+        rule = Rule(error="The rule is empty or not in UTF-8.")
+    else:
+        rule = parse_rule(text or "")
+    return Asked(
+        rule, client.resolve(peer, forwarded), _free_method(peer, method, stated), not client.may_ask(peer)
+    )
+
+
+client.when_forgotten(_asked.cache_clear)
 
 
 @lru_cache(maxsize=1024)
@@ -200,34 +236,26 @@ def _in_url(environ: Environ) -> list[str]:
     return values
 
 
-def _free_method(environ: Environ) -> str:
-    """HEAD, or OPTIONS of a CORS preflight, if every header that states the client's method agrees; or "".
+def _free_method(peer: str, method: str, stated: Iterable[str | None]) -> str:
+    """HEAD or OPTIONS, if everything that states the client's method agrees on it; or "".
 
-    The headers count only from TRUSTED_PROXIES: a proxy that sets neither passes on what the client wrote
-    there, who must not be able to make a call free by it. A trusted proxy sets one and may pass the other
-    on, so both must agree. Without a statement the proxy repeats the client's own method (Envoy).
+    What headers state counts only from TRUSTED_PROXIES: a proxy that sets neither passes on what the client
+    wrote there, who must not be able to make a call free by it. A trusted proxy sets one and may pass the
+    other on, so both must agree. Without a statement the proxy repeats the client's own method (Envoy).
     """
     methods: set[str] = set()
-    if client.is_trusted(client.canonical(environ["REMOTE_ADDR"])):
-        stated = (environ.get("HTTP_X_ORIGINAL_METHOD"), environ.get("HTTP_X_FORWARDED_METHOD"))
-        methods = {method for method in stated if method is not None}
-    if not methods or environ["REQUEST_METHOD"] != "GET":
-        methods.add(environ["REQUEST_METHOD"])
-    if methods == {"HEAD"}:
-        return "HEAD"
-    if methods == {"OPTIONS"} and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ:
-        return "OPTIONS"
-    return ""
+    if client.is_trusted(client.canonical(peer)):
+        methods = {each for each in stated if each is not None}
+    if not methods or method != "GET":
+        methods.add(method)
+    return next(iter(methods)) if methods in _FREE else ""
 
 
 # --- what is answered ------------------------------------------------------------------------------
 
-_PREFLIGHT = metering.Decision(Verdict(Code.VALID), "")
+_PREFLIGHT = metering.Decision(VALID)
 _OUTSIDE = metering.Decision(
-    Verdict(
-        Code.IP_NOT_ALLOWED, None, "This address may not ask the gateway; GATEWAY_NETWORKS lists who may."
-    ),
-    "",
+    Code.IP_NOT_ALLOWED, None, "This address may not ask the gateway; GATEWAY_NETWORKS lists who may."
 )
 _NOBODY = [
     ("X-Portal-Key", ""),
@@ -239,7 +267,7 @@ _NOBODY = [
 
 def _portal_headers(decision: metering.Decision) -> Headers:
     """Every X-Portal-* header, if need be empty: a proxy that copies them overwrites what a client forged."""
-    (code, secret, _), request, _ = decision
+    code, secret, _, request, _ = decision
     headers = [("X-Portal-Status", code.status_text), ("X-Portal-Code", code.text)]
     if secret is None:
         headers += _NOBODY
@@ -258,7 +286,7 @@ def _portal_headers(decision: metering.Decision) -> Headers:
 def _refuse(
     start_response: StartResponse, decision: metering.Decision, *, deny: int = 0, address: str = ""
 ) -> list[bytes]:
-    status = decision.verdict.code.status
+    status = decision.code.status
     sent = deny if deny and status != 401 else status
     body, headers = problems.refusal(decision, status=sent, address=address)
     start_response(STATUS_LINES[sent], [*_portal_headers(decision), *headers])

@@ -32,7 +32,7 @@ class Standing(NamedTuple):
     policy: str  # all the windows, as the header RateLimit-Policy lists them
 
 
-# As `keys.verdicts.new_verdict`.
+# As in `metering`: the tuple without the named tuple's slow constructor.
 _new_standing: Callable[[tuple[bool, str, Rate, int, int, str]], Standing] = partial(tuple.__new__, Standing)
 
 

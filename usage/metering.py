@@ -15,29 +15,39 @@ from typing import NamedTuple
 from django.conf import settings
 
 from keys.directory import Directory
-from keys.records import KeyRecord
-from keys.verdicts import Code, Verdict
-from keys.verification import verify
+from keys.records import KeyRecord, SecretRecord
+from keys.verdicts import VALID, Code, Verdict
+from keys.verification import decide
 from usage import journal
 from usage.limits import RateWindows, Standing, Windows, WindowsAway
 from usage.meters import REQUESTS
 
 logger = logging.getLogger(__name__)
 
-_UNAVAILABLE = Verdict(Code.UNAVAILABLE)
 _COMPLAIN_SECONDS = 10.0
 
 
 class Decision(NamedTuple):
-    """`request` finds this call later; it is empty when the call could not be recorded."""
+    """A verdict's code, secret and detail, and what came of the call besides.
 
-    verdict: Verdict
-    request: str
+    `request` finds this call later; it is empty when the call could not be recorded.
+    """
+
+    code: Code
+    secret: SecretRecord | None = None
+    detail: str = ""
+    request: str = ""
     standing: Standing | None = None
 
+    @property
+    def verdict(self) -> Verdict:
+        return Verdict(self.code, self.secret, self.detail)
 
-# As `keys.verdicts.new_verdict`.
-_decision: Callable[[tuple[Verdict, str, Standing | None]], Decision] = partial(tuple.__new__, Decision)
+
+# A named tuple's own constructor costs as much as the look-up of the key; this is the same without it.
+_decision: Callable[[tuple[Code, SecretRecord | None, str, str, Standing | None]], Decision] = partial(
+    tuple.__new__, Decision
+)
 
 
 class _Process:
@@ -123,34 +133,24 @@ def authorize(
     `now` is epoch seconds; `cost` is in the meter's smallest unit, 0 for a call that costs nothing. The
     other arguments are as for `verify`. Never raises for what a caller sends.
     """
-    standing = secret = None
+    secret, standing = None, None
     try:
         process = _process or _current()
-        verdict = verify(
-            credential,
-            directory=process.directory,
-            now=now,
-            scopes=scopes,
-            environment=environment,
-            address=address,
-        )
-        secret = verdict.secret
+        code, secret, detail = decide(credential, process.directory, now, scopes, environment, address)
         if secret is None:
-            sequence = process.append(
-                0, 0, 0, verdict.code.number, cost, meter, resource, address, user_agent
-            )
+            sequence = process.append(0, 0, 0, code.number, cost, meter, resource, address, user_agent)
         else:
             key = secret.key
-            if verdict.code is Code.VALID and (key.rates or key.organization.rates):
-                verdict, standing = _spend(process.windows, verdict, key, cost, now)
+            organization = key.organization
+            if code is VALID and (key.rates or organization.rates):
+                code, detail, standing = _spend(process.windows, key, cost, now)
             sequence = process.append(
-                key.organization.id, key.id, secret.id, verdict.code.number,
-                cost, meter, resource, address, user_agent,
-            )  # fmt: skip
+                organization.id, key.id, secret.id, code.number, cost, meter, resource, address, user_agent
+            )
     except journal.JournalError as error:
         _complain(error)
-        return Decision(Verdict(Code.UNAVAILABLE, secret), "")
-    return _decision((verdict, f"{process.spool}-{sequence}", standing))
+        return Decision(Code.UNAVAILABLE, secret)
+    return _decision((code, secret, detail, f"{process.spool}-{sequence}", standing))
 
 
 def refuse(
@@ -162,17 +162,16 @@ def refuse(
         sequence = process.append(0, 0, 0, code.number, 0, REQUESTS.name, resource, address, user_agent)
     except journal.JournalError as error:
         _complain(error)
-        return Decision(_UNAVAILABLE, "")
-    return Decision(Verdict(code, None, detail), f"{process.spool}-{sequence}")
+        return Decision(Code.UNAVAILABLE)
+    return Decision(code, None, detail, f"{process.spool}-{sequence}")
 
 
 def respond(decision: Decision, resource: str, status: int) -> None:
     """Record that the call, which was allowed, was answered with this HTTP status. Never raises: the answer
     goes out, recorded or not."""
-    secret = decision.verdict.secret
-    if secret is None:
+    if decision.secret is None:
         return
-    key = secret.key
+    key = decision.secret.key
     status_class = status // 100 if 100 <= status < 600 else 5
     try:
         process = _process or _current()
@@ -181,17 +180,15 @@ def respond(decision: Decision, resource: str, status: int) -> None:
         _complain(error, "How calls are answered cannot be recorded")
 
 
-def _spend(
-    windows: RateWindows, valid: Verdict, key: KeyRecord, cost: int, now: float
-) -> tuple[Verdict, Standing | None]:
-    """The verdict once the limits have been asked too."""
+def _spend(windows: RateWindows, key: KeyRecord, cost: int, now: float) -> tuple[Code, str, Standing | None]:
+    """Code and detail once the limits have been asked too."""
     try:
         standing = windows.spend(key, cost, now)
     except WindowsAway:
-        return Verdict(Code.UNAVAILABLE, valid.secret), None
+        return Code.UNAVAILABLE, "", None
     if standing is None or standing.allowed:
-        return valid, standing
-    return Verdict(Code.RATE_LIMITED, valid.secret, _limit_sentence(standing, cost)), standing
+        return VALID, "", standing
+    return Code.RATE_LIMITED, _limit_sentence(standing, cost), standing
 
 
 class Readiness(NamedTuple):

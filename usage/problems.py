@@ -37,7 +37,7 @@ def refusal(
 
     `status` is the one that is sent, if not the code's own; `address` is the client's, for it to read.
     """
-    (code, _, detail), request, standing = decision
+    code, _, detail, request, standing = decision
     if code is Code.IP_NOT_ALLOWED and not detail and address:
         detail = f"This API key may not be used from {address}."
     problem, common = _describe(
@@ -78,7 +78,7 @@ def refusal_response(decision: metering.Decision, *, address: str = "") -> HttpR
     body, headers = refusal(decision, address=address)
     return HttpResponse(
         body,
-        status=decision.verdict.code.status,
+        status=decision.code.status,
         headers=dict([*headers, *client_headers(decision)]),
     )
 
@@ -86,7 +86,7 @@ def refusal_response(decision: metering.Decision, *, address: str = "") -> HttpR
 def client_headers(decision: metering.Decision) -> Headers:
     """What an answer to the client itself says of the decision: a proxy gets more."""
     return [
-        ("X-Portal-Code", decision.verdict.code.text),
+        ("X-Portal-Code", decision.code.text),
         ("X-Portal-Request", decision.request),
     ]
 

@@ -15,7 +15,7 @@ from ninja import NinjaAPI
 from ninja.errors import HttpError, ValidationError
 from ninja.parser import Parser
 
-from keys.verdicts import Code, Verdict
+from keys.verdicts import Code
 from portal.api import PREFIX
 from portal.api.callers import Refused
 from usage import metering, problems
@@ -34,7 +34,7 @@ PLAIN: Final = {
     422: ("INVALID", "The body is JSON, but not what this call takes; errors says where."),
 }
 _KEPT = ("Allow", "Retry-After")
-_UNAVAILABLE = metering.Decision(Verdict(Code.UNAVAILABLE), "")
+_UNAVAILABLE = metering.Decision(Code.UNAVAILABLE)
 
 
 class _Unsupported(Exception):

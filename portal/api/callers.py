@@ -17,7 +17,7 @@ class Refused(Exception):
     """The caller may not make this call. `address` is where it seems to be."""
 
     def __init__(self, decision: metering.Decision, address: str) -> None:
-        super().__init__(decision.verdict.code.text)
+        super().__init__(decision.code.text)
         self.decision = decision
         self.address = address
 
@@ -54,7 +54,7 @@ def caller(*scopes: str) -> Callable[[HttpRequest], metering.Decision]:
                 user_agent=agent,
                 now=time.time(),
             )
-        if decision.verdict.code is not Code.VALID or decision.verdict.secret is None:
+        if decision.code is not Code.VALID or decision.secret is None:
             raise Refused(decision, address)
         return decision
 

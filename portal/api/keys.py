@@ -79,7 +79,7 @@ def verify(request: HttpRequest, response: HttpResponse, asked: Body[VerifyBody]
 )
 def me(request: CallRequest, response: HttpResponse) -> MeAnswer:
     """The key that is sent with this call, its organization and what is left of its limits."""
-    secret, standing = request.auth.verdict.secret, request.auth.standing
+    secret, standing = request.auth.secret, request.auth.standing
     assert secret is not None
     answer = MeAnswer(key=MyKey.of(secret.key), organization=OrganizationFacts.of(secret.key.organization))
     if standing is not None:

@@ -502,10 +502,10 @@ def test_a_body_full_of_errors_is_answered_in_short(portal: Portal) -> None:
 def test_a_bug_is_503_and_the_log_keeps_the_secret(
     portal: Portal, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(credential: str, **kwargs: object) -> None:
+    def broken(credential: str, *args: object) -> None:
         raise RuntimeError(f"cannot handle {credential}")
 
-    monkeypatch.setattr(metering, "verify", broken)
+    monkeypatch.setattr(metering, "decide", broken)
     with caplog.at_level(logging.ERROR):
         problem(verify(portal), 503, "UNAVAILABLE")
     assert "RuntimeError" in caplog.text

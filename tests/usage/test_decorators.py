@@ -356,7 +356,7 @@ def test_a_bug_is_a_refusal_and_the_log_keeps_the_secret(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def broken(credential: str, **kwargs: object) -> None:
+    def broken(credential: str, *args: object) -> None:
         raise RuntimeError(f"cannot handle {credential}")
 
     for name in ("verify", "begins_like_ours"):

@@ -450,10 +450,10 @@ def test_memory_that_is_too_old_answers_503_and_never_401(journal_dir: Path) -> 
 def test_a_bug_is_a_refusal_and_the_log_keeps_the_secret(
     issued: lifecycle.Issued, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(credential: str, **kwargs: object) -> None:
+    def broken(credential: str, *args: object) -> None:
         raise RuntimeError(f"cannot handle {credential}")
 
-    monkeypatch.setattr(metering, "verify", broken)
+    monkeypatch.setattr(metering, "decide", broken)
     with caplog.at_level(logging.ERROR):
         assert ask(bearer=issued.plaintext).status == 503
         nginx = ask("deny=403", bearer=issued.plaintext)
