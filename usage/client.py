@@ -103,7 +103,7 @@ def when_forgotten(clear: Callable[[], None]) -> None:
 
 
 def _forget(*, setting: str, **kwargs: Any) -> None:
-    if setting in ("TRUSTED_PROXIES", "GATEWAY_NETWORKS"):
+    if setting in ("TRUSTED_PROXIES", "GATEWAY_NETWORKS", "KEY_QUERY_PARAMETER"):
         for clear in _caches:
             clear()
 

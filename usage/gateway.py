@@ -44,41 +44,42 @@ class Rule(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What a proxy asks of a call, and who the client is; the same for most calls of a client.
+    """What a proxy asks of a call; made once for all calls of a client that are asked about in one way.
 
-    `method` is HEAD or OPTIONS where the call costs nothing for it. `outside`: this peer may not ask.
+    `is_usual`: nothing but a credential is needed to decide. `method` is HEAD or OPTIONS where the call costs
+    nothing for it.
     """
 
-    rule: Rule
-    address: str
+    call: metering.Call
+    deny: int
+    is_usual: bool
     method: str
-    outside: bool
+    error: str
+    is_outside: bool  # this peer may not ask
+    in_url: bool  # the client's URL may carry a key, too
 
 
 def application(environ: Environ, start_response: StartResponse) -> list[bytes]:
     """Answer one call of a proxy. Whatever goes wrong is a refusal."""
     try:
-        asked = rule, address, method, outside = _what_is_asked(environ)
-        agent = environ.get("HTTP_USER_AGENT", "")
-        credential = _credential(environ)
-        if method or outside or rule.error or credential is None:
-            unusual = _unusual(asked, credential, agent, environ, start_response)
-            if unusual is not None:
-                return unusual
-        decision = metering.authorize(
-            credential or "",
-            scopes=rule.scopes,
-            environment=rule.environment,
-            cost=0 if method else rule.cost,
-            meter=rule.meter,
-            resource=rule.resource,
-            address=address,
-            user_agent=agent,
-            now=time.time(),
-        )
-        code, secret, _, request, standing = decision
+        get = environ.get
+        path, rule = environ["PATH_INFO"], get("QUERY_STRING", "")
+        if path != "/gateway/authorize":
+            path, rule = _elsewhere(path, environ)
+        asked = _asked(
+            path, rule, environ["REMOTE_ADDR"], get("HTTP_X_FORWARDED_FOR"), get("HTTP_USER_AGENT", ""),
+            "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ,
+            environ["REQUEST_METHOD"], get("HTTP_X_ORIGINAL_METHOD"), get("HTTP_X_FORWARDED_METHOD"),
+        )  # fmt: skip
+        credential = credentials.presented(environ, _in_url(environ) if asked.in_url else None)
+        if credential is None or not asked.is_usual:
+            answered = _unusual(asked, credential, start_response)
+            if answered is not None:
+                return answered
+        decided = metering.decide_call(credential or "", asked.call, time.time())
+        code, secret, _, request, standing = decided
         if code is not VALID or secret is None:
-            return _refuse(start_response, decision, deny=rule.deny, address=address)
+            return _refuse(start_response, metering.as_decision(decided), asked)
         key = secret.key
         headers = [
             _OK,
@@ -96,65 +97,55 @@ def application(environ: Environ, start_response: StartResponse) -> list[bytes]:
         return []
     except Exception as error:
         problems.log_bug(logger, error)
-        text = environ.get("HTTP_X_PORTAL_RULE") if _is_envoy(environ) else environ.get("QUERY_STRING")
+        rule = environ.get("HTTP_X_PORTAL_RULE" if _is_envoy(environ["PATH_INFO"]) else "QUERY_STRING") or ""
         unknown = metering.Decision(Code.UNAVAILABLE)
-        return _refuse(start_response, unknown, deny=403 if "deny=403" in (text or "") else 0)
+        return _refuse(start_response, unknown, None, deny=403 if "deny=403" in rule else 0)
 
 
-def _unusual(
-    asked: Asked, credential: str | None, agent: str, environ: Environ, start_response: StartResponse
-) -> list[bytes] | None:
+def _unusual(asked: Asked, credential: str | None, start_response: StartResponse) -> list[bytes] | None:
     """The answer to a call that is no question about one key; None if it is one after all."""
-    rule, address, method, outside = asked
-    if outside:
-        return _refuse(start_response, _OUTSIDE)
-    if rule.error:
-        decision = metering.refuse(Code.BAD_REQUEST, detail=rule.error, address=address, user_agent=agent)
-        return _refuse(start_response, decision, deny=rule.deny)
-    if method == "OPTIONS" and credential == "":  # a browser sends no key before it has asked
+    if asked.is_outside:
+        return _refuse(start_response, _OUTSIDE, None)
+    _, resource, address, agent = asked.call.labels
+    if asked.error:
+        decision = metering.refuse(Code.BAD_REQUEST, detail=asked.error, address=address, user_agent=agent)
+        return _refuse(start_response, decision, asked)
+    if asked.method == "OPTIONS" and credential == "":  # a browser sends no key before it has asked
         start_response("200 OK", [*_portal_headers(_PREFLIGHT), NO_STORE])
         return []
     if credential is None:
-        decision = metering.refuse(
-            Code.MULTIPLE_CREDENTIALS, resource=rule.resource, address=address, user_agent=agent
-        )
-        return _refuse(start_response, decision, deny=rule.deny)
+        code = Code.MULTIPLE_CREDENTIALS
+        decision = metering.refuse(code, resource=resource, address=address, user_agent=agent)
+        return _refuse(start_response, decision, asked)
     return None
 
 
 # --- what is asked ---------------------------------------------------------------------------------
 
 
-def _is_envoy(environ: Environ) -> bool:
-    path: str = environ.get("PATH_INFO", "")
+def _is_envoy(path: str) -> bool:
     return path == "/gateway/envoy" or path.startswith("/gateway/envoy/")
 
 
-def _what_is_asked(environ: Environ) -> Asked:
-    get = environ.get
-    path = environ["PATH_INFO"]
-    if path == "/gateway/authorize":
-        text = get("QUERY_STRING", "")
-    elif _is_envoy(environ):
-        # There the rest of the path is the client's, and so is the query.
-        path, text = "/gateway/envoy", get("HTTP_X_PORTAL_RULE")
-    else:
-        path, text = "", ""
-    method = environ["REQUEST_METHOD"]
-    asked = _asked(
-        path, text, environ["REMOTE_ADDR"], get("HTTP_X_FORWARDED_FOR"),
-        method, get("HTTP_X_ORIGINAL_METHOD"), get("HTTP_X_FORWARDED_METHOD"),
-    )  # fmt: skip
-    if asked.method == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" not in environ:
-        return asked._replace(method="")  # no preflight
-    return asked
+def _elsewhere(path: str, environ: Environ) -> tuple[str, str | None]:
+    """Path and rule of a call that is not to `/gateway/authorize`: Envoy's, whose rule is in a header, while
+    the rest of the path and the query are the client's; or nothing of ours."""
+    return ("/gateway/envoy", environ.get("HTTP_X_PORTAL_RULE")) if _is_envoy(path) else ("", "")
 
 
 @lru_cache(maxsize=16_384)
 def _asked(
-    path: str, text: str | None, peer: str, forwarded: str | None, method: str, *stated: str | None
+    path: str,
+    text: str | None,
+    peer: str,
+    forwarded: str | None,
+    agent: str,
+    asks_for_method: bool,
+    method: str,
+    *stated: str | None,
 ) -> Asked:
-    """`text` is the rule's, `stated` are the client's methods as the proxy states them."""
+    """`text` is the rule's; `stated` are the client's methods as the proxy states them, and
+    `asks_for_method` says whether an OPTIONS among them would be a CORS preflight."""
     if not path:
         rule = Rule(error="There is nothing at this path; ask /gateway/authorize.")
     elif text == "" and path == "/gateway/envoy":
@@ -162,9 +153,16 @@ def _asked(
         rule = Rule(error="The rule is empty or not in UTF-8.")
     else:
         rule = parse_rule(text or "")
-    return Asked(
-        rule, client.resolve(peer, forwarded), _free_method(peer, method, stated), not client.may_ask(peer)
-    )
+    free = _free_method(peer, method, stated)
+    if free == "OPTIONS" and not asks_for_method:
+        free = ""
+    labels = rule.meter, rule.resource, client.resolve(peer, forwarded), agent
+    call = metering.Call(rule.scopes, rule.environment, 0 if free else rule.cost, labels)
+    may_ask = client.may_ask(peer)
+    is_usual = may_ask and not rule.error and free != "OPTIONS"
+    # Settings are slow to look up, and the same for as long as this is remembered.
+    in_url = bool(settings.KEY_QUERY_PARAMETER)
+    return Asked(call, rule.deny, is_usual, free, rule.error, not may_ask, in_url)
 
 
 client.when_forgotten(_asked.cache_clear)
@@ -212,16 +210,9 @@ def _parse_rule(text: str) -> Rule:
 # --- what is presented -----------------------------------------------------------------------------
 
 
-def _credential(environ: Environ) -> str | None:
-    """The one credential of the call; empty if there is none, None if two keys of ours are there."""
-    if not settings.KEY_QUERY_PARAMETER:
-        return credentials.presented(environ)
-    return credentials.presented(environ, _in_url(environ))
-
-
 def _in_url(environ: Environ) -> list[str]:
     """Values of KEY_QUERY_PARAMETER in the client's own URL, as the proxy reports it."""
-    if _is_envoy(environ):
+    if _is_envoy(environ["PATH_INFO"]):
         query = environ.get("QUERY_STRING", "")
     else:
         url = environ.get("HTTP_X_ORIGINAL_URI") or environ.get("HTTP_X_FORWARDED_URI") or ""
@@ -284,8 +275,12 @@ def _portal_headers(decision: metering.Decision) -> Headers:
 
 
 def _refuse(
-    start_response: StartResponse, decision: metering.Decision, *, deny: int = 0, address: str = ""
+    start_response: StartResponse, decision: metering.Decision, asked: Asked | None, *, deny: int = 0
 ) -> list[bytes]:
+    """`deny` where it is not known what was asked."""
+    address = ""
+    if asked is not None:
+        deny, address = asked.deny, asked.call.labels[2]
     status = decision.code.status
     sent = deny if deny and status != 401 else status
     body, headers = problems.refusal(decision, status=sent, address=address)

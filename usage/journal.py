@@ -42,9 +42,14 @@ RESERVE_BYTES: Final = 1024 * 1024  # asked of the disk at once
 _SLACK: Final = 5 * (records.FRAME.size + records.MAX_PAYLOAD)
 TICK_SECONDS: Final = 1.0
 
-_pack_frame, _pack_call, _pack_head = records.FRAME.pack, records.CALL_BODY.pack, records.HEAD.pack
+_pack_frame, _pack_call, _pack_head = records.FRAME.pack, records.CALL_HEAD.pack, records.HEAD.pack
 _CALL_SIZE: Final = records.CALL_BODY.size
+_CALL_FRAME: Final = records.FRAME.size + _CALL_SIZE
+_SEED: Final = records.SEED
 _crc32 = zlib.crc32
+
+# Meter, resource, address and user agent of a call; a segment defines each text once and then names it.
+type Labels = tuple[str, str, str, str]
 
 
 class JournalError(Exception):
@@ -52,37 +57,50 @@ class JournalError(Exception):
 
 
 class _Segment:
-    """An open, locked, mapped file. `size` bytes of it are records, then come zeros; `reserved` bytes are
-    sure to be on the disk; `synced` is the last sequence known to have reached it."""
+    """An open, locked, mapped file: `size` bytes of records, then zeros.
+
+    Below `room_until` the next event may be written without a look at the disk, or at anything else; once the
+    segment has failed that is 0. `synced` is the last sequence known to have reached the disk.
+    """
 
     __slots__ = (
-        "closed", "failed", "fd", "map", "path", "reserved", "size", "sync_lock", "synced", "texts", "written"
+        "_most", "_reserved", "closed", "failed", "fd", "labels", "map", "path", "room_until", "size",
+        "sync_lock", "synced", "texts", "written",
     )  # fmt: skip
 
-    def __init__(self, fd: int, path: Path, length: int) -> None:
+    def __init__(self, fd: int, path: Path, most: int) -> None:
         self.fd = fd
         self.path = path
-        os.ftruncate(fd, length)  # sparse: only what is reserved takes space
-        self.map = mmap.mmap(fd, length)
-        self.size = self.reserved = 0
+        self._most = most  # bytes, after which the next segment begins
+        os.ftruncate(fd, most + _SLACK)  # sparse: only what is reserved takes space
+        self.map = mmap.mmap(fd, most + _SLACK)
+        self.size = self._reserved = self.room_until = 0
         self.texts: dict[str, int] = {"": 0}
+        self.labels: dict[Labels, bytes] = {}  # the ids of their texts, as records have them
         self.failed = self.closed = False
         self.sync_lock = threading.Lock()
         self.written = self.synced = 0
+        self.make_room()
 
-    def reserve(self, end: int) -> None:
-        """Make sure of the bytes up to `end`, and of some more. Raises OSError when the disk is full."""
-        more = min(max(end, self.reserved + RESERVE_BYTES), len(self.map)) - self.reserved
-        _allocate(self.fd, self.reserved, more)
-        self.reserved += more
+    @property
+    def is_full(self) -> bool:
+        return self.size >= self._most
+
+    def make_room(self) -> None:
+        """Have the disk set more bytes aside. Raises OSError when it has none."""
+        more = min(RESERVE_BYTES, len(self.map) - self._reserved)
+        _allocate(self.fd, self._reserved, more)
+        self._reserved += more
+        self.room_until = min(self._reserved - _SLACK, self._most)
 
     def put(self, data: bytes) -> None:
-        """Copy records behind the others. Raises OSError when the disk is full."""
+        """Copy a record behind the others; the slack has room for what comes after `room_until`."""
         end = self.size + len(data)
-        if end > self.reserved:
-            self.reserve(end)
         self.map[self.size : end] = data
         self.size = end
+
+    def fail(self) -> None:
+        self.failed, self.room_until = True, 0
 
     def let_go(self) -> None:
         """Close the file as a process that ends does: the map and its descriptor hold the lock too."""
@@ -126,60 +144,31 @@ class Journal:
             self._ready()
 
     def append(
-        self,
-        organization: int,
-        key: int,
-        secret: int,
-        code: int,
-        cost: int,
-        meter: str,
-        resource: str,
-        address: str,
-        user_agent: str,
-        calls: int = 1,
+        self, organization: int, key: int, secret: int, code: int, cost: int, labels: Labels, calls: int = 1
     ) -> int:
         """Write one event; returns its sequence once it is as durable as `USAGE_DURABILITY` asks.
 
-        Ids are 0 where there is none; `code` is `Code.number`. Raises JournalError: the event may then be
-        in no file, and the call must be refused.
+        Ids are 0 where there is none; `code` is `Code.number`. Raises JournalError: the event is in no file,
+        or not surely, and the call must be refused.
         """
         # Not `with`: that costs a tenth of the whole call.
         self._lock.acquire()
         try:
             segment = self._segment
-            if segment is None or segment.failed or segment.size >= self._segment_bytes:
+            if segment is None or segment.size >= segment.room_until:
                 segment = self._ready()
-            texts = segment.texts
-            try:
-                m, r, a, u = texts[meter], texts[resource], texts[address], texts[user_agent]
-                data = b""
-                sequence = self._sequence + 1
-                now = self._clock() // 1000
-                if now < self._last:
-                    now = self._last
-            except KeyError:
-                if len(texts) + 4 > self._segment_texts:
-                    segment = self._rotate()
-                now = self._now()
-                data, (m, r, a, u), sequence = self._define(
-                    segment.texts,
-                    now,
-                    (meter, records.METER_LENGTH),
-                    (resource, records.RESOURCE_LENGTH),
-                    (address, records.ADDRESS_LENGTH),
-                    (user_agent, records.AGENT_LENGTH),
-                )
-            payload = _pack_call(
-                1, 2, sequence, now, organization, key, secret, cost, calls, code, m, r, a, u
-            )  # fmt: skip
-            crc = _crc32(payload)
+            ids = segment.labels.get(labels)
+            if ids is None:
+                segment, ids = self._label(segment, labels)
+            sequence = self._sequence + 1
+            now = self._clock() // 1000
+            if now < self._last:
+                now = self._last
+            payload = _pack_call(1, 2, sequence, now, organization, key, secret, cost, calls, code) + ids
             # `records.frame` and `_Segment.put`, spelled out: these are the lines that every call pays for.
-            data += _pack_frame(_CALL_SIZE, ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF) + payload
             start = segment.size
-            end = start + len(data)
-            if end > segment.reserved:
-                self._reserve(segment, end)
-            segment.map[start:end] = data
+            end = start + _CALL_FRAME
+            segment.map[start:end] = _pack_frame(_CALL_SIZE, _crc32(payload, _SEED)) + payload
             segment.size = end
             segment.written = self._sequence = sequence
             self._last = now
@@ -197,18 +186,11 @@ class Journal:
         It never waits for the disk: nobody is promised it. Raises JournalError.
         """
         with self._lock:
-            segment = self._ready()
-            if len(segment.texts) + 1 > self._segment_texts:
-                segment = self._rotate()
-            now = self._now()
-            data, (text,), sequence = self._define(segment.texts, now, (resource, records.RESOURCE_LENGTH))
-            data += frame(
-                records.RESPONSE_BODY.pack(
-                    VERSION, RESPONSE, sequence, now, organization, key, responses, status_class, text
-                )
-            )
-            self._reserve(segment, segment.size + len(data))
-            segment.put(data)
+            segment = self._with_texts(self._ready(), 1)
+            text = self._text(segment, resource, records.RESOURCE_LENGTH)
+            sequence, now = self._sequence + 1, self._now()
+            body = VERSION, RESPONSE, sequence, now, organization, key, responses, status_class, text
+            segment.put(frame(records.RESPONSE_BODY.pack(*body)))
             segment.written = self._sequence = sequence
             self._last = now
 
@@ -227,10 +209,9 @@ class Journal:
                 # Somebody deleted it, or cut it off: what is written there can no longer be counted.
                 logger.error("The journal %s was deleted; a new one begins.", segment.path.name)
                 self._failed(segment, "it was deleted")
-                return
-            if now - self._last < TICK_SECONDS * 1_000_000:
-                return
-            self._mark(segment, TICK, now)
+            elif now - self._last >= TICK_SECONDS * 1_000_000:
+                with suppress(JournalError):  # the next event's
+                    self._mark(self._ready(), TICK, now)
 
     def close(self) -> None:
         """Seal the journal; a later append goes on in a new segment."""
@@ -252,7 +233,7 @@ class Journal:
         return max(self._last, self._clock() // 1000)
 
     def _ready(self) -> _Segment:
-        """The segment to write to, opened now if need be."""
+        """The segment to write to, opened now if need be, with room for an event and its texts."""
         if self._ticker is None and self._tick:
             self._ticker = threading.Thread(
                 target=self._run_ticker, args=(self._stop,), name="journal-tick", daemon=True
@@ -264,8 +245,13 @@ class Journal:
             segment = None
         if segment is None:
             self._segment = segment = self._open()
-        elif segment.size >= self._segment_bytes:
+        elif segment.is_full:
             segment = self._rotate()
+        elif segment.size >= segment.room_until:
+            try:
+                segment.make_room()
+            except OSError as error:
+                raise self._failed(segment, error) from error
         return segment
 
     def _rotate(self) -> _Segment:
@@ -298,7 +284,7 @@ class Journal:
                 )
                 + socket.gethostname()[:100].encode("utf-8", "replace")
             )
-            segment = _Segment(fd, path, self._segment_bytes + _SLACK)
+            segment = _Segment(fd, path, self._segment_bytes)
             segment.put(data)
             if self._power:
                 os.fsync(fd)
@@ -320,53 +306,47 @@ class Journal:
         segment.written = segment.synced = self._sequence
         return segment
 
-    def _define(
-        self, texts: dict[str, int], now: int, *wanted: tuple[str, int]
-    ) -> tuple[bytes, list[int], int]:
-        """Records that define what this segment has not seen of the wanted (text, longest), their ids, and
-        the sequence that follows."""
-        data = bytearray()
-        ids = []
-        sequence = self._sequence + 1
-        for text, length in wanted:
-            cut = text[:length]
-            number = texts.get(cut)
-            if number is None:
-                number = texts[cut] = len(texts)
-                data += frame(
-                    _pack_head(VERSION, TEXT, sequence, now)
-                    + records.TEXT_ID.pack(number)
-                    + records.clean(cut, length).encode()
-                )
-                sequence += 1
-            ids.append(number)
-        return bytes(data), ids, sequence
+    def _label(self, segment: _Segment, labels: Labels) -> tuple[_Segment, bytes]:
+        """The ids of these texts, each defined now if it was not, and the segment that knows them."""
+        segment = self._with_texts(segment, len(labels))
+        lengths = records.METER_LENGTH, records.RESOURCE_LENGTH, records.ADDRESS_LENGTH, records.AGENT_LENGTH
+        ids = records.CALL_TEXTS.pack(
+            *(self._text(segment, text, length) for text, length in zip(labels, lengths, strict=True))
+        )
+        segment.labels[labels] = ids
+        return segment, ids
+
+    def _with_texts(self, segment: _Segment, more: int) -> _Segment:
+        """The segment, or the next one if this has too many texts already."""
+        known = max(len(segment.texts), len(segment.labels))
+        return self._rotate() if known + more > self._segment_texts else segment
+
+    def _text(self, segment: _Segment, text: str, length: int) -> int:
+        """The id of a text, which is defined now if it was not, cut to its longest."""
+        cut = text[:length]
+        number = segment.texts.get(cut)
+        if number is None:
+            number = segment.texts[cut] = len(segment.texts)
+            sequence, now = self._sequence + 1, self._now()
+            head = _pack_head(VERSION, TEXT, sequence, now) + records.TEXT_ID.pack(number)
+            segment.put(frame(head + records.clean(cut, length).encode()))
+            segment.written = self._sequence = sequence
+            self._last = now
+        return number
 
     def _mark(self, segment: _Segment, kind: int, now: int) -> None:
-        """Write a tick or a seal. Without it the segment is as good, so a failure is no one's error."""
+        """Write a tick or a seal."""
         # A seal repeats the last sequence: the next segment is open by then and its header has the next one.
         sequence = segment.written if kind == SEAL else self._sequence + 1
-        try:
-            segment.put(frame(_pack_head(VERSION, kind, sequence, now)))
-        except OSError as error:
-            self._failed(segment, error)
-            return
+        segment.put(frame(_pack_head(VERSION, kind, sequence, now)))
         segment.written = sequence
         self._sequence = max(self._sequence, sequence)
         self._last = now
 
-    def _reserve(self, segment: _Segment, end: int) -> None:
-        """Make sure that there is room up to `end`. Raises JournalError, with the segment left, if not."""
-        try:
-            if end > segment.reserved:
-                segment.reserve(end)
-        except OSError as error:
-            raise self._failed(segment, error) from error
-
     def _failed(self, segment: _Segment, why: object) -> JournalError:
         """Leave the segment, whose records are all whole: the next event goes on in a new one, under the
         sequence that this one did not use."""
-        segment.failed = True
+        segment.fail()
         self._leave(segment)
         if self._segment is segment:
             self._segment = None
@@ -385,7 +365,7 @@ class Journal:
                     os.fdatasync(segment.fd)
                     segment.synced = segment.written
                 except OSError:
-                    segment.failed = True
+                    segment.fail()
             with suppress(OSError):
                 os.ftruncate(segment.fd, segment.size)  # gives back what was reserved
             segment.let_go()
@@ -404,7 +384,7 @@ class Journal:
             try:
                 os.fdatasync(segment.fd)
             except OSError as error:
-                segment.failed = True
+                segment.fail()
                 raise JournalError(f"cannot sync {segment.path.name}: {error}") from error
             segment.synced = target
 

@@ -19,6 +19,7 @@ from keys.records import KeyRecord, SecretRecord
 from keys.verdicts import VALID, Code, Verdict
 from keys.verification import decide
 from usage import journal
+from usage.journal import Labels
 from usage.limits import RateWindows, Standing, Windows, WindowsAway
 from usage.meters import REQUESTS
 
@@ -44,10 +45,10 @@ class Decision(NamedTuple):
         return Verdict(self.code, self.secret, self.detail)
 
 
-# A named tuple's own constructor costs as much as the look-up of the key; this is the same without it.
-_decision: Callable[[tuple[Code, SecretRecord | None, str, str, Standing | None]], Decision] = partial(
-    tuple.__new__, Decision
-)
+# What a Decision is made of. As with `keys.verdicts.Facts`, the gateway's path does without the name.
+type Decided = tuple[Code, SecretRecord | None, str, str, Standing | None]
+# A named tuple's own constructor costs twice as much.
+as_decision: Callable[[Decided], Decision] = partial(tuple.__new__, Decision)
 
 
 class _Process:
@@ -116,6 +117,15 @@ def begins_like_ours(text: str) -> bool:
     return _current().directory.begins_like_ours(text)
 
 
+class Call(NamedTuple):
+    """What is asked of a call, and by whom; the same for most calls of a client, so that it is made once."""
+
+    scopes: tuple[str, ...]  # all needed
+    environment: str  # empty: either
+    cost: int  # in the meter's smallest unit; 0 for a call that costs nothing
+    labels: Labels  # meter, resource, address, user agent
+
+
 def authorize(
     credential: str,
     *,
@@ -130,27 +140,31 @@ def authorize(
 ) -> Decision:
     """May this credential make this call? Recorded and counted when it returns.
 
-    `now` is epoch seconds; `cost` is in the meter's smallest unit, 0 for a call that costs nothing. The
-    other arguments are as for `verify`. Never raises for what a caller sends.
+    `now` is epoch seconds; `address` is the client's, as text. Never raises for what a caller sends.
     """
+    labels = meter, resource, address, user_agent
+    return as_decision(decide_call(credential, Call(tuple(scopes), environment, cost, labels), now))
+
+
+def decide_call(credential: str, call: Call, now: float) -> Decided:
+    """As `authorize`, for a call that is described already; what a Decision is made of."""
     secret, standing = None, None
     try:
         process = _process or _current()
-        code, secret, detail = decide(credential, process.directory, now, scopes, environment, address)
+        scopes, environment, cost, labels = call
+        code, secret, detail = decide(credential, process.directory, now, scopes, environment, labels[2])
         if secret is None:
-            sequence = process.append(0, 0, 0, code.number, cost, meter, resource, address, user_agent)
+            sequence = process.append(0, 0, 0, code.number, cost, labels)
         else:
             key = secret.key
             organization = key.organization
             if code is VALID and (key.rates or organization.rates):
                 code, detail, standing = _spend(process.windows, key, cost, now)
-            sequence = process.append(
-                organization.id, key.id, secret.id, code.number, cost, meter, resource, address, user_agent
-            )
+            sequence = process.append(organization.id, key.id, secret.id, code.number, cost, labels)
     except journal.JournalError as error:
         _complain(error)
         return Decision(Code.UNAVAILABLE, secret)
-    return _decision((code, secret, detail, f"{process.spool}-{sequence}", standing))
+    return code, secret, detail, f"{process.spool}-{sequence}", standing
 
 
 def refuse(
@@ -159,7 +173,8 @@ def refuse(
     """A call that is refused before any key is looked at, recorded without one."""
     try:
         process = _process or _current()
-        sequence = process.append(0, 0, 0, code.number, 0, REQUESTS.name, resource, address, user_agent)
+        labels = REQUESTS.name, resource, address, user_agent
+        sequence = process.append(0, 0, 0, code.number, 0, labels)
     except journal.JournalError as error:
         _complain(error)
         return Decision(Code.UNAVAILABLE)

@@ -1,6 +1,6 @@
 """The journal's record, version 1: its format, and how it is read back.
 
-A segment is a run of frames: length, masked CRC-32, payload. The first record is the header; a text is
+A segment is a run of frames: length, CRC-32, payload. The first record is the header; a text is
 defined once per segment and then named by number. This module alone knows the bytes; `usage.journal` writes
 them and `usage.drain` reads them. It opens no file.
 """
@@ -18,10 +18,15 @@ MAGIC: Final = b"LKJ1"
 METER_LENGTH, RESOURCE_LENGTH, ADDRESS_LENGTH, AGENT_LENGTH = 50, 128, 45, 256
 MAX_PAYLOAD: Final = 4096  # the longest text is 1 KiB of UTF-8; a longer length is not one of ours
 
-FRAME = struct.Struct("<II")  # length, masked CRC-32 of the payload
+FRAME = struct.Struct("<II")  # length, CRC-32 of the payload, from SEED on
 HEAD = struct.Struct("<BBQq")  # version, kind, sequence, time in µs
 HEADER_BODY = struct.Struct("<4s11sIIq")  # magic, spool, pid, segment, start in µs; then the host
 CALL_BODY = struct.Struct("<BBQqqqqqIBIIII")
+CALL_HEAD = struct.Struct("<BBQqqqqqIB")  # the same without its four texts
+CALL_TEXTS = struct.Struct("<IIII")
+# CRC-32 of nothing is 0, and so would make an all-zero tail, as a map that was not sealed or a file system
+# after a power cut leaves it, a run of valid empty records. Begun from another number it is not.
+SEED: Final = 0xA282EAD8
 RESPONSE_BODY = struct.Struct("<BBQqqqIBI")  # as a call: organization, key, responses, class, resource
 TEXT_ID = struct.Struct("<I")
 
@@ -65,14 +70,8 @@ class Header(NamedTuple):
     host: str
 
 
-def mask(crc: int) -> int:
-    """LevelDB's masked checksum (its doc/log_format): CRC-32 of nothing is 0, and so would make an all-zero
-    tail, as a file system leaves it after a power cut, a run of valid empty records."""
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
 def frame(payload: bytes) -> bytes:
-    return FRAME.pack(len(payload), mask(zlib.crc32(payload))) + payload
+    return FRAME.pack(len(payload), zlib.crc32(payload, SEED)) + payload
 
 
 def has_begun(head: bytes) -> bool:
@@ -160,11 +159,11 @@ def _whole(block: bytes, start: int) -> int:
     """The end of the whole record at `start`, or 0."""
     if len(block) - start < FRAME.size:
         return 0
-    length, masked = FRAME.unpack_from(block, start)
+    length, crc = FRAME.unpack_from(block, start)
     end = start + FRAME.size + length
     if not HEAD.size <= length <= MAX_PAYLOAD or end > len(block):
         return 0
-    return end if mask(zlib.crc32(block[end - length : end])) == masked else 0
+    return end if zlib.crc32(block[end - length : end], SEED) == crc else 0
 
 
 def read_records(data: bytes) -> Iterator[Record]:

@@ -102,7 +102,7 @@ def run(port: int, asked: Requests, folder: Path, pid: int, *, seconds: int, cpu
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
     return Run(
         rate=float(_find(r"Requests/sec:\s+([\d.]+)", text)),
-        p99=_milliseconds(_find(r"99%\s+(\S+)", text)),
+        p99=_milliseconds(_find(r"\n\s+99%\s+(\S+)", text)),
         refused=int(refused[1]) if refused else 0,
         total=total,
         cpu=spent / max(total, 1) * 1e6,

@@ -359,7 +359,7 @@ def test_a_bug_is_a_refusal_and_the_log_keeps_the_secret(
     def broken(credential: str, *args: object) -> None:
         raise RuntimeError(f"cannot handle {credential}")
 
-    for name in ("verify", "begins_like_ours"):
+    for name in ("decide", "begins_like_ours"):
         monkeypatch.setattr(metering, name, broken)
     with caplog.at_level(logging.ERROR):
         assert problem(caller.get("/orders/"))["code"] == "UNAVAILABLE"

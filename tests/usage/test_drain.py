@@ -59,7 +59,8 @@ def call(
     resource: str = "",
     agent: str = "curl",
 ) -> None:
-    journal.append(organization, key, key * 10, code.number, cost, "requests", resource, "192.0.2.1", agent)
+    labels = "requests", resource, "192.0.2.1", agent
+    journal.append(organization, key, key * 10, code.number, cost, labels)
 
 
 def totals() -> dict[tuple[int, str], tuple[int, int]]:

@@ -212,7 +212,7 @@ def test_calls_that_are_still_in_the_journal_are_counted_first(key: Key, journal
     secret = key.secrets.get()
     for code, cost in ((Code.VALID, 1), (Code.VALID, 3), (Code.RATE_LIMITED, 1)):
         journal.current().append(
-            key.organization_id, key.pk, secret.pk, code.number, cost, "requests", "", "127.0.0.1", "curl"
+            key.organization_id, key.pk, secret.pk, code.number, cost, ("requests", "", "127.0.0.1", "curl")
         )
     journal.reset()
     month = f"{timezone.now():%Y-%m}"
@@ -336,7 +336,7 @@ def test_the_manifest_says_through_when_the_numbers_are_complete(
     key: Key, journal_dir: Path, tmp_path: Path
 ) -> None:
     journal.current().append(
-        key.organization_id, key.pk, key.secrets.get().pk, 1, 1, "requests", "", "127.0.0.1", "curl"
+        key.organization_id, key.pk, key.secrets.get().pk, 1, 1, ("requests", "", "127.0.0.1", "curl")
     )
     journal.reset()
     now = timezone.now()

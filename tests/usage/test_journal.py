@@ -50,7 +50,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Journal]]:
 
 
 def call(journal: Journal, number: int = 1, agent: str = "curl/8") -> int:
-    return journal.append(7, 8, number, 1, 5, "requests", "GET /orders", "192.0.2.1", agent)
+    return journal.append(7, 8, number, 1, 5, ("requests", "GET /orders", "192.0.2.1", agent))
 
 
 def files(journal: Journal) -> list[Path]:
@@ -201,7 +201,7 @@ def test_a_thread_ticks_while_the_process_is_idle(make: Callable[..., Journal]) 
 
 def test_texts_are_cut_and_cleaned(make: Callable[..., Journal]) -> None:
     journal = make()
-    journal.append(1, 1, 1, 1, 1, "m" * 99, "r\0\ud800", "a" * 99, "u" * 9999)
+    journal.append(1, 1, 1, 1, 1, ("m" * 99, "r\0\ud800", "a" * 99, "u" * 9999))
     (record,) = calls(journal)
     assert (len(record.meter), len(record.address), len(record.user_agent)) == (50, 45, 256)
     assert record.resource == "r\ufffd?"
@@ -241,7 +241,7 @@ answered, refused = [], 0
 def call(number):
     global refused
     try:
-        journal.append(1, 1, number, 1, 1, "requests", "", "192.0.2.1", "curl")
+        journal.append(1, 1, number, 1, 1, ("requests", "", "192.0.2.1", "curl"))
         answered.append(number)
     except JournalError:
         refused += 1
@@ -402,7 +402,7 @@ def segment() -> bytes:
     with TemporaryDirectory() as directory:
         journal = Journal(Path(directory), tick=False)
         for number in range(12):
-            journal.append(1, 2, number, 1, 1, "requests", f"r{number % 3}", "192.0.2.1", "curl")
+            journal.append(1, 2, number, 1, 1, ("requests", f"r{number % 3}", "192.0.2.1", "curl"))
             if number % 3:
                 journal.append_response(1, 2, f"r{number % 5}", number % 5 + 1)
         journal.close()
