@@ -18,6 +18,7 @@ from keys.verdicts import VALID, Code
 from usage import client, credentials, limits, metering, problems, rules
 from usage.meters import REQUESTS
 from usage.problems import NO_STORE, STATUS_LINES, Headers
+from usage.records import AGENT_LENGTH
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ Environ = dict[str, Any]
 StartResponse = Callable[[str, Headers], object]
 
 MAX_RULE = 4096  # characters
+_CUT = 1024  # characters of a header that is looked at
 _SINGLE = ("environment", "cost", "meter", "resource", "deny")
 _FREE = ({"HEAD"}, {"OPTIONS"})
 _OK = ("X-Portal-Status", "200")
@@ -63,14 +65,21 @@ def application(environ: Environ, start_response: StartResponse) -> list[bytes]:
     """Answer one call of a proxy. Whatever goes wrong is a refusal."""
     try:
         get = environ.get
-        path, rule = environ["PATH_INFO"], get("QUERY_STRING", "")
+        path, rule = environ["PATH_INFO"], get("QUERY_STRING", "")[: MAX_RULE + 1]
         if path != "/gateway/authorize":
             path, rule = _elsewhere(path, environ)
+        # What a client may make as long as it likes is cut before it is remembered.
         asked = _asked(
-            path, rule, environ["REMOTE_ADDR"], get("HTTP_X_FORWARDED_FOR"), get("HTTP_USER_AGENT", ""),
+            path,
+            rule,
+            environ["REMOTE_ADDR"],
+            _end(get("HTTP_X_FORWARDED_FOR")),
+            get("HTTP_USER_AGENT", "")[:AGENT_LENGTH],
             "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ,
-            environ["REQUEST_METHOD"], get("HTTP_X_ORIGINAL_METHOD"), get("HTTP_X_FORWARDED_METHOD"),
-        )  # fmt: skip
+            environ["REQUEST_METHOD"][:_CUT],
+            _end(get("HTTP_X_ORIGINAL_METHOD")),
+            _end(get("HTTP_X_FORWARDED_METHOD")),
+        )
         credential = credentials.presented(environ, _in_url(environ) if asked.in_url else None)
         if credential is None or not asked.is_usual:
             answered = _unusual(asked, credential, start_response)
@@ -130,10 +139,18 @@ def _is_envoy(path: str) -> bool:
 def _elsewhere(path: str, environ: Environ) -> tuple[str, str | None]:
     """Path and rule of a call that is not to `/gateway/authorize`: Envoy's, whose rule is in a header, while
     the rest of the path and the query are the client's; or nothing of ours."""
-    return ("/gateway/envoy", environ.get("HTTP_X_PORTAL_RULE")) if _is_envoy(path) else ("", "")
+    if not _is_envoy(path):
+        return "", ""
+    rule: str | None = environ.get("HTTP_X_PORTAL_RULE")
+    return "/gateway/envoy", rule and rule[: MAX_RULE + 1]
 
 
-@lru_cache(maxsize=16_384)
+def _end(text: str | None) -> str | None:
+    """The end of a header, which is where the nearest proxy writes; None if it was not sent."""
+    return text if text is None else text[-_CUT:]
+
+
+@lru_cache(maxsize=8192)
 def _asked(
     path: str,
     text: str | None,

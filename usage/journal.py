@@ -313,7 +313,8 @@ class Journal:
         ids = records.CALL_TEXTS.pack(
             *(self._text(segment, text, length) for text, length in zip(labels, lengths, strict=True))
         )
-        segment.labels[labels] = ids
+        if all(len(text) <= length for text, length in zip(labels, lengths, strict=True)):
+            segment.labels[labels] = ids  # a longer text is not kept in memory, but labelled anew each time
         return segment, ids
 
     def _with_texts(self, segment: _Segment, more: int) -> _Segment:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -483,3 +484,23 @@ def test_junk_is_never_a_500_and_never_passes(
     )
     assert answer.status in (400, 401)
     assert ask(path="/gateway/envoy/" + url, x_portal_rule=query, bearer=api_key).status in (400, 401)
+
+
+def test_headers_without_measure_are_not_remembered(directory: Directory) -> None:
+    names = "user_agent", "x_forwarded_for", "x_original_method", "x_forwarded_method", "x_api_key"
+
+    def ask_at_length(letter: str) -> None:
+        long = letter * 1_000_000
+        headers = dict.fromkeys((*names, "x_portal_rule"), long)
+        for path in ("/gateway/authorize", "/gateway/envoy/", f"/gateway/{long}"):
+            ask(f"resource={long}", path=path, method=long, **headers)
+
+    ask_at_length("a")  # what is made once is made
+    tracemalloc.start()
+    try:
+        for letter in "bcdefghijklmnopqrstuvwxyz":
+            ask_at_length(letter)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 2_000_000
