@@ -40,6 +40,13 @@ def docs_errors(request: HttpRequest) -> HttpResponse:
 
 
 @require_safe
+def docs_gateway(request: HttpRequest) -> HttpResponse:
+    """For those who run the API: how each proxy asks before every call."""
+    context = {"recipes": reference.recipes(), "rule": reference.RULE, "identity": reference.IDENTITY}
+    return render(request, "portal/docs_gateway.html", context)
+
+
+@require_safe
 @login_required
 def home(request: HttpRequest) -> HttpResponse:
     """To the organization last seen, else to the first; staff without one to theirs, others to welcome."""

@@ -122,7 +122,7 @@ def test_every_page_of_a_visitor_and_of_a_newcomer(
 ) -> None:
     come = visitor(color_scheme=scheme, viewport={"width": 320, "height": 800})
     wrong = {}
-    for path in ["/", "/docs/", *(reverse(name) for name in VISITOR_PAGES)]:
+    for path in ["/", "/docs/", "/docs/gateway/", *(reverse(name) for name in VISITOR_PAGES)]:
         if found := look(come.page, portal.url + path):
             wrong[path] = found
     portal.sign_in(come, builders.user("new"))

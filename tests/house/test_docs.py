@@ -86,3 +86,8 @@ def test_every_link_to_a_file_leads_somewhere() -> None:
         if not (path.parent / target).exists()
     }
     assert not found
+
+
+def test_the_readmes_nginx_is_the_recipe() -> None:
+    blocks = re.findall(r"```nginx\n(.*?)```", readme(), re.DOTALL)
+    assert blocks == [(ROOT / "usage" / "recipes" / "nginx.conf").read_text()]

@@ -4,18 +4,22 @@ import datetime as dt
 import re
 
 import pytest
+from django.conf import settings
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.html import escape
 
 from keys import lifecycle
 from keys.models import Key, Organization, Secret
 from keys.permissions import Role
 from keys.verdicts import Code
-from portal import pages
+from portal import pages, reference
 from tests import builders
+from tests.usage.test_gateway import PORTAL_HEADERS
+from usage import gateway
 from usage.models import ResponseRollup, Rollup, SecretUse
 
 pytestmark = pytest.mark.django_db
@@ -498,3 +502,16 @@ def test_the_docs_list_every_code_and_the_apis_scopes(client: Client) -> None:
 def test_every_refusal_has_an_anchor_for_its_problem_document(client: Client) -> None:
     html = client.get(reverse("docs_errors")).content.decode()
     assert all(f'id="{code.name}"' in html for code in Code if code is not Code.VALID)
+
+
+def test_every_recipe_is_in_the_docs_whole(client: Client) -> None:
+    html = client.get(reverse("docs_gateway")).content.decode()
+    recipes = {path.name: path.read_text() for path in (settings.BASE_DIR / "usage" / "recipes").iterdir()}
+    assert len(recipes) > 5
+    assert {name for name, text in recipes.items() if escape(text) not in html} == set()
+    assert reverse("docs_gateway") in client.get(reverse("docs")).content.decode()
+
+
+def test_the_gateways_parameters_and_headers_are_in_the_docs() -> None:
+    assert {name for name, _ in reference.RULE} == {"scope", *gateway._SINGLE}
+    assert {name for name, _ in reference.IDENTITY} == PORTAL_HEADERS

@@ -55,6 +55,7 @@ TABLE: dict[str, list[Expected]] = {
     "landing": [public()],
     "docs": [public()],
     "docs_errors": [public()],
+    "docs_gateway": [public()],
     "home": [signed_in(302)],
     # Who has an organization is sent home; staff without one may found one, as anybody may.
     "welcome": [Expected("GET", dict.fromkeys(PEOPLE, 302) | {"staff": 200})],
@@ -143,6 +144,7 @@ def test_an_organizations_routes_all_carry_its_slug() -> None:
         "landing",
         "docs",
         "docs_errors",
+        "docs_gateway",
         "home",
         "welcome",
         "staff",
