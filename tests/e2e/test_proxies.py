@@ -356,7 +356,7 @@ def test_what_is_no_request_gets_a_clear_no(stage: Stage) -> None:
 
 
 def test_caddy_drops_names_by_a_pattern(tmp_path: Path) -> None:
-    """As its recipe does. Caddy itself drops those with an underscore only since 2.11.4, those with a ! never."""
+    """As its recipe does. Caddy itself drops those with an underscore since 2.11.4 only, others never."""
     if proxies.binary("caddy") is None:
         pytest.skip("caddy is not installed")
     with staged("caddy", tmp_path, ("-*_*", "-*!*")) as stage:
