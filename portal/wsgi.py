@@ -8,6 +8,7 @@ is also where Django gets the client's true address and scheme.
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
@@ -16,7 +17,7 @@ from django.core.wsgi import get_wsgi_application
 
 _django: Callable[..., Any] = get_wsgi_application()  # a page's response, streaming or not
 
-from portal import health, middleware  # noqa: E402  these need Django's apps to be ready
+from portal import health, middleware, turns  # noqa: E402  these need Django's apps to be ready
 from portal.api import PREFIX, answers  # noqa: E402  as above
 from usage import client  # noqa: E402  as above
 from usage.gateway import Environ, StartResponse  # noqa: E402  as above
@@ -104,14 +105,15 @@ def _through_django(environ: Environ, start_response: StartResponse) -> Iterable
         environ["wsgi.url_scheme"] = client.scheme(environ)
         environ["REMOTE_ADDR"] = client.address(environ) or environ["REMOTE_ADDR"]
         middleware.judge_content_type(environ)
-        response = _django(environ, start_response)
-        if not getattr(response, "streaming", True):
+        with nullcontext() if is_call else turns.one():
+            response = _django(environ, start_response)
+            if getattr(response, "streaming", True):
+                return _Stream(response, place)
             try:
                 return [b"".join(response)]
             finally:
                 response.close()
                 place.leave()
-        return _Stream(response, place)
     except BaseException:
         place.leave()
         raise
