@@ -8,6 +8,7 @@ import pytest
 from keys.lifecycle import Issued
 from tests import builders, valkey
 from tests.faults import limit
+from tests.faults.load import one_for_each_worker
 from tests.faults.server import Server
 from usage.models import Rollup
 
@@ -38,6 +39,9 @@ def test_two_workers_that_share_windows_on_valkey_allow_exactly_the_limit(
     with valkey.running(tmp_path_factory.mktemp("v")) as shared:
         environment = builders.environment(VALKEY_URL=shared.url)
         with Server(environment, "--workers", "2", log=tmp_path / "log") as server:
+            unlimited = builders.key(organization, name="free").plaintext
+            for caller in one_for_each_worker(server.port, unlimited, 2).values():  # both are there
+                caller.close()
             for issued in keys:
                 outcome = limit.run(server.port, issued.plaintext, calls=1000)
                 if len(outcome.hours) == 1:

@@ -27,9 +27,11 @@ def main() -> None:
         cursor.execute(
             "CREATE TABLE peers_usage (key text, hour timestamptz, calls bigint, PRIMARY KEY (key, hour))"
         )
-    user = User.objects.create_user("bench")
+    # A user for each: knox looks at all tokens of a call's user.
+    users = User.objects.bulk_create(User(username=f"bench{number}") for number in range(KEYS))
+    user = users[0]
     keys = [APIKey.objects.create_key(name=f"Key {number}")[1] for number in range(KEYS)]
-    tokens = [AuthToken.objects.create(user)[1] for _ in range(KEYS)]
+    tokens = [AuthToken.objects.create(each)[1] for each in users]
     application = Application.objects.create(
         name="bench", client_type="confidential", authorization_grant_type="client-credentials", user=user
     )
