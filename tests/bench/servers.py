@@ -53,9 +53,9 @@ class Host(Server):
             start_new_session=True,
         )
 
-    def wait_until_ready(self, seconds: float = 30) -> None:
+    def wait_until_ready(self) -> None:
         """Any answer will do."""
-        deadline = monotonic() + seconds
+        deadline = monotonic() + self.ready_seconds
         while monotonic() < deadline and self.process.poll() is None:
             try:
                 self.get("/", timeout=2)

@@ -62,6 +62,8 @@ def wait_until_gone(pids: list[int], seconds: float) -> list[int]:
 class Server:
     """`manage.py serve` with the given options, in a context that leaves no process behind."""
 
+    ready_seconds = 30.0  # how long it may take to be ready; with very many keys more
+
     def __init__(
         self, environment: Mapping[str, str], *options: str, log: Path, port: int | None = None
     ) -> None:
@@ -106,8 +108,8 @@ class Server:
         finally:
             connection.close()
 
-    def wait_until_ready(self, seconds: float = 30) -> None:
-        deadline = time.monotonic() + seconds
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + self.ready_seconds
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
                 if self.get("/readyz", timeout=2).status == 200:
