@@ -188,7 +188,8 @@ class Directory:
         if self._thread is not None:
             self._thread.join(timeout=5)
         if self._asker is not None:
-            with suppress(TimeoutError):  # a silent database keeps the thread, and the process does not wait
+            # A silent database keeps the thread, and the process does not wait; one that exits has none left.
+            with suppress(TimeoutError, RuntimeError):
                 self._asker.submit(_let_go).result(timeout=ASK_SECONDS)
             self._asker.shutdown(wait=False, cancel_futures=True)
         if self._lock_fd is not None:

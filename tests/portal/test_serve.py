@@ -105,6 +105,7 @@ def test_a_signal_ends_everything_and_counts_what_is_left(
     assert len(children) == 2
     assert server.stop(number, seconds=15) == 0
     assert wait_until_gone(children, 1) == []
+    assert "Traceback" not in server.log.read_text()
     assert Rollup.objects.get().calls == 5
     assert Spool.objects.filter(finished_at=None).count() == 0
 
