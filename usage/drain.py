@@ -21,12 +21,14 @@ from django.db import transaction
 from django.db.models import Max, Min
 from django.db.models.functions import Coalesce
 
+from usage import counting
 from usage.journal import NEW_SUFFIX, SUFFIX
 from usage.models import Segment, Spool
 from usage.records import (
     CALL,
     FRAME,
     HEADER,
+    HELD,
     RESPONSE,
     SEAL,
     Header,
@@ -227,6 +229,7 @@ class Drain:
         can place in time.
         """
         with transaction.atomic():
+            counting.share()
             spool, segment = _locked_rows(header)
             stretch = _Stretch(bytes.fromhex(segment.chain), spool.sequence)
             if segment.finished_at is not None:
@@ -277,7 +280,7 @@ class Drain:
                         if record.sequence <= stretch.sequence:
                             continue
                     stretch.sequence = record.sequence
-                    if record.kind == CALL:
+                    if record.kind == CALL or record.kind == HELD:
                         add(record)
                         calls += record.calls
                     elif record.kind == RESPONSE:

@@ -28,7 +28,7 @@ from django.conf import settings
 
 from keys import tokens
 from usage import records
-from usage.records import HEADER, RESPONSE, SEAL, TEXT, TICK, VERSION, frame
+from usage.records import CALL, HEADER, RESPONSE, SEAL, TEXT, TICK, VERSION, frame
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +54,10 @@ type Labels = tuple[str, str, str, str]
 
 class JournalError(Exception):
     """The event is not durable, so the call must not be allowed."""
+
+
+class TooLate(Exception):
+    """The moment before which an event was to be written has passed; nothing was written."""
 
 
 class _Segment:
@@ -144,12 +148,23 @@ class Journal:
             self._ready()
 
     def append(
-        self, organization: int, key: int, secret: int, code: int, cost: int, labels: Labels, calls: int = 1
+        self,
+        organization: int,
+        key: int,
+        secret: int,
+        code: int,
+        cost: int,
+        labels: Labels,
+        calls: int = 1,
+        kind: int = CALL,
+        before: int = 0,
     ) -> int:
         """Write one event; returns its sequence once it is as durable as `USAGE_DURABILITY` asks.
 
-        Ids are 0 where there is none; `code` is `Code.number`. Raises JournalError: the event is in no file,
-        or not surely, and the call must be refused.
+        Ids are 0 where there is none; `code` is `Code.number`; `kind` is CALL or HELD with the bits of the
+        quotas charged; `before` (µs since the epoch) is the end of a period that the event must be in. Raises
+        TooLate after that, and JournalError: the event is in no file, or not surely, and the call must be
+        refused.
         """
         # Not `with`: that costs a tenth of the whole call.
         self._lock.acquire()
@@ -164,7 +179,9 @@ class Journal:
             now = self._clock() // 1000
             if now < self._last:
                 now = self._last
-            payload = _pack_call(1, 2, sequence, now, organization, key, secret, cost, calls, code) + ids
+            if before and now >= before:
+                raise TooLate
+            payload = _pack_call(1, kind, sequence, now, organization, key, secret, cost, calls, code) + ids
             # `records.frame` and `_Segment.put`, spelled out: these are the lines that every call pays for.
             start = segment.size
             end = start + _CALL_FRAME

@@ -12,7 +12,10 @@ from functools import partial
 from typing import Final, NamedTuple
 
 VERSION: Final = 1
-HEADER, CALL, TEXT, TICK, SEAL, RESPONSE = 1, 2, 3, 4, 5, 6
+# The low half of the kind's byte. A HELD call counts as a CALL does, until an event settles what it cost.
+HEADER, CALL, TEXT, TICK, SEAL, RESPONSE, HELD = 1, 2, 3, 4, 5, 6, 7
+_KIND: Final = 0x0F
+CHARGED_SHIFT: Final = 4  # the high half: which quotas a call was charged to, one bit each
 MAGIC: Final = b"LKJ1"
 # What the columns hold; longer text is cut before it is written.
 METER_LENGTH, RESOURCE_LENGTH, ADDRESS_LENGTH, AGENT_LENGTH = 50, 128, 45, 256
@@ -38,7 +41,8 @@ class Unreadable(Exception):
 class Record(NamedTuple):
     """One whole record. Times are µs since the epoch; `end` is the offset after it.
 
-    Of a RESPONSE `calls` are the responses and `code` is the class of their status: 2 of 200.
+    Of a RESPONSE `calls` are the responses and `code` is the class of their status: 2 of 200. `charged` are
+    the bits of a call's quotas.
     """
 
     kind: int
@@ -56,6 +60,7 @@ class Record(NamedTuple):
     resource: str = ""
     address: str = ""
     user_agent: str = ""
+    charged: int = 0
 
 
 # As in `metering`: the tuple without the named tuple's slow constructor.
@@ -119,15 +124,16 @@ class Reader:
         version, kind, sequence, at = HEAD.unpack_from(payload)
         if version != VERSION:
             raise Unreadable(f"a record of version {version}; this is version {VERSION}")
+        charged, kind = kind >> CHARGED_SHIFT, kind & _KIND
         if (kind == HEADER) != (self.header is None):
             raise Unreadable("the first record, and only it, is the header")
-        if kind == CALL and len(payload) == CALL_BODY.size:
+        if kind in (CALL, HELD) and len(payload) == CALL_BODY.size:
             fields, texts = CALL_BODY.unpack(payload), self._texts
             try:
                 named = texts[fields[10]], texts[fields[11]], texts[fields[12]], texts[fields[13]]
             except KeyError as error:
                 raise Unreadable(f"text {error} was never defined") from None
-            return _new_record((kind, sequence, at, payload, end, *fields[4:10], *named))
+            return _new_record((kind, sequence, at, payload, end, *fields[4:10], *named, charged))
         if kind == RESPONSE and len(payload) == RESPONSE_BODY.size:
             organization, key, responses, status_class, text = RESPONSE_BODY.unpack(payload)[4:]
             if text not in self._texts:

@@ -66,7 +66,9 @@ class Sums:
 
     def add(self, record: Record) -> None:
         """Count one call record. What was refused counts apart, and its quantity is 0."""
-        _, _, at, _, _, organization, key, secret, cost, calls, code, meter, resource, address, agent = record
+        _, _, at, _, _, organization, key, secret, cost, calls, code, meter, resource, address, agent, _ = (
+            record
+        )
         quantity = cost if code == _VALID else 0
         outcome = self._outcomes.setdefault((code, meter), [0, 0])
         outcome[0] += calls

@@ -19,8 +19,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from usage import records
-from usage.journal import Journal, JournalError
-from usage.records import CALL, HEADER, RESPONSE, SEAL, TEXT, TICK, Record, Unreadable, read_records
+from usage.journal import Journal, JournalError, TooLate
+from usage.records import (
+    CALL,
+    CHARGED_SHIFT,
+    HEADER,
+    HELD,
+    RESPONSE,
+    SEAL,
+    TEXT,
+    TICK,
+    Record,
+    Unreadable,
+    read_records,
+)
 
 SECOND = 1_000_000_000
 
@@ -75,9 +87,29 @@ def test_an_event_is_in_the_file_when_append_returns(make: Callable[..., Journal
     sequence = call(journal, agent="tool/1")
     (record,) = calls(journal)
     assert record.sequence == sequence
-    assert record[5:] == (7, 8, 1, 5, 1, 1, "requests", "GET /orders", "192.0.2.1", "tool/1")
+    assert record[5:] == (7, 8, 1, 5, 1, 1, "requests", "GET /orders", "192.0.2.1", "tool/1", 0)
     assert record.time == 1_700_000_000_000_000
     assert journal.request_id(sequence) == f"{journal.spool}-{sequence}"
+
+
+def test_a_call_may_be_held_and_names_the_quotas_it_was_charged_to(make: Callable[..., Journal]) -> None:
+    journal = make(clock=Clock())
+    labels = "requests", "", "", ""
+    journal.append(7, 8, 1, 1, 5, labels, kind=HELD | 0b1010 << CHARGED_SHIFT)
+    (record,) = (record for record in everything(journal) if record.kind == HELD)
+    assert (record.cost, record.charged) == (5, 0b1010)
+
+
+def test_an_event_that_comes_after_its_period_is_not_written(make: Callable[..., Journal]) -> None:
+    clock = Clock()
+    journal = make(clock=clock)
+    labels = "requests", "", "", ""
+    moment = clock.now // 1000
+    sequence = journal.append(7, 8, 1, 1, 5, labels, before=moment + 1)
+    with pytest.raises(TooLate):
+        journal.append(7, 8, 1, 1, 5, labels, before=moment)
+    assert journal.append(7, 8, 1, 1, 5, labels) == sequence + 1
+    assert len(calls(journal)) == 2
 
 
 def test_how_a_call_was_answered_is_a_record_of_its_own(make: Callable[..., Journal]) -> None:
@@ -230,7 +262,7 @@ def test_two_threads_lose_and_repeat_nothing(make: Callable[..., Journal]) -> No
 FULL_DISK = """
 import json, subprocess, sys
 from pathlib import Path
-from usage.journal import Journal, JournalError
+from usage.journal import Journal, JournalError, TooLate
 from usage.records import CALL, SEAL, read_records
 
 disk = Path(sys.argv[1])
