@@ -1,15 +1,19 @@
 """The HTTP server, with the options that `serve` gives it; the benchmarks serve with these too.
 
-Nothing here reads a setting or answers a request.
+All its processes take connections from one socket, so that none is lost when one of them ends, however it
+ends: what waits there is the next one's. Nothing here reads a setting or answers a request.
 """
 
+import os
+import socket
+from collections.abc import Callable
 from typing import Any
 
-from granian import Granian
+from granian._granian import SocketHolder
 from granian.constants import Interfaces
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
-from granian.server.common import AbstractServer
+from granian.server.mp import MPServer
 
 THREADS = 32  # that run the application in one process; `portal.wsgi` says who may have how many
 BACKLOG = 1024
@@ -25,11 +29,69 @@ LOG = {
     "loggers": {"_granian": {"handlers": ["stderr"], "propagate": False}},
 }
 
+type Loader = Callable[[str], Callable[..., Any]]  # `module:name` → the WSGI callable of a new process
 
-def make(target: str, *, address: str, port: int, workers: int = 1) -> AbstractServer[Any]:
+
+class Server(MPServer):
+    """A server on a socket that is bound already.
+
+    `on_hangup` is called for SIGHUP, in the main thread; `started` after the processes were started.
+    """
+
+    def __init__(self, *arguments: Any, listener: socket.socket, **options: Any) -> None:  # granian's own
+        super().__init__(*arguments, **options)
+        self.listener = listener
+        self.on_hangup: Callable[[], object] = lambda: None
+        self.started: Callable[[], object] = lambda: None
+        self._ready, self._tell = os.pipe()  # a byte for each process that has loaded the application
+
+    def pids(self) -> list[int]:
+        """Of the processes that serve."""
+        return [worker.inner.pid for worker in self.wrks]
+
+    def run(self, loader: Loader) -> None:
+        """Serve until SIGINT or SIGTERM; `loader` is called in each new process."""
+
+        def load(target: str) -> Callable[..., Any]:
+            application = loader(target)
+            os.write(self._tell, b".")
+            return application
+
+        self.serve(target_loader=load)
+
+    def wait_for_one(self) -> None:
+        """Return once one more process is ready to serve."""
+        os.read(self._ready, 1)
+
+    def startup(self, *arguments: Any) -> None:  # as above
+        super().startup(*arguments)  # type: ignore[no-untyped-call]  # granian has few types
+        self.started()
+
+    # On Linux granian gives each process a socket of its own on the same port (SO_REUSEPORT), whose waiting
+    # connections the kernel resets when the process ends. One for all is what it does elsewhere.
+    def _init_shared_socket(self) -> None:
+        fd = self.listener.fileno()
+        holder = SocketHolder(fd, False, BACKLOG)  # type: ignore[call-arg]  # its stub has no constructor
+        vars(self).update(_ssp=None, _sso=None, _sfd=fd, _shd=holder)
+
+    def _reload(self, spawn_target: Any, target_loader: Any) -> None:  # as above
+        self.reload_signal = False
+        self.main_loop_interrupt.clear()
+        self.on_hangup()
+
+
+def listen(address: str, port: int) -> socket.socket:
+    """A socket for `make`. Raises OSError."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return socket.create_server((address, port), family=family, backlog=BACKLOG)
+
+
+def make(target: str, *, listener: socket.socket, workers: int = 1) -> Server:
     """A server for the WSGI callable `target` (`module:name`), not started yet."""
-    return Granian(
+    address, port, *_ = listener.getsockname()
+    return Server(
         target,
+        listener=listener,
         address=address,
         port=port,
         interface=Interfaces.WSGI,

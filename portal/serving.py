@@ -121,6 +121,14 @@ def why_not(host: str, port: int, error: OSError) -> str:
     return f"Cannot listen on {where}: {error.strerror}."
 
 
+# A server process that forks off while another thread starts a program takes along the pipe by which that
+# thread learns that the program runs; it would wait for as long as the process lives.
+_no_fork = threading.Lock()
+os.register_at_fork(
+    before=_no_fork.acquire, after_in_parent=_no_fork.release, after_in_child=_no_fork.release
+)
+
+
 class Housekeeping:
     """The `worker` command as a process of its own, started again when it dies."""
 
@@ -141,10 +149,18 @@ class Housekeeping:
             with self._lock:
                 if self._stop.is_set():
                     return
-                # A session of its own: Ctrl-C is for `serve`, which then ends this one last.
-                self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+                with _no_fork:
+                    # A session of its own: Ctrl-C is for `serve`, which then ends this one last.
+                    self._process = subprocess.Popen(
+                        command, stdin=subprocess.DEVNULL, start_new_session=True
+                    )
             self._process.wait()
             self._stop.wait(_RESTART_SECONDS)
+
+    def pids(self) -> list[int]:
+        """Of its process, if it runs."""
+        with self._lock:
+            return [] if self._process is None else [self._process.pid]
 
     def stop(self) -> None:
         """End it after its transaction, and drain what the serving processes have left."""

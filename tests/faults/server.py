@@ -124,6 +124,17 @@ class Server:
         self.process.send_signal(number)
         return self.process.wait(seconds)
 
+    def wait_for_log(self, text: str, seconds: float = 30) -> None:
+        """Return once its log has this text."""
+        deadline = time.monotonic() + seconds
+        while text not in self.log.read_text():
+            assert time.monotonic() < deadline, self.log.read_text()[-4000:]
+            time.sleep(0.02)
+
+    def hang_up(self) -> None:
+        """Ask it to begin again with the code and settings as they are now."""
+        self.process.send_signal(signal.SIGHUP)
+
     def kill(self) -> None:
         """SIGKILL to everything it started, at once."""
         self._out.close()

@@ -27,6 +27,7 @@ TOUCHES_ENVIRONMENT = {
     "portal/settings.py",  # reads it
     "portal/wsgi.py",  # names the settings, as every wsgi module
     "portal/folder.py",  # quickstart's: makes the file that settings read
+    "portal/restart.py",
     "portal/serving.py",  # clears it before a server copies it into every request
 }
 

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
 
 from keys.management.base import REFUSED, PortalCommand, refuse
-from portal import folder, server, serving
+from portal import folder, restart, server, serving
 from portal.checks import MAX_WORKERS
 
 
@@ -30,23 +31,32 @@ class Command(PortalCommand):
         parser.add_argument("--workers", type=_number(1, MAX_WORKERS), metavar="N")
         parser.add_argument("--role", choices=sorted(serving.ROLES), default="all")
         parser.add_argument("--no-worker", action="store_true", help="leave the worker to somebody else")
+        parser.add_argument("--check", action="store_true", help="only say whether it would start")
 
     def handle(self, *args: Any, **options: Any) -> None:
         settings.WORKERS = options["workers"] or settings.WORKERS  # before the checks, which look at it
         self.check(display_num_errors=False)
         host, port = options["host"], options["port"]
-        try:
-            address = serving.bindable(host, port)
-        except OSError as error:
-            refuse(serving.why_not(host, port, error), REFUSED)
-        folder.mark_in_use()  # until this process ends
+        before = restart.predecessor()
+        listener = None
+        if not options["check"]:
+            listener = _listen(host, port) if before is None else before.listener
         refuse_unapplied_migrations()
         if options["role"] != "gateway":
             build_static_files()
+        if listener is None:
+            return
+        folder.mark_in_use()  # until this process ends
         serving.release_database()
-        target = f"portal.wsgi:{serving.ROLES[options['role']]}"
-        http = server.make(target, address=address, port=port, workers=settings.WORKERS)
+        http = server.make(
+            f"portal.wsgi:{serving.ROLES[options['role']]}",
+            listener=listener,
+            workers=settings.WORKERS,
+        )
         housekeeping = None if options["no_worker"] else serving.Housekeeping()
+        http.on_hangup = lambda: restart.begin_again(
+            http, [*http.pids(), *(housekeeping.pids() if housekeeping else [])], _as_arguments(options)
+        )
         # Until the server has its own handlers, a signal ends this process; what it started follows.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
@@ -54,10 +64,28 @@ class Command(PortalCommand):
                 housekeeping.start()
             where = f"[{host}]" if ":" in host else host
             self.say(f"Serving http://{where}:{port}/ (process {os.getpid()}); Ctrl-C ends it.")
-            http.serve(target_loader=serving.load)
+            if before is not None:
+                before.replace(http)
+            http.run(serving.load)
         finally:
+            if before is not None:
+                before.end()
             if housekeeping is not None:
                 housekeeping.stop()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return server.listen(serving.bindable(host, port), port)
+    except OSError as error:
+        refuse(serving.why_not(host, port, error), REFUSED)
+
+
+def _as_arguments(options: dict[str, Any]) -> list[str]:
+    """The options as they were given; what was not given is the new program's to find."""
+    given = ["--host", options["host"], "--port", str(options["port"]), "--role", options["role"]]
+    given += ["--workers", str(options["workers"])] if options["workers"] else []
+    return given + (["--no-worker"] if options["no_worker"] else [])
 
 
 def _number(least: int, most: int) -> Any:  # an argparse type
