@@ -159,9 +159,15 @@ class Directory:
             return self._trouble
         if not self._loaded:
             return f"the keys are being loaded, {len(self._secrets):,} so far"
-        if abs(self._skew) > MAX_CLOCK_SKEW:
-            return f"this clock is {self._skew:+.1f} s off the database's"
         return ""
+
+    @property
+    def clock_agrees(self) -> bool | None:
+        """Is this clock right by the database's? None when that was not asked for a while."""
+        return abs(self._skew) <= MAX_CLOCK_SKEW if self._is_healthy() else None
+
+    def _skewed(self) -> str:
+        return f"this clock is {self._skew:+.1f} s off the database's"
 
     @property
     def size(self) -> int:
@@ -231,6 +237,11 @@ class Directory:
             began = self._monotonic()
         self._catch_up()
         self._last_good = began
+        if not self.clock_agrees:
+            # Expiries would be judged, and calls be counted, at a time that is not.
+            with self._mutex:
+                self._serves_until, self._trouble = 0.0, self._skewed()
+            return
         stale = settings.KEYS_STALE_SECONDS
         if self._unacknowledged or began + stale - self._serves_until > stale / 12:
             if not presence.acknowledge(self.process_id, self._number):
@@ -252,8 +263,9 @@ class Directory:
 
     def _catch_up(self) -> None:
         """Apply the events after the last one applied."""
+        before = self._clock()
         head, head_hash, database_now = Feed.objects.values_list("number", "hash", Now()).get(pk=1)
-        self._skew = self._clock() - database_now.timestamp()
+        self._skew = _distance(before, self._clock(), database_now.timestamp())
         while self._number < head:
             events = list(
                 AuditEvent.objects.filter(number__gt=self._number, number__lte=head)
@@ -450,6 +462,11 @@ class Directory:
             self._budget -= 1
             self._asking += 1
             return True
+
+
+def _distance(before: float, after: float, other: float) -> float:
+    """How far a clock is ahead of another (behind: negative) that was read between `before` and `after`."""
+    return before - other if other < before else min(after - other, 0.0)
 
 
 def _let_go() -> None:

@@ -28,6 +28,7 @@ from django.conf import settings
 
 from keys import tokens
 from usage import records
+from usage.clock import Clock
 from usage.records import CALL, HEADER, RESPONSE, SEAL, TEXT, TICK, VERSION, frame
 
 logger = logging.getLogger(__name__)
@@ -114,7 +115,7 @@ class _Segment:
 
 
 class Journal:
-    """One process's journal. Thread-safe; `clock` gives ns since the epoch."""
+    """One process's journal. Thread-safe; `clock` gives ns since the epoch, `monotonic` what bears it out."""
 
     def __init__(
         self,
@@ -122,6 +123,7 @@ class Journal:
         *,
         power: bool = False,
         clock: Callable[[], int] = time.time_ns,
+        monotonic: Callable[[], int] | None = None,
         segment_bytes: int = SEGMENT_BYTES,
         segment_texts: int = SEGMENT_TEXTS,
         tick: bool = True,
@@ -129,7 +131,10 @@ class Journal:
         self.directory = directory
         self.spool = tokens.base62(int.from_bytes(os.urandom(8)), SPOOL_LENGTH)
         self._power = power
-        self._clock = clock
+        self._time = clock
+        if monotonic is None:  # a clock of somebody's own is believed
+            monotonic = time.monotonic_ns if clock is time.time_ns else clock
+        self.clock = Clock(clock, monotonic)
         self._segment_bytes = segment_bytes
         self._segment_texts = segment_texts
         self._tick = tick
@@ -176,7 +181,9 @@ class Journal:
             if ids is None:
                 segment, ids = self._label(segment, labels)
             sequence = self._sequence + 1
-            now = self._clock() // 1000
+            now = self._time() // 1000
+            if now > self.clock.until:
+                self._doubt(now)
             if now < self._last:
                 now = self._last
             if before and now >= before:
@@ -218,15 +225,17 @@ class Journal:
     def tick(self) -> None:
         """Move the watermark if nothing was written for a second; a failure is the next append's."""
         with self._lock:
-            segment, now = self._segment, self._now()
+            self.clock.look()
+            segment = self._segment
             if segment is None or segment.failed:
                 return
+            now = max(self._last, self._time() // 1000)
             found = os.fstat(segment.fd)
             if found.st_nlink == 0 or found.st_size < len(segment.map):
                 # Somebody deleted it, or cut it off: what is written there can no longer be counted.
                 logger.error("The journal %s was deleted; a new one begins.", segment.path.name)
                 self._failed(segment, "it was deleted")
-            elif now - self._last >= TICK_SECONDS * 1_000_000:
+            elif now <= self.clock.until and now - self._last >= TICK_SECONDS * 1_000_000:
                 with suppress(JournalError):  # the next event's
                     self._mark(self._ready(), TICK, now)
 
@@ -247,7 +256,17 @@ class Journal:
     # --- under the lock ---
 
     def _now(self) -> int:
-        return max(self._last, self._clock() // 1000)
+        """The time of a record, in µs. Raises JournalError when it cannot be known."""
+        now = self._time() // 1000
+        if now > self.clock.until:
+            self._doubt(now)
+        return max(self._last, now)
+
+    def _doubt(self, now: int) -> None:
+        """A time later than the last look allows: the clock leapt, or the looks came late."""
+        self.clock.look()
+        if now > self.clock.until:
+            raise JournalError("this clock was set, and the database has not borne it out yet")
 
     def _ready(self) -> _Segment:
         """The segment to write to, opened now if need be, with room for an event and its texts."""
@@ -371,7 +390,7 @@ class Journal:
         return JournalError(f"cannot write to {segment.path.name}: {why}")
 
     def _seal(self, segment: _Segment) -> None:
-        self._mark(segment, SEAL, self._now())
+        self._mark(segment, SEAL, self._last)
         self._leave(segment)
 
     def _leave(self, segment: _Segment) -> None:

@@ -110,8 +110,8 @@ def main() -> None:
         wrong = list(backlog.differences())
         print(
             f"PostgreSQL killed {options.kills} times, then away: {backlog.calls} calls, {len(wrong)} groups "
-            f"counted wrong. The {options.away} that had gathered took {seconds:.1f} s, {worked:.1f} s of the "
-            f"worker's processor: {options.away / max(worked, 0.01):,.0f}/s of it (seed {options.seed})"
+            f"counted wrong. The {options.away} that had gathered took {seconds:.1f} s, {worked:.1f} s of "
+            f"the worker's processor: {options.away / max(worked, 0.01):,.0f}/s of it (seed {options.seed})"
         )
         if wrong:
             sys.exit("\n".join(wrong[:10]))

@@ -282,9 +282,10 @@ def test_another_history_is_noticed_and_read_from_its_beginning(directory: Direc
 
 @pytest.mark.django_db
 def test_full_memory_makes_room_by_letting_go_of_what_is_dead(
-    tmp_path: Path, clock: Clock, settings: Settings
+    tmp_path: Path, clock: Clock, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.KEYS_IN_MEMORY = 2
+    monkeypatch.setattr(directory_module, "MAX_CLOCK_SKEW", float("inf"))  # the clock is the test's own
     acme = builders.organization("acme")
     for name in ("a", "b"):
         builders.key(acme, name=name, expires_at=NOW + dt.timedelta(days=1))
@@ -297,6 +298,44 @@ def test_full_memory_makes_room_by_letting_go_of_what_is_dead(
     clock.now += directory_module.RETIRE_SECONDS
     directory.refresh()
     assert directory.size == 0
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("leap", [-86_400, -3600, -3, 3, 3600, 86_400])
+def test_a_clock_that_is_off_the_databases_answers_nothing(tmp_path: Path, clock: Clock, leap: int) -> None:
+    issued = builders.key(builders.organization("acme"), now=NOW)
+    epoch = Clock()
+    epoch.now = dt.datetime.now(dt.UTC).timestamp()
+    directory = Directory(process_id="test", lock_dir=tmp_path, monotonic=clock, clock=epoch)
+    directory.refresh()
+    assert directory.clock_agrees
+    assert code(directory, issued.plaintext) is Code.VALID
+    epoch.now += leap
+    directory.refresh()
+    assert directory.clock_agrees is False
+    assert code(directory, issued.plaintext) is Code.UNAVAILABLE
+    assert f"{leap:+}" in directory.explain() or f"{leap - 1:+}" in directory.explain()
+    assert "off the database's" in directory.explain()
+    epoch.now -= leap
+    directory.refresh()
+    assert directory.clock_agrees
+    assert code(directory, issued.plaintext) is Code.VALID
+    clock.now += 10
+    assert directory.clock_agrees is None  # nobody has asked lately
+
+
+@pytest.mark.django_db
+def test_a_database_that_answers_late_is_no_skew(tmp_path: Path, clock: Clock) -> None:
+    class Late(Clock):
+        def __call__(self) -> float:
+            self.now += 30  # seconds, between question and answer
+            return self.now
+
+    epoch = Late()
+    epoch.now = dt.datetime.now(dt.UTC).timestamp() - 45
+    directory = Directory(process_id="test", lock_dir=tmp_path, monotonic=clock, clock=epoch)
+    directory.refresh()
+    assert directory.clock_agrees
 
 
 @pytest.mark.django_db

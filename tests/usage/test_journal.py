@@ -100,6 +100,26 @@ def test_a_call_may_be_held_and_names_the_quotas_it_was_charged_to(make: Callabl
     assert (record.cost, record.charged) == (5, 0b1010)
 
 
+@pytest.mark.parametrize("leap", [-86_400, -3600, 3600, 86_400])
+def test_a_clock_that_was_set_dates_nothing_until_the_database_bears_it_out(
+    make: Callable[..., Journal], leap: int
+) -> None:
+    clock, monotonic = Clock(), Clock()
+    journal = make(clock=clock, monotonic=monotonic)
+    sequence = call(journal)
+    clock.now += leap * SECOND
+    journal.tick()
+    for _ in range(2):
+        with pytest.raises(JournalError, match="clock was set"):
+            call(journal)
+    journal.clock.agrees = lambda: True  # it was wrong before, and is right now
+    journal.tick()
+    journal.tick()
+    assert call(journal) > sequence
+    first, second = calls(journal)
+    assert second.time == max(first.time, clock.now // 1000)
+
+
 def test_an_event_that_comes_after_its_period_is_not_written(make: Callable[..., Journal]) -> None:
     clock = Clock()
     journal = make(clock=clock)

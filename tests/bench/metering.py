@@ -1,0 +1,143 @@
+"""What counting costs: the journal, the drain with few and many roll-ups there, and the usage page's queries.
+
+`python -m tests.bench.metering [DATABASE_URL] [--large N]` prints it as JSON, on SQLite or on the empty
+database that is named. The journal's time is this thread's own; the drain's is this process's and its
+database's own; the page's is what passes by the clock within its queries.
+"""
+
+import argparse
+import datetime as dt
+import json
+import random
+import resource
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.bench.inprocess import microseconds
+from tests.faults import alone
+
+SMALL = 10_000  # roll-ups
+ORGANIZATIONS, KEYS = 100, 10  # of each
+ROUNDS = 5
+RECORDS = 100_000  # drained in a round
+_COLUMNS = "organization_id, hour, key_id, meter, resource, outcome, booked_period, calls, quantity"
+
+
+def _rollups(first: int, last: int, organizations: list[int], keys: list[list[int]]) -> Iterator[Any]:
+    """Rows of the table: the organizations' keys hour by hour, back from this one."""
+    newest = dt.datetime.now(dt.UTC).replace(minute=0, second=0, microsecond=0)
+    each = ORGANIZATIONS * KEYS
+    for number in range(first, last):
+        hour = newest - dt.timedelta(hours=number // each + 1)
+        owner = number % ORGANIZATIONS
+        key = keys[owner][number // ORGANIZATIONS % KEYS]
+        period = hour.date().replace(day=1)
+        yield organizations[owner], hour, key, "requests", "orders", "VALID", period, 100, 100
+
+
+def fill(rows: Iterator[Any]) -> None:
+    """Write roll-ups straight into their table."""
+    from django.db import connection
+
+    adapt = connection.ops.adapt_datetimefield_value
+    connection.ensure_connection()
+    if connection.vendor == "postgresql":
+        with connection.connection.cursor() as cursor:
+            with cursor.copy(f"COPY usage_rollup ({_COLUMNS}) FROM STDIN") as copy:
+                for row in rows:
+                    copy.write_row(row)
+            cursor.execute("ANALYZE usage_rollup")
+        return
+    places = ", ".join(["?"] * 9)
+    connection.connection.executemany(
+        f"INSERT INTO usage_rollup ({_COLUMNS}) VALUES ({places})",
+        ((row[0], adapt(row[1]), *row[2:6], str(row[6]), *row[7:]) for row in rows),
+    )
+    connection.connection.commit()
+
+
+def drained(folder: Path, organizations: list[int], keys: list[list[int]], records: int) -> float:
+    """Write a journal and drain it; µs for a record."""
+    from django.utils import timezone
+
+    from usage.drain import Drain
+    from usage.journal import Journal
+
+    chance = random.Random(1)
+    journal = Journal(folder, tick=False)
+    for _ in range(records):
+        owner = chance.randrange(ORGANIZATIONS)
+        labels = "requests", f"GET /{chance.randrange(5)}", f"192.0.2.{chance.randrange(50)}", "bench"
+        journal.append(organizations[owner], chance.choice(keys[owner]), 1, 1, 1, labels)
+    journal.close()
+    began = time.perf_counter()
+    report = Drain(folder).once(timezone.now())
+    assert report.calls == records, report
+    return (time.perf_counter() - began) / records * 1e6
+
+
+def page_milliseconds(organization: int) -> float:
+    """The database's time for everything that the usage page of an organization asks."""
+    from django.db import connection
+    from django.utils import timezone
+
+    from keys.models import Organization
+    from portal import pages
+
+    spent = 0.0
+
+    def timed(execute: Callable[..., Any], *arguments: Any) -> Any:  # as Django's execute wrappers
+        nonlocal spent
+        began = time.perf_counter()
+        try:
+            return execute(*arguments)
+        finally:
+            spent += time.perf_counter() - began
+
+    owner = Organization.objects.get(pk=organization)
+    with connection.execute_wrapper(timed):
+        pages.usage(owner, 30, "day", timezone.now())
+    return spent * 1000
+
+
+def figures(folder: Path, large: int) -> dict[str, float]:
+    from tests import builders
+    from usage.journal import Journal
+
+    owners = [builders.organization(f"customer-{n}") for n in range(ORGANIZATIONS)]
+    keys = [[builders.key(each, name=f"Key {n}").key.pk for n in range(KEYS)] for each in owners]
+    organizations = [each.pk for each in owners]
+    found: dict[str, float] = {}
+    journal = Journal(folder / "bench", tick=False)
+    labels = "requests", "orders", "192.0.2.1", "bench"
+    found["journal, a call"] = microseconds(lambda: journal.append(1, 2, 3, 1, 1, labels))
+    journal.close()
+    before = 0
+    for name, rows in (("10 k", SMALL), ("1 M", large)):
+        fill(_rollups(before, rows, organizations, keys))
+        before = rows
+        times = [drained(folder / "drain", organizations, keys, RECORDS) for _ in range(ROUNDS + 1)]
+        found[f"drain, a record, {name} roll-ups"] = sorted(times[1:])[ROUNDS // 2]
+        pages = [page_milliseconds(organizations[n]) for n in range(1, ROUNDS + 2)]
+        found[f"usage page, ms, {name} roll-ups"] = sorted(pages[1:])[ROUNDS // 2]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    drained(folder / "drain", organizations, keys, RECORDS * 10)
+    found["drain, MiB more for ten times the records"] = (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak
+    ) / 1024
+    return {name: round(value, 2) for name, value in found.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("url", nargs="?", default="")
+    parser.add_argument("--large", type=int, default=1_000_000)
+    options = parser.parse_args()
+    with alone.portal(options.url) as (_, folder):
+        print(json.dumps(figures(folder, options.large)))
+
+
+if __name__ == "__main__":
+    main()
