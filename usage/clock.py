@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Final
 
 TOLERANCE: Final = 2_000_000  # µs that a clock may leap, be ahead of the last look, or off the database's
-_AGREEMENTS: Final = 2  # looks at which the database must agree after a leap: the first answer may be older
+# After a leap, until the database's word is believed: it may be HEALTHY_SECONDS old (`keys.directory`).
+_DOUBT: Final = 2_500_000  # µs
 
 
 class Clock:
@@ -27,7 +28,7 @@ class Clock:
         self.agrees: Callable[[], bool | None] = lambda: None
         self._wall, self._monotonic = wall, monotonic
         self._trusted = True
-        self._agreed = 0  # looks in a row
+        self._doubted_at = 0  # by the monotonic clock
         self._seen = self._read()
         self.until = self._seen[0] + TOLERANCE  # µs; a later time is not to be believed, 0: none is
 
@@ -37,12 +38,11 @@ class Clock:
     def look(self) -> None:
         """Compare; call it at least twice in TOLERANCE."""
         seen = self._read()
-        moved = (seen[0] - self._seen[0]) - (seen[1] - self._seen[1])
+        leapt = abs((seen[0] - self._seen[0]) - (seen[1] - self._seen[1])) > TOLERANCE
         self._seen = seen
         agrees = self.agrees()
-        if abs(moved) > TOLERANCE or agrees is False:
-            self._trusted, self._agreed = False, 0
-        elif agrees:
-            self._agreed += 1
-            self._trusted = self._trusted or self._agreed >= _AGREEMENTS
+        if leapt or agrees is False:
+            self._trusted, self._doubted_at = False, seen[1]
+        elif agrees and seen[1] - self._doubted_at >= _DOUBT:
+            self._trusted = True
         self.until = seen[0] + TOLERANCE if self._trusted else 0
