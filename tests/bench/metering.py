@@ -9,13 +9,14 @@ import argparse
 import datetime as dt
 import json
 import random
-import resource
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tests.bench.inprocess import microseconds
+from tests.bench.load import cpu_seconds
 from tests.faults import alone
 
 SMALL = 10_000  # roll-ups
@@ -58,8 +59,32 @@ def fill(rows: Iterator[Any]) -> None:
     connection.connection.commit()
 
 
-def drained(folder: Path, organizations: list[int], keys: list[list[int]], records: int) -> float:
-    """Write a journal and drain it; µs for a record."""
+class Meter:
+    """Processor time of this process and of the server of its database connection, in seconds; and memory."""
+
+    def __init__(self) -> None:
+        from django.db import connection
+
+        self._server = 0
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_backend_pid()")
+                self._server = cursor.fetchone()[0]
+        self.peak = 0.0  # MiB of memory of this process's own, the largest that was seen
+
+    def seconds(self) -> float:
+        return time.process_time() + (cpu_seconds([self._server]) if self._server else 0.0)
+
+    def look(self, _: int) -> None:
+        text = Path("/proc/self/status").read_text()
+        kib = next(int(line.split()[1]) for line in text.splitlines() if line.startswith("RssAnon"))
+        self.peak = max(self.peak, kib / 1024)
+
+
+def drained(
+    folder: Path, organizations: list[int], keys: list[list[int]], records: int
+) -> tuple[float, float]:
+    """Write a journal and drain it; µs for a record, and the largest memory meanwhile (MiB)."""
     from django.utils import timezone
 
     from usage.drain import Drain
@@ -72,10 +97,11 @@ def drained(folder: Path, organizations: list[int], keys: list[list[int]], recor
         labels = "requests", f"GET /{chance.randrange(5)}", f"192.0.2.{chance.randrange(50)}", "bench"
         journal.append(organizations[owner], chance.choice(keys[owner]), 1, 1, 1, labels)
     journal.close()
-    began = time.perf_counter()
-    report = Drain(folder).once(timezone.now())
+    meter = Meter()
+    began = meter.seconds()
+    report = Drain(folder).once(timezone.now(), progress=meter.look)
     assert report.calls == records, report
-    return (time.perf_counter() - began) / records * 1e6
+    return (meter.seconds() - began) / records * 1e6, meter.peak
 
 
 def page_milliseconds(organization: int) -> float:
@@ -118,15 +144,12 @@ def figures(folder: Path, large: int) -> dict[str, float]:
     for name, rows in (("10 k", SMALL), ("1 M", large)):
         fill(_rollups(before, rows, organizations, keys))
         before = rows
-        times = [drained(folder / "drain", organizations, keys, RECORDS) for _ in range(ROUNDS + 1)]
-        found[f"drain, a record, {name} roll-ups"] = sorted(times[1:])[ROUNDS // 2]
+        rounds = [drained(folder / "drain", organizations, keys, RECORDS) for _ in range(ROUNDS + 1)]
+        found[f"drain, a record, {name} roll-ups"] = statistics.median(cost for cost, _ in rounds[1:])
         pages = [page_milliseconds(organizations[n]) for n in range(1, ROUNDS + 2)]
-        found[f"usage page, ms, {name} roll-ups"] = sorted(pages[1:])[ROUNDS // 2]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    drained(folder / "drain", organizations, keys, RECORDS * 10)
-    found["drain, MiB more for ten times the records"] = (
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak
-    ) / 1024
+        found[f"usage page, ms, {name} roll-ups"] = statistics.median(pages[1:])
+    _, most = drained(folder / "drain", organizations, keys, RECORDS * 10)
+    found["drain, MiB more for ten times the records"] = most - max(peak for _, peak in rounds)
     return {name: round(value, 2) for name, value in found.items()}
 
 

@@ -53,6 +53,9 @@ def rows(figures: Figures) -> list[Row]:
             Row("a decision in-process, warm: verify + journal", inside["decision"], 5, 4, "µs", most=True),
             Row("the same with two windows", inside["decision, two windows"], 9, 7, "µs", most=True),
         ]
+    for database in ("SQLite", "PostgreSQL"):
+        if counting := figures.get(f"metering, {database}"):
+            found += _counting(counting, database)
     if one := figures.get("one"):
         bare, allowed = one["bare"], one["gateway, allowed"]
         memory, shared = one["gateway, two windows in memory"], one["gateway, two windows on Valkey"]
@@ -88,6 +91,25 @@ def rows(figures: Figures) -> list[Row]:
     return found
 
 
+def _counting(found: Mapping[str, float], database: str) -> list[Row]:
+    """What the issue of metering asks for."""
+    rows = [
+        Row(f"drain on {database}, a record, {size} roll-ups", found[f"drain, a record, {size} roll-ups"],
+            10, 10, "µs", most=True)
+        for size in ("10 k", "1 M")
+    ]  # fmt: skip
+    memory, page = "drain, MiB more for ten times the records", "usage page, ms, 1 M roll-ups"
+    rows += [
+        Row(
+            f"its memory on {database} for ten times the records", found[memory], 8, 2, "MiB more", most=True
+        ),
+        Row(f"the usage page's queries on {database}, 1 M roll-ups", found[page], 10, 10, "ms", most=True),
+    ]
+    if database == "SQLite":
+        rows.insert(0, Row("a call in the journal", found["journal, a call"], 1.5, 1.5, "µs", most=True))
+    return rows
+
+
 def text(figures: Figures) -> str:
     """Two tables in Markdown: the promises, and everything that was measured."""
     lines = ["| figure | measured | must | goal | reached |", "|---|---|---|---|---|"]
@@ -110,6 +132,10 @@ def text(figures: Figures) -> str:
                 if "/" not in name.removeprefix("POST /v1/keys/verify"):
                     p99, cpu = found[f"{name}/p99"], found[f"{name}/cpu"]
                     lines.append(f"| {name} | {rate / first:.3f} | {p99:.2f} | {cpu:.1f} |")
+    for part in ("metering, SQLite", "metering, PostgreSQL"):
+        if found := figures.get(part):
+            lines += ["", f"| {part.capitalize()} | µs, if nothing else is said |", "|---|---|"]
+            lines += [f"| {name} | {value:.2f} |" for name, value in found.items()]
     if inside := figures.get("inprocess"):
         lines += ["", "| In-process | µs |", "|---|---|"]
         lines += [f"| {name} | {value:.2f} |" for name, value in inside.items()]
