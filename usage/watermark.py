@@ -13,7 +13,7 @@ from pathlib import Path
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, Max, Min, OuterRef, QuerySet
+from django.db.models import Exists, Max, OuterRef, QuerySet, Value
 from django.db.models.functions import Coalesce, Now
 
 from keys import audit
@@ -43,33 +43,33 @@ def complete_through() -> dt.datetime | None:
     counts from its start. A journal that nobody can read stops every watermark. A clock that was set back
     does not move it back: what such a process writes is late.
     """
-    stored = Watermark.objects.filter(pk=1).values_list("through", flat=True).first()
-    found = _reached()
+    stored, found = _read()
     return max((at for at in (stored, found) if at is not None), default=None)
 
 
-def _reached() -> dt.datetime | None:
-    behind: list[dt.datetime | None] = [
-        _waiting().aggregate(at=Min(Coalesce("watermark", "started_at")))["at"],
-        _unannounced().aggregate(at=Min("started_at"))["at"],
-    ]
-    known = [at for at in behind if at is not None]
-    if known:
-        return min(known)
-    ended: dt.datetime | None = Spool.objects.aggregate(at=Max("finished_at"))["at"]
-    return ended
+def _read() -> tuple[dt.datetime | None, dt.datetime | None]:
+    """How far everything was counted when last written down, and is now. One query while anybody serves."""
+    was, now = Value(True), Value(False)
+    rows = Watermark.objects.values_list("through", was).union(
+        _waiting().values_list(Coalesce("watermark", "started_at"), now),
+        _unannounced().values_list("started_at", now),
+    )
+    moments: dict[bool, list[dt.datetime]] = {True: [], False: []}
+    for at, is_stored in rows:
+        moments[bool(is_stored)].append(at)
+    found = min(moments[False], default=None)
+    if found is None:
+        found = Spool.objects.aggregate(at=Max("finished_at"))["at"]
+    return next(iter(moments[True]), None), found
 
 
 def store() -> None:
     """Write down how far everything is counted, so that it never goes back; the last act of each pass."""
-    found = _reached()
-    if found is None:
+    stored, found = _read()
+    if found is None or (stored is not None and stored >= found):
         return
-    if not Watermark.objects.filter(pk=1, through__gte=found).exists():
-        with transaction.atomic():
-            row, made = Watermark.objects.get_or_create(pk=1, defaults={"through": found})
-            if not made:
-                Watermark.objects.filter(pk=row.pk, through__lt=found).update(through=found)
+    Watermark.objects.get_or_create(pk=1, defaults={"through": found})
+    Watermark.objects.filter(pk=1, through__lt=found).update(through=found)
 
 
 def announce(journal: Journal) -> None:
@@ -160,14 +160,24 @@ def lost(host: str) -> list[Spool]:
     return found
 
 
+def clean_reason(text: str) -> str:
+    """The reason as it is kept. Raises Invalid."""
+    return clean_text(text, field="reason", label="The reason", maximum=_REASON_LENGTH)
+
+
+def clean_host(text: str) -> str:
+    """A host's name as it is looked for. Raises Invalid."""
+    if not text or len(text) > HOST_LENGTH or not text.isprintable():
+        raise Invalid("This is not the name of a host.", "host")
+    return text
+
+
 def retire(host: str, reason: str, actor: Actor, *, now: dt.datetime) -> list[Spool]:
     """Give up on `host`, for good: its journals are waited for no more. Returns them.
 
     Raises Invalid for a reason that cannot be kept, and Conflict as `lost` does.
     """
-    reason = clean_text(reason, field="reason", label="The reason", maximum=_REASON_LENGTH)
-    if not host or len(host) > HOST_LENGTH or not host.isprintable():
-        raise Invalid("This is not the name of a host.", "host")
+    reason, host = clean_reason(reason), clean_host(host)
     with transaction.atomic():
         found = lost(host)
         for spool in found:

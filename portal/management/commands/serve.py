@@ -58,6 +58,7 @@ class Command(PortalCommand):
         finally:
             if housekeeping is not None:
                 housekeeping.stop()
+            serving.drain_what_is_left()
 
 
 def _number(least: int, most: int) -> Any:  # an argparse type
