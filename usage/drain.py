@@ -284,7 +284,7 @@ class Drain:
                 if ignored:
                     tail = os.pread(fd, min(ignored, findings.PAYLOAD_BYTES), reader.offset)
                     stretch.found.append(findings.torn(ignored, reader.offset, tail))
-            counts = stretch.calls or stretch.responses or stretch.found
+            counts = stretch.calls or stretch.responses or stretch.found or stretch.full
             if ignored is None and not counts and not _is_old(spool, stretch, now):
                 reader.rewind(segment.offset)
                 return None

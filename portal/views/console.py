@@ -158,8 +158,8 @@ def usage(request: MemberRequest) -> HttpResponse:
 @member(Act.VIEW)
 @require_safe
 def usage_csv(request: MemberRequest) -> HttpResponse:
-    """The table of the usage page, all of its pages, as a file. Until when it is complete is in the file's name
-    and in a header of the answer, so that the table stays one that programs read."""
+    """The table of the usage page, all of its pages, as a file. Until when it is complete is in its name and
+    in a header of the answer, so that the table stays one that programs read."""
     days, by = _range(request)
     found = pages.usage(request.organization, days, by, timezone.now())
     name = f"usage-{request.organization.slug}-{days}-days-by-{by}"
