@@ -118,27 +118,29 @@ def test_without_a_bound_nothing_is_measured(tmp_path: Path) -> None:
     assert not room.Room(tmp_path, 0).is_full
 
 
-@pytest.mark.django_db
-def test_readyz_warns_from_the_alarm_on_and_says_no_at_the_bound(
-    settings: Settings, journal_dir: Path
-) -> None:
+@pytest.fixture
+def process(settings: Settings, journal_dir: Path, transactional_db: None) -> Iterator[Journal]:
+    """What this process decides with, under a small bound; stopped while there is a database to sign off."""
     settings.USAGE_JOURNAL_MAX_BYTES = BOUND
+    yield journals.current()
+    metering.stop()
+
+
+def test_readyz_warns_from_the_alarm_on_and_says_no_at_the_bound(process: Journal, journal_dir: Path) -> None:
     assert metering.readiness().warnings == []
     path = ballast(journal_dir, 5 * MIB // 2)
-    journals.current().tick()
+    process.tick()
     assert ["USAGE_JOURNAL_MAX_BYTES" in warning for warning in metering.readiness().warnings] == [True]
     path.unlink()
     ballast(journal_dir, BOUND)
-    journals.current().tick()
+    process.tick()
     reasons = metering.readiness().reasons
     assert any(reason.startswith("the journal: the journals here hold") for reason in reasons)
 
 
-@pytest.mark.django_db
 def test_at_the_bound_a_call_is_unavailable_and_never_allowed_uncounted(
-    settings: Settings, journal_dir: Path
+    process: Journal, journal_dir: Path
 ) -> None:
-    settings.USAGE_JOURNAL_MAX_BYTES = BOUND
     ballast(journal_dir, BOUND)
     decision = metering.refuse(Code.MALFORMED)
     assert decision.code is Code.UNAVAILABLE
