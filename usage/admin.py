@@ -45,7 +45,7 @@ class SpoolAdmin(ReadOnly, LifecycleAdmin[Spool]):
 class FindingAdmin(ReadOnly, LifecycleAdmin[Finding]):
     """What is amiss in a journal; staff say that they have seen it, and change nothing of it."""
 
-    list_display = ("text", "kind", "journal", "found_at", "seen_at", "seen_by")
+    list_display = ("text", "journal", "found_at", "seen_at")
     list_filter = (("seen_at", admin.EmptyFieldListFilter), "kind")
     search_fields = ("spool",)
     search_help_text = "A journal's id, the first half of a request's."
@@ -75,8 +75,8 @@ class FindingAdmin(ReadOnly, LifecycleAdmin[Finding]):
 
     @admin.display(description="bytes")
     def bytes(self, finding: Finding) -> str:
-        """In hexadecimal, 32 a line."""
-        lines = [finding.payload[start : start + 64] for start in range(0, len(finding.payload), 64)]
+        """In hexadecimal, 16 a line."""
+        lines = [finding.payload[start : start + 32] for start in range(0, len(finding.payload), 32)]
         return format_html("<pre>{}</pre>", "\n".join(lines)) if lines else "—"
 
     @admin.action(
