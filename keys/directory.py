@@ -63,11 +63,13 @@ class Directory:
         lock_dir: Path,
         monotonic: Callable[[], float] = time.monotonic,
         clock: Callable[[], float] = time.time,
+        before_leaving: Callable[[], None] = lambda: None,
     ):
         self.process_id = process_id
         self._lock_path = lock_dir / f"{process_id}.lock"
         self._lock_fd: int | None = None
         self._monotonic = monotonic
+        self._before_leaving = before_leaving  # what the database must know once this process is off the list
         self._clock = clock  # epoch seconds: only what is kept at hand depends on it, never a verdict
         self._mutex = threading.Lock()  # guards every change to what follows; reads take no lock
         self._secrets: dict[bytes, SecretRecord] = {}
@@ -220,6 +222,7 @@ class Directory:
                 connection.close()
             self._stop.wait(pause)
         try:
+            self._before_leaving()
             presence.leave(self.process_id)
         except DatabaseError:
             logger.info("Could not sign off; the free lock says it.")

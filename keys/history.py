@@ -29,10 +29,13 @@ TITLES = {
     "key.disabled": "Key disabled",
     "key.enabled": "Key enabled",
     "key.edited": "Key edited",
+    "spool.retired": "Journals given up on",
+    "finding.seen": "Finding seen",
 }
 # Which acts deserve a warning colour, and which a good one; the others are neutral.
 TONES = {
     "key.revoked": "bad",
+    "spool.retired": "bad",
     "organization.suspended": "bad",
     "key.disabled": "warn",
     "key.created": "good",

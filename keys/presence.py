@@ -10,6 +10,7 @@ import fcntl
 import os
 import socket
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,15 +121,18 @@ def known_everywhere(number: int, *, wait: float) -> list[Waiting]:
     return []
 
 
-def forget_the_dead() -> int:
-    """Remove processes that ended without signing off, and their lock files; return how many."""
+def forget_the_dead(spare: Collection[str] = ()) -> int:
+    """Remove processes that ended without signing off, and their lock files; return how many.
+
+    Those whose ids are in `spare` stay on the list, dead or not: somebody still needs to know of them.
+    """
     here = socket.gethostname()[:100]
     dead = [
         process
-        for process in Process.objects.all()
+        for process in Process.objects.exclude(pk__in=spare)
         if process.host == here and lock_is_free(Path(process.lock_path))
     ]
-    long_silent = Process.objects.filter(serves_until__lt=Now() - dt.timedelta(days=1))
+    long_silent = Process.objects.filter(serves_until__lt=Now() - dt.timedelta(days=1)).exclude(pk__in=spare)
     removed, _ = (Process.objects.filter(pk__in=[process.pk for process in dead]) | long_silent).delete()
     for process in dead:  # after the rows: a file that is gone proves nothing
         Path(process.lock_path).unlink(missing_ok=True)

@@ -25,6 +25,8 @@ HOW_TO_MAKE_ONE = "python3 -c 'import secrets; print(secrets.token_urlsafe(50))'
 SECRET_LENGTH = 50  # as Django's own security.W009
 STALE_SECONDS = (1, 3600)
 MAX_WORKERS = 64
+MIN_JOURNAL_BYTES = 16 * 1024**2  # for each worker
+MAX_KEEP_DAYS = 36_500
 
 _DOMAIN = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _PARAMETER = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,31}", re.ASCII)
@@ -291,6 +293,24 @@ def journal_dir(**kwargs: Any) -> Iterator[CheckMessage]:
         hint="Use the absolute path of a local folder that the server's user may write to.",
         id="portal.E016",
     )
+
+
+@register("portal")
+def journal_bounds(**kwargs: Any) -> Iterator[CheckMessage]:
+    least = MIN_JOURNAL_BYTES * min(max(settings.WORKERS, 1), MAX_WORKERS)
+    if least > settings.USAGE_JOURNAL_MAX_BYTES:
+        yield Error(
+            f"USAGE_JOURNAL_MAX_BYTES={settings.USAGE_JOURNAL_MAX_BYTES} is too little: a moment without a "
+            "drain would refuse every call.",
+            hint=f"Use at least {least:,} bytes (16 MiB a worker); 8 GiB is the default.",
+            id="portal.E019",
+        )
+    if not 0 <= settings.USAGE_JOURNAL_KEEP_DAYS <= MAX_KEEP_DAYS:
+        yield Error(
+            f"USAGE_JOURNAL_KEEP_DAYS={settings.USAGE_JOURNAL_KEEP_DAYS} is not a number of days.",
+            hint="Drained journals are kept for so many days; 35 is the default, and 0 keeps none.",
+            id="portal.E020",
+        )
 
 
 def _can_make_files_in(folder: Path) -> bool:

@@ -163,7 +163,7 @@ class Housekeeping:
             return [] if self._process is None else [self._process.pid]
 
     def stop(self) -> None:
-        """End it after its transaction, and drain what the serving processes have left."""
+        """End it after its transaction."""
         self._stop.set()
         with self._lock:
             process = self._process
@@ -174,8 +174,12 @@ class Housekeeping:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        deadline = time.monotonic() + _LAST_PASS_SECONDS
-        try:
-            Drain().once(timezone.now(), stop=lambda: time.monotonic() > deadline)
-        except DatabaseError:
-            logger.warning("The database is away; what is in the journals waits for the next start.")
+
+
+def drain_what_is_left() -> None:
+    """One pass over what the serving processes have left, with or without a worker; bounded in time."""
+    deadline = time.monotonic() + _LAST_PASS_SECONDS
+    try:
+        Drain().once(timezone.now(), stop=lambda: time.monotonic() > deadline)
+    except DatabaseError:
+        logger.warning("The database is away; what is in the journals waits for the next start.")

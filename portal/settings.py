@@ -66,6 +66,8 @@ KEYS_IN_MEMORY = env.int("KEYS_IN_MEMORY", default=1_000_000)
 # --- usage and the gateway -----------------------------------------------------------------------
 USAGE_JOURNAL_DIR = Path(env.str("USAGE_JOURNAL_DIR", default=str(VAR_DIR / "journal")))
 USAGE_DURABILITY = _choice("USAGE_DURABILITY", "process", "process", "power")
+USAGE_JOURNAL_MAX_BYTES = env.int("USAGE_JOURNAL_MAX_BYTES", default=8 * 1024**3)
+USAGE_JOURNAL_KEEP_DAYS = env.int("USAGE_JOURNAL_KEEP_DAYS", default=35)  # 0: not at all
 TRUSTED_PROXIES = _networks("TRUSTED_PROXIES", [])
 GATEWAY_NETWORKS = _networks(
     "GATEWAY_NETWORKS",

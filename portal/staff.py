@@ -81,6 +81,7 @@ def overview(request: HttpRequest) -> HttpResponse:
             "newest": oversight.newest_organizations(),
             "expiring": oversight.expiring_keys(now),
             "spools": staff_reports.spools(now),
+            "journals": staff_reports.journals(now),
             "processes": oversight.processes(now),
             "chain": oversight.chain(),
             "complete_through": reports.complete_through(),

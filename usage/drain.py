@@ -2,7 +2,8 @@
 
 One transaction reads a stretch of a journal, adds it to the counters and moves the offset, with the spool's
 row locked; a kill at any moment repeats and loses nothing. This module alone reads journals and decides
-what has been counted. It never changes one: a file goes only after the transaction that finished it.
+what has been counted; what cannot be goes into quarantine in the same transaction, and the others pass. It
+never changes a journal: one is moved only after the transaction that finished it.
 """
 
 import datetime as dt
@@ -11,24 +12,22 @@ import hashlib
 import logging
 import os
 import re
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from django.conf import settings
-from django.db import transaction
-from django.db.models import Max, Min
-from django.db.models.functions import Coalesce
+from django.db import DataError, transaction
 
-from usage import counting
-from usage.journal import NEW_SUFFIX, SUFFIX
-from usage.models import Segment, Spool
+from usage import counting, findings, kept, watermark
+from usage.journal import NEW_SUFFIX
+from usage.models import Finding, Segment, Spool
 from usage.records import (
     CALL,
     FRAME,
     HEADER,
     HELD,
+    POISON,
     RESPONSE,
     SEAL,
     Header,
@@ -38,14 +37,14 @@ from usage.records import (
     has_begun,
 )
 from usage.rollups import Sums, moment
+from usage.room import BLOCK_BYTES, SUFFIX
+from usage.watermark import complete_through as complete_through  # the answer that this module's work gives
 
 logger = logging.getLogger(__name__)
 
 BATCH = 50_000  # records in one transaction
 IDLE = dt.timedelta(seconds=5)  # how old a stored watermark may grow while a journal only ticks
-TORN_SUFFIX = ".torn"  # a finished file that ends with bytes that are no record, kept for people
 _NAME = re.compile(rf"([0-9A-Za-z]{{11}})\.([0-9]{{6}}){re.escape(SUFFIX)}", re.ASCII)
-_ABANDONED_SECONDS = 3600.0
 
 
 @dataclass
@@ -60,18 +59,40 @@ class DrainReport:
 
 @dataclass
 class _Stretch:
-    """What one transaction reads of one file."""
+    """What one transaction reads of one file: at most `most` records. With `refused`, which says why, the
+    first of them is poison."""
 
-    chain: bytes
-    sequence: int  # of the last record
+    most: int
+    refused: str = ""
+    chain: bytes = b""
+    sequence: int = 0  # of the last record
     sums: Sums = field(default_factory=Sums)
+    found: list[Finding] = field(default_factory=list)
     records: int = 0
     calls: int = 0
     responses: int = 0
     last_time: int = 0
-    full: bool = False  # the batch was, so that more may follow
-    problem: str = ""
-    unreadable: bool = False
+    full: bool = False  # there may be more
+    unreadable: Finding | None = None
+
+    def quarantine(self, record: Record, offset: int, why: str) -> None:
+        """Its sequence is believed only where it is the next one."""
+        if record.sequence == self.sequence + 1:
+            self.sequence = record.sequence
+        self.found.append(findings.poison(record, offset, why))
+
+    def accepts(self, record: Record, offset: int) -> bool:
+        """Is this record, which is not the next one, to be counted? What is amiss is noted."""
+        first, last = self.sequence + 1, record.sequence - 1
+        if record.sequence > self.sequence:
+            self.found.append(findings.missing(first, last, offset))
+            return True
+        before = self.found[-1] if self.found else None
+        if before and before.kind == Finding.Kind.REPEATED and before.last_sequence == last:
+            self.found[-1] = findings.repeated(before.first_sequence, record.sequence, before.offset)
+        else:
+            self.found.append(findings.repeated(record.sequence, record.sequence, offset))
+        return False
 
 
 class Drain:
@@ -100,7 +121,7 @@ class Drain:
         report = DrainReport()
         spools = self._list()
         # Every journal that is listed holds the watermark back from now on, not only once its turn comes.
-        all_known = self._register(spools)
+        all_known = self._register(spools, now)
         for spool, numbers in sorted(spools.items()):
             for number in sorted(numbers):
                 name = _name(spool, number)
@@ -111,11 +132,15 @@ class Drain:
                 except FileNotFoundError:
                     continue  # another drain has finished it
                 except (OSError, Unreadable) as error:
-                    self._say(report, f"{name}: {error}; left alone")
+                    known = self._readers.get(name)
+                    self._find(
+                        report, findings.unreadable(known.offset if known else 0, error), spool, number, now
+                    )
                     break
         listed = {_name(spool, number) for spool, numbers in spools.items() for number in numbers}
         for name in self._readers.keys() - listed:
             del self._readers[name]
+        watermark.store()
         return report
 
     def backlog(self) -> int:
@@ -127,13 +152,15 @@ class Drain:
                 known = self._readers.get(name)
                 try:
                     found = (self.directory / name).stat()
-                    held = min(found.st_size, found.st_blocks * 512)  # what is only set aside is sparse
+                    held = min(
+                        found.st_size, found.st_blocks * BLOCK_BYTES
+                    )  # what is only set aside is sparse
                     total += max(held - (known.offset if known else 0), 0)
                 except FileNotFoundError:
                     continue
         return total
 
-    def _register(self, spools: dict[str, list[int]]) -> bool:
+    def _register(self, spools: dict[str, list[int]], now: dt.datetime) -> bool:
         """Give every spool its row. False if a journal does not say whose it is or since when."""
         readable = True
         headers = []
@@ -149,7 +176,7 @@ class Drain:
         if headers:
             with transaction.atomic():
                 for header in headers:
-                    _make_row(header)
+                    _open_row(header, max(spools[header.spool]), now)
             self._known.update(header.spool for header in headers)
         self._known &= spools.keys()
         return readable
@@ -163,7 +190,7 @@ class Drain:
             if match := _NAME.fullmatch(path.name):
                 spools.setdefault(match[1], []).append(int(match[2]))
             elif path.suffix == NEW_SUFFIX:
-                _remove_abandoned(path)
+                kept.remove_abandoned(path)
         return spools
 
     def _file(
@@ -180,6 +207,7 @@ class Drain:
         """Drain one file; True if it is finished and the next of its spool may be read."""
         path = self.directory / name
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        most, refused = self.batch, ""
         try:
             while not stop():
                 # Asked before reading: a lock that is free stays free, and what lies there now is all.
@@ -191,20 +219,32 @@ class Drain:
                     return False
                 header = _header(fd, spool, number)
                 before = reader.offset
+                stretch = _Stretch(most, refused)
                 try:
-                    ignored, stretch = self._transaction(fd, reader, header, reached, now, orphan=orphan)
-                except BaseException:
+                    ignored = self._transaction(fd, reader, header, stretch, reached, now, orphan=orphan)
+                except (DataError, OverflowError) as error:
                     del self._readers[name]  # it is ahead of what was committed
+                    if refused or not stretch.records:
+                        raise
+                    # One of these records is what the database refuses: halve them until it is alone.
+                    most = max(stretch.records // 2, 1)
+                    refused = _reason(error) if stretch.records == 1 else ""
+                    continue
+                except BaseException:
+                    del self._readers[name]  # as above
                     raise
+                if refused:
+                    most, refused = self.batch, ""
                 progress(max(reader.offset - before, 0))
                 report.records += stretch.records
                 report.calls += stretch.calls
-                if stretch.problem:
-                    self._say(report, f"{name}: {stretch.problem}")
+                for finding in stretch.found:
+                    self._say(report, f"{name}: {finding.text}")
+                if stretch.unreadable is not None:
+                    self._find(report, stretch.unreadable, spool, number, now)
                 if ignored is not None:
-                    if ignored:
-                        self._say(report, f"{name}: its last {ignored} bytes are no record; kept")
-                    _dispose(path, torn=ignored > 0)
+                    kept.keep(path, torn=ignored > 0, now=now)
+                    self._known.discard(spool)  # should it come back, it is opened again
                     report.segments_finished += 1
                     return True
                 if not stretch.full:
@@ -218,39 +258,45 @@ class Drain:
         fd: int,
         reader: Reader,
         header: Header,
+        stretch: _Stretch,
         reached: dt.datetime | None,
         now: dt.datetime,
         *,
         orphan: bool,
-    ) -> tuple[int | None, _Stretch]:
+    ) -> int | None:
         """Count one stretch. Returns the bytes ignored at the file's end if it is finished now.
 
         `reached` is how far the watermark may go; None: not at all, for there is a journal that nobody
-        can place in time.
+        can place in time. Raises DataError or OverflowError for what the database cannot take.
         """
         with transaction.atomic():
             counting.share()
             spool, segment = _locked_rows(header)
-            stretch = _Stretch(bytes.fromhex(segment.chain), spool.sequence)
+            stretch.chain, stretch.sequence = bytes.fromhex(segment.chain), spool.sequence
             if segment.finished_at is not None:
                 # Counted and committed already; only the file is still here.
-                return segment.ignored_bytes, stretch
+                return segment.ignored_bytes
             _go_to(fd, reader, segment.offset)
-            self._read(fd, reader, stretch)
+            _read(fd, reader, stretch)
             ignored = None
-            if orphan and not stretch.full and not stretch.unreadable:
+            if orphan and not stretch.full and stretch.unreadable is None:
                 ignored = _leftover(fd, reader.offset)
-            counts = stretch.calls or stretch.responses
+                if ignored:
+                    tail = os.pread(fd, min(ignored, findings.PAYLOAD_BYTES), reader.offset)
+                    stretch.found.append(findings.torn(ignored, reader.offset, tail))
+            counts = stretch.calls or stretch.responses or stretch.found or stretch.full
             if ignored is None and not counts and not _is_old(spool, stretch, now):
                 reader.rewind(segment.offset)
-                return None, stretch
+                return None
+            if spool.retired_at is not None and (stretch.calls or stretch.responses):
+                stretch.found.append(findings.late(spool.retired_reason))
             following = self.directory / _name(header.spool, header.segment + 1)
             stretch.sums.store()
-            if stretch.records:
-                spool.sequence = stretch.sequence
-                if reached is not None:
-                    reached = min(moment(stretch.last_time), reached)
-                    spool.watermark = max(reached, spool.watermark or reached)
+            findings.store(stretch.found, header.spool, header.segment, now)
+            spool.sequence = stretch.sequence
+            if stretch.last_time and reached is not None:
+                reached = min(moment(stretch.last_time), reached)
+                spool.watermark = max(reached, spool.watermark or reached)
             # A process opens its next segment before it leaves one; without that it is gone. Should it
             # come back after all (its disk was full), its next segment opens the spool again.
             spool.finished_at = now if ignored is not None and not following.exists() else None
@@ -264,36 +310,14 @@ class Drain:
             segment.ignored_bytes = ignored or 0
             segment.finished_at = now if ignored is not None else None
             segment.save(update_fields=["offset", "records", "sums", "chain", "ignored_bytes", "finished_at"])
-            return ignored, stretch
+            return ignored
 
-    def _read(self, fd: int, reader: Reader, stretch: _Stretch) -> None:
-        """Add up whole records until the batch is full or the file ends."""
-        sha256, add, chain, records, calls = hashlib.sha256, stretch.sums.add, stretch.chain, 0, 0
-        try:
-            for record in reader.records(lambda size, offset: os.pread(fd, size, offset)):
-                chain = sha256(chain + record.payload).digest()
-                records += 1
-                stretch.last_time = record.time
-                if record.kind != SEAL:
-                    if record.sequence != stretch.sequence + 1:
-                        stretch.problem = _out_of_order(record, stretch.sequence)
-                        if record.sequence <= stretch.sequence:
-                            continue
-                    stretch.sequence = record.sequence
-                    if record.kind == CALL or record.kind == HELD:
-                        add(record)
-                        calls += record.calls
-                    elif record.kind == RESPONSE:
-                        stretch.sums.add_response(record)
-                        stretch.responses += record.calls
-                if records >= self.batch:
-                    stretch.full = True
-                    break
-        except Unreadable as error:
-            # What was read before it counts; the rest waits for a version that knows it.
-            stretch.unreadable = True
-            stretch.problem = f"unreadable from byte {reader.offset} on: {error}"
-        stretch.chain, stretch.records, stretch.calls = chain, records, calls
+    def _find(self, report: DrainReport, finding: Finding, spool: str, number: int, now: dt.datetime) -> None:
+        """Report, and store once, what no transaction moves past."""
+        problem = f"{_name(spool, number)}: {finding.text}"
+        if problem not in self._said:
+            findings.store([finding], spool, number, now)
+        self._say(report, problem)
 
     def _say(self, report: DrainReport, problem: str) -> None:
         """Report it each time, log it once."""
@@ -308,20 +332,37 @@ def drain_once(now: dt.datetime) -> DrainReport:
     return Drain().once(now)
 
 
-def complete_through() -> dt.datetime | None:
-    """Every call answered before this moment is in the roll-ups; None if there was never a journal.
-
-    A pass first gives every journal that it lists a row, and no watermark goes beyond that listing; so a
-    journal that no pass has seen yet holds later events only (on this host; another host's begin to count
-    at its own first pass). A journal that nobody can read stops every watermark.
-    """
-    behind: dt.datetime | None = Spool.objects.filter(finished_at=None).aggregate(
-        at=Min(Coalesce("watermark", "started_at"))
-    )["at"]
-    if behind is not None:
-        return behind
-    ended: dt.datetime | None = Spool.objects.aggregate(at=Max("finished_at"))["at"]
-    return ended
+def _read(fd: int, reader: Reader, stretch: _Stretch) -> None:
+    """Add up whole records until the stretch is full or the file ends."""
+    sha256, add, chain, records, calls = hashlib.sha256, stretch.sums.add, stretch.chain, 0, 0
+    offset, refused, most = reader.offset, stretch.refused, stretch.most
+    try:
+        for record in reader.records(lambda size, offset: os.pread(fd, size, offset)):
+            chain = sha256(chain + record.payload).digest()
+            records += 1
+            kind = record.kind
+            if kind == POISON or refused:
+                stretch.quarantine(record, offset, refused or record.resource)
+            elif kind == SEAL:
+                stretch.last_time = record.time
+            elif record.sequence == stretch.sequence + 1 or stretch.accepts(record, offset):
+                stretch.sequence = record.sequence
+                stretch.last_time = record.time
+                if kind in (CALL, HELD):
+                    add(record)
+                    calls += record.calls
+                elif kind == RESPONSE:
+                    stretch.sums.add_response(record)
+                    stretch.responses += record.calls
+            offset = record.end
+            if records >= most:
+                stretch.full = True
+                break
+    except Unreadable as error:
+        # What was read before it counts; the rest waits for a version that knows it.
+        why = f"unreadable from byte {reader.offset} on: {error}"
+        stretch.unreadable = findings.unreadable(reader.offset, why)
+    stretch.chain, stretch.records, stretch.calls = chain, records, calls
 
 
 def _name(spool: str, number: int) -> str:
@@ -361,11 +402,20 @@ def _header(fd: int, spool: str, number: int) -> Header:
     return header
 
 
-def _make_row(header: Header) -> None:
-    Spool.objects.get_or_create(
-        id=header.spool,
-        defaults={"host": header.host, "pid": header.pid, "started_at": moment(header.started)},
-    )
+def _make_row(header: Header) -> Spool:
+    return watermark.register(header.spool, header.host, header.pid, moment(header.started))
+
+
+def _open_row(header: Header, newest: int, now: dt.datetime) -> None:
+    """A spool's row. One that was finished is waited for again if its process has come back, as after a full
+    disk: from when it opened the segment that is first now, since what was before is counted."""
+    row = _make_row(header)
+    if row.finished_at is None:
+        return
+    counted = Segment.objects.filter(spool=row, number=newest).exclude(finished_at=None)
+    if not counted.exists():
+        opened = max(min(moment(header.opened), now), row.watermark or row.started_at)
+        Spool.objects.filter(pk=row.pk).update(finished_at=None, watermark=opened)
 
 
 def _locked_rows(header: Header) -> tuple[Spool, Segment]:
@@ -395,27 +445,6 @@ def _is_old(spool: Spool, stretch: _Stretch, now: dt.datetime) -> bool:
     return spool.watermark is None or reached - spool.watermark >= IDLE
 
 
-def _out_of_order(record: Record, last: int) -> str:
-    if record.sequence <= last:
-        return f"record {record.sequence} came again and is not counted"
-    return f"records {last + 1} to {record.sequence - 1} are missing"
-
-
-def _dispose(path: Path, *, torn: bool) -> None:
-    """The file of a finished segment; a failure is repaired by the next pass."""
-    try:
-        if torn:
-            path.rename(path.with_name(path.name + TORN_SUFFIX))
-        else:
-            path.unlink()
-    except FileNotFoundError:
-        pass
-
-
-def _remove_abandoned(path: Path) -> None:
-    """A file left by a process that died while making it; it holds no event."""
-    try:
-        if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
-            path.unlink()
-    except FileNotFoundError:
-        pass
+def _reason(error: Exception) -> str:
+    """The database's own words, in one short line."""
+    return f"the database refuses it: {str(error).strip().partition(chr(10))[0][:200]}"

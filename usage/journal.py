@@ -3,17 +3,16 @@
 Each process copies its events into a file of its own that is mapped into memory (mmap(2), MAP_SHARED): the
 bytes are the kernel's at once, so that SIGKILL loses nothing that was answered. A `write` would do the same,
 but lets go of the interpreter for each event, and under load that costs more than the event. Space is
-reserved before it is used (posix_fallocate), for a full disk must be an error and never a fault.
+reserved before it is used (`usage.segment`), for a full disk must be an error and never a fault; so is a
+folder that holds all it may (`usage.room`).
 
 The process holds a lock on the file for life, so that a free lock means nobody will write there again. This
 module alone writes there. It opens nothing before the first use (workers fork first), and never touches the
 database.
 """
 
-import errno
 import fcntl
 import logging
-import mmap
 import os
 import socket
 import threading
@@ -30,17 +29,15 @@ from keys import tokens
 from usage import records
 from usage.clock import Clock
 from usage.records import CALL, HEADER, RESPONSE, SEAL, TEXT, TICK, VERSION, frame
+from usage.room import SUFFIX, Room
+from usage.segment import RESERVE_BYTES, Labels, Segment, sync_directory
 
 logger = logging.getLogger(__name__)
 
-SUFFIX: Final = ".journal"
 NEW_SUFFIX: Final = ".new"  # not yet locked, or without its header: nobody reads it
 SPOOL_LENGTH: Final = 11  # 62**11 > 2**64
 SEGMENT_BYTES: Final = 64 * 1024 * 1024
 SEGMENT_TEXTS: Final = 65_536
-RESERVE_BYTES: Final = 1024 * 1024  # asked of the disk at once
-# Room behind `segment_bytes` for what is written last: a call and four new texts, or a seal.
-_SLACK: Final = 5 * (records.FRAME.size + records.MAX_PAYLOAD)
 TICK_SECONDS: Final = 1.0
 
 _pack_frame, _pack_call, _pack_head = records.FRAME.pack, records.CALL_HEAD.pack, records.HEAD.pack
@@ -48,9 +45,6 @@ _CALL_SIZE: Final = records.CALL_BODY.size
 _CALL_FRAME: Final = records.FRAME.size + _CALL_SIZE
 _SEED: Final = records.SEED
 _crc32 = zlib.crc32
-
-# Meter, resource, address and user agent of a call; a segment defines each text once and then names it.
-type Labels = tuple[str, str, str, str]
 
 
 class JournalError(Exception):
@@ -61,61 +55,9 @@ class TooLate(Exception):
     """The moment before which an event was to be written has passed; nothing was written."""
 
 
-class _Segment:
-    """An open, locked, mapped file: `size` bytes of records, then zeros.
-
-    Below `room_until` the next event may be written without a look at the disk, or at anything else; once the
-    segment has failed that is 0. `synced` is the last sequence known to have reached the disk.
-    """
-
-    __slots__ = (
-        "_most", "_reserved", "closed", "failed", "fd", "labels", "map", "path", "room_until", "size",
-        "sync_lock", "synced", "texts", "written",
-    )  # fmt: skip
-
-    def __init__(self, fd: int, path: Path, most: int) -> None:
-        self.fd = fd
-        self.path = path
-        self._most = most  # bytes, after which the next segment begins
-        os.ftruncate(fd, most + _SLACK)  # sparse: only what is reserved takes space
-        self.map = mmap.mmap(fd, most + _SLACK)
-        self.size = self._reserved = self.room_until = 0
-        self.texts: dict[str, int] = {"": 0}
-        self.labels: dict[Labels, bytes] = {}  # the ids of their texts, as records have them
-        self.failed = self.closed = False
-        self.sync_lock = threading.Lock()
-        self.written = self.synced = 0
-        self.make_room()
-
-    @property
-    def is_full(self) -> bool:
-        return self.size >= self._most
-
-    def make_room(self) -> None:
-        """Have the disk set more bytes aside. Raises OSError when it has none."""
-        more = min(RESERVE_BYTES, len(self.map) - self._reserved)
-        _allocate(self.fd, self._reserved, more)
-        self._reserved += more
-        self.room_until = min(self._reserved - _SLACK, self._most)
-
-    def put(self, data: bytes) -> None:
-        """Copy a record behind the others; the slack has room for what comes after `room_until`."""
-        end = self.size + len(data)
-        self.map[self.size : end] = data
-        self.size = end
-
-    def fail(self) -> None:
-        self.failed, self.room_until = True, 0
-
-    def let_go(self) -> None:
-        """Close the file as a process that ends does: the map and its descriptor hold the lock too."""
-        self.closed = True
-        self.map.close()
-        os.close(self.fd)
-
-
 class Journal:
-    """One process's journal. Thread-safe; `clock` gives ns since the epoch, `monotonic` what bears it out."""
+    """One process's journal. Thread-safe; `clock` gives ns since the epoch, and `monotonic` bears it out;
+    `max_bytes` is what all journals of the directory may hold together (0: no bound)."""
 
     def __init__(
         self,
@@ -126,6 +68,7 @@ class Journal:
         monotonic: Callable[[], int] | None = None,
         segment_bytes: int = SEGMENT_BYTES,
         segment_texts: int = SEGMENT_TEXTS,
+        max_bytes: int = 0,
         tick: bool = True,
     ) -> None:
         self.directory = directory
@@ -138,12 +81,13 @@ class Journal:
         self._segment_bytes = segment_bytes
         self._segment_texts = segment_texts
         self._tick = tick
+        self.room = Room(directory, max_bytes)
         self._lock = threading.Lock()
-        self._segment: _Segment | None = None
+        self._segment: Segment | None = None
         self._number = -1  # of the last segment opened
         self._sequence = 0  # of the last record written
         self._last = 0  # its time
-        self._started = 0
+        self.started = 0  # µs; 0 until it is opened
         self._stop = threading.Event()
         self._ticker: threading.Thread | None = None
 
@@ -189,7 +133,7 @@ class Journal:
             if before and now >= before:
                 raise TooLate
             payload = _pack_call(1, kind, sequence, now, organization, key, secret, cost, calls, code) + ids
-            # `records.frame` and `_Segment.put`, spelled out: these are the lines that every call pays for.
+            # `records.frame` and `Segment.put`, spelled out: these are the lines that every call pays for.
             start = segment.size
             end = start + _CALL_FRAME
             segment.map[start:end] = _pack_frame(_CALL_SIZE, _crc32(payload, _SEED)) + payload
@@ -223,11 +167,17 @@ class Journal:
         return f"{self.spool}-{sequence}"
 
     def tick(self) -> None:
-        """Move the watermark if nothing was written for a second; a failure is the next append's."""
+        """Measure the folder, and move the watermark if nothing was written for a second; a failure is the
+        next append's."""
+        self.room.measure()
         with self._lock:
             self.clock.look()
             segment = self._segment
-            if segment is None or segment.failed:
+            if segment is None:
+                return
+            if segment.failed:  # let go of it even if no event comes, so that it can be drained
+                self._leave(segment)
+                self._segment = None
                 return
             now = max(self._last, self._time() // 1000)
             found = os.fstat(segment.fd)
@@ -268,7 +218,7 @@ class Journal:
         if now > self.clock.until:
             raise JournalError("this clock was set, and the database has not borne it out yet")
 
-    def _ready(self) -> _Segment:
+    def _ready(self) -> Segment:
         """The segment to write to, opened now if need be, with room for an event and its texts."""
         if self._ticker is None and self._tick:
             self._ticker = threading.Thread(
@@ -278,7 +228,10 @@ class Journal:
         segment = self._segment
         if segment is not None and segment.failed:
             self._leave(segment)
-            segment = None
+            self._segment = segment = None
+        elif segment is not None and segment.size >= segment.room_until and self.room.is_full:
+            self._seal(segment)  # a drain can take away only what nobody writes to
+            self._segment = segment = None
         if segment is None:
             self._segment = segment = self._open()
         elif segment.is_full:
@@ -288,9 +241,10 @@ class Journal:
                 segment.make_room()
             except OSError as error:
                 raise self._failed(segment, error) from error
+            self.room.take(RESERVE_BYTES)
         return segment
 
-    def _rotate(self) -> _Segment:
+    def _rotate(self) -> Segment:
         """The next segment is open and locked before the old one is let go: a live process always holds
         a lock that the drain can see."""
         old = self._segment
@@ -300,9 +254,11 @@ class Journal:
         self._segment = new
         return new
 
-    def _open(self) -> _Segment:
+    def _open(self) -> Segment:
+        if self.room.is_full:
+            raise JournalError(self.room.sentence)
         now = self._now()
-        self._started = self._started or now
+        self.started = self.started or now
         number = self._number + 1
         path = self.directory / f"{self.spool}.{number:06d}{SUFFIX}"
         new = path.with_suffix(NEW_SUFFIX)
@@ -316,17 +272,17 @@ class Journal:
             data = frame(
                 _pack_head(VERSION, HEADER, self._sequence + 1, now)
                 + records.HEADER_BODY.pack(
-                    records.MAGIC, self.spool.encode(), os.getpid(), number, self._started
+                    records.MAGIC, self.spool.encode(), os.getpid(), number, self.started
                 )
-                + socket.gethostname()[:100].encode("utf-8", "replace")
+                + socket.gethostname()[: records.HOST_LENGTH].encode("utf-8", "replace")
             )
-            segment = _Segment(fd, path, self._segment_bytes)
+            segment = Segment(fd, path, self._segment_bytes)
             segment.put(data)
             if self._power:
                 os.fsync(fd)
             new.rename(path)
             if self._power:
-                _sync_directory(self.directory)
+                sync_directory(self.directory)
         except OSError as error:
             if segment is not None:
                 segment.let_go()
@@ -336,13 +292,14 @@ class Journal:
                 for leftover in (new, path):
                     leftover.unlink(missing_ok=True)
             raise JournalError(f"cannot open a segment: {error}") from error
+        self.room.take(RESERVE_BYTES)
         self._number = number
         self._sequence += 1
         self._last = now
         segment.written = segment.synced = self._sequence
         return segment
 
-    def _label(self, segment: _Segment, labels: Labels) -> tuple[_Segment, bytes]:
+    def _label(self, segment: Segment, labels: Labels) -> tuple[Segment, bytes]:
         """The ids of these texts, each defined now if it was not, and the segment that knows them."""
         segment = self._with_texts(segment, len(labels))
         lengths = records.METER_LENGTH, records.RESOURCE_LENGTH, records.ADDRESS_LENGTH, records.AGENT_LENGTH
@@ -353,12 +310,12 @@ class Journal:
             segment.labels[labels] = ids  # a longer text is not kept in memory, but labelled anew each time
         return segment, ids
 
-    def _with_texts(self, segment: _Segment, more: int) -> _Segment:
+    def _with_texts(self, segment: Segment, more: int) -> Segment:
         """The segment, or the next one if this has too many texts already."""
         known = max(len(segment.texts), len(segment.labels))
         return self._rotate() if known + more > self._segment_texts else segment
 
-    def _text(self, segment: _Segment, text: str, length: int) -> int:
+    def _text(self, segment: Segment, text: str, length: int) -> int:
         """The id of a text, which is defined now if it was not, cut to its longest."""
         cut = text[:length]
         number = segment.texts.get(cut)
@@ -371,7 +328,7 @@ class Journal:
             self._last = now
         return number
 
-    def _mark(self, segment: _Segment, kind: int, now: int) -> None:
+    def _mark(self, segment: Segment, kind: int, now: int) -> None:
         """Write a tick or a seal."""
         # A seal repeats the last sequence: the next segment is open by then and its header has the next one.
         sequence = segment.written if kind == SEAL else self._sequence + 1
@@ -380,7 +337,7 @@ class Journal:
         self._sequence = max(self._sequence, sequence)
         self._last = now
 
-    def _failed(self, segment: _Segment, why: object) -> JournalError:
+    def _failed(self, segment: Segment, why: object) -> JournalError:
         """Leave the segment, whose records are all whole: the next event goes on in a new one, under the
         sequence that this one did not use."""
         segment.fail()
@@ -389,11 +346,11 @@ class Journal:
             self._segment = None
         return JournalError(f"cannot write to {segment.path.name}: {why}")
 
-    def _seal(self, segment: _Segment) -> None:
+    def _seal(self, segment: Segment) -> None:
         self._mark(segment, SEAL, self._last)
         self._leave(segment)
 
-    def _leave(self, segment: _Segment) -> None:
+    def _leave(self, segment: Segment) -> None:
         with segment.sync_lock:
             if segment.closed:
                 return
@@ -409,7 +366,7 @@ class Journal:
 
     # --- outside the lock ---
 
-    def _wait(self, segment: _Segment, sequence: int) -> None:
+    def _wait(self, segment: Segment, sequence: int) -> None:
         """Group commit: whoever comes first syncs for all who have written by then. A sync that failed is
         never tried again (the kernel may have dropped the pages and call the next one a success)."""
         with segment.sync_lock:
@@ -430,22 +387,6 @@ class Journal:
             self.tick()
 
 
-def _allocate(fd: int, start: int, length: int) -> None:
-    """Have the file system set these bytes aside, as zeros. Raises OSError when it has none left."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(fd, start, length)
-    elif os.pwrite(fd, bytes(length), start) != length:  # macOS
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def _sync_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 _current: Journal | None = None
 _current_lock = threading.Lock()
 
@@ -456,7 +397,11 @@ def current() -> Journal:
     if _current is None:
         with _current_lock:
             if _current is None:
-                _current = Journal(settings.USAGE_JOURNAL_DIR, power=settings.USAGE_DURABILITY == "power")
+                _current = Journal(
+                    settings.USAGE_JOURNAL_DIR,
+                    power=settings.USAGE_DURABILITY == "power",
+                    max_bytes=settings.USAGE_JOURNAL_MAX_BYTES,
+                )
     return _current
 
 

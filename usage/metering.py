@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -18,10 +19,10 @@ from keys.directory import Directory
 from keys.records import KeyRecord, SecretRecord
 from keys.verdicts import VALID, Code, Verdict
 from keys.verification import decide
-from usage import journal
-from usage.journal import Labels
+from usage import journal, watermark
 from usage.limits import RateWindows, Standing, Windows, WindowsAway
 from usage.meters import REQUESTS
+from usage.segment import Labels
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,16 @@ def start(directory: Directory | None = None) -> Directory:
     with _lock:
         if _process is None:
             if directory is None:
-                directory = Directory(process_id=journal.current().spool, lock_dir=settings.USAGE_JOURNAL_DIR)
+                mine = journal.current()
+                # Opened before it is on the list of those that serve: a process on that list without a
+                # journal would be waited for until it has one. Why it cannot be opened, `readiness` says.
+                with suppress(journal.JournalError):
+                    mine.start()
+                directory = Directory(
+                    process_id=mine.spool,
+                    lock_dir=settings.USAGE_JOURNAL_DIR,
+                    before_leaving=partial(watermark.announce, mine),
+                )
                 try:
                     directory.start()
                 except OSError as error:
@@ -224,6 +234,11 @@ def readiness() -> Readiness:
     except journal.JournalError as error:
         found.reasons.append(f"the journal: {error}")
         return found
+    room = journal.current().room
+    if room.is_full:
+        found.reasons.append(f"the journal: {room.sentence}")
+    elif room.alarm:
+        found.warnings.append(room.sentence)
     amiss, refuses = _current().windows.explain()
     if amiss:
         (found.reasons if refuses else found.warnings).append(amiss)

@@ -1,6 +1,7 @@
-"""How much was called: spools and their segments, hourly roll-ups, each secret's last use.
+"""How much was called: spools, their segments and what was found amiss in them, hourly roll-ups, last uses.
 
-Only `usage.drain` writes here. Rows name keys and organizations without a database constraint: a
+`usage.drain` alone counts here; what people decide about journals goes through `usage.watermark` and
+`usage.findings`. Rows name keys and organizations without a database constraint: a
 journal that outlived a restored database must still drain.
 """
 
@@ -24,6 +25,8 @@ class Spool(models.Model):
     watermark = models.DateTimeField(null=True)
     sequence = models.BigIntegerField(default=0)  # of the last record drained
     finished_at = models.DateTimeField(null=True)  # its process is gone and its last record is in
+    retired_at = models.DateTimeField(null=True)  # its host will never return: nobody waits for it
+    retired_reason = models.CharField(max_length=200, blank=True, db_default="")  # code before it writes none
 
     class Meta:
         indexes: ClassVar[list[models.Index]] = [models.Index(fields=["finished_at"])]
@@ -51,6 +54,57 @@ class Segment(models.Model):
 
     def __str__(self) -> str:
         return f"{self.spool_id}.{self.number}"
+
+
+class Watermark(models.Model):
+    """The one row that says how far everything is counted; it never goes back."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=1)
+    through = models.DateTimeField()
+
+    class Meta:
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.CheckConstraint(condition=models.Q(id=1), name="only_one_watermark"),
+        ]
+
+    def __str__(self) -> str:
+        return f"counted through {self.through}"
+
+
+class Finding(models.Model):
+    """Something amiss in a journal, kept for people: once, however often a pass comes by."""
+
+    class Kind(models.TextChoices):
+        POISON = "poison", "Record in quarantine"
+        MISSING = "missing", "Records missing"
+        REPEATED = "repeated", "Records that came again"
+        TORN = "torn", "Torn tail"
+        UNREADABLE = "unreadable", "Unreadable"
+        LATE = "late", "Given up on, and here after all"
+
+    kind = models.CharField(max_length=10, choices=Kind)
+    spool = models.CharField(max_length=16)  # by its name: an unreadable journal has no row
+    segment = models.PositiveIntegerField()
+    offset = models.BigIntegerField(default=0)  # bytes, where in the segment
+    # What it is about, both ends included; 0 where nothing has a number.
+    first_sequence = models.BigIntegerField(default=0)
+    last_sequence = models.BigIntegerField(default=0)
+    text = models.CharField(max_length=300)
+    payload = models.TextField(blank=True)  # the bytes in hexadecimal
+    found_at = models.DateTimeField()
+    seen_at = models.DateTimeField(null=True)
+    seen_by = models.CharField(max_length=254, blank=True)
+
+    class Meta:
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["kind", "spool", "segment", "offset"], name="one_finding_each"),
+        ]
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["seen_at", "found_at"], name="finding_unseen"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.spool}.{self.segment:06d}: {self.text}"
 
 
 class Rollup(models.Model):

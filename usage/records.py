@@ -14,12 +14,16 @@ from typing import Final, NamedTuple
 VERSION: Final = 1
 # The low half of the kind's byte. A HELD call counts as a CALL does, until an event settles what it cost.
 HEADER, CALL, TEXT, TICK, SEAL, RESPONSE, HELD = 1, 2, 3, 4, 5, 6, 7
+POISON: Final = 0  # never written: what the reader calls a whole record that cannot be counted
 _KIND: Final = 0x0F
 CHARGED_SHIFT: Final = 4  # the high half: which quotas a call was charged to, one bit each
 MAGIC: Final = b"LKJ1"
 # What the columns hold; longer text is cut before it is written.
 METER_LENGTH, RESOURCE_LENGTH, ADDRESS_LENGTH, AGENT_LENGTH = 50, 128, 45, 256
+HOST_LENGTH: Final = 100
 MAX_PAYLOAD: Final = 4096  # the longest text is 1 KiB of UTF-8; a longer length is not one of ours
+MAX_TIME: Final = 253_402_300_799_999_999  # the last µs of the year 9999, where datetimes end
+_MAX_NUMBER: Final = 2**63 - 1  # the last that a column holds; of a process or segment, 2**31 - 1
 
 FRAME = struct.Struct("<II")  # length, CRC-32 of the payload, from SEED on
 HEAD = struct.Struct("<BBQq")  # version, kind, sequence, time in µs
@@ -42,7 +46,8 @@ class Record(NamedTuple):
     """One whole record. Times are µs since the epoch; `end` is the offset after it.
 
     Of a RESPONSE `calls` are the responses and `code` is the class of their status: 2 of 200. `charged` are
-    the bits of a call's quotas.
+    the bits of a call's quotas. Of a POISON only what is above `organization` means anything, and `resource`,
+    which says what is wrong with it.
     """
 
     kind: int
@@ -73,6 +78,7 @@ class Header(NamedTuple):
     segment: int
     started: int
     host: str
+    opened: int  # this segment; µs
 
 
 def frame(payload: bytes) -> bytes:
@@ -101,13 +107,14 @@ class Reader:
         """Go back to an earlier end of a record, or to 0."""
         self.offset = offset
         if not offset:
-            self.header = None
+            self.header, self._texts = None, {0: ""}
 
     def records(self, read: Callable[[int, int], bytes]) -> Iterator[Record]:
         """The whole records from `offset` on, up to the first that is torn, damaged or not yet there.
 
-        `read(size, offset)` returns the file's bytes, fewer at its end. Raises Unreadable for a file that
-        is no journal, or holds whole records that this version does not know.
+        `read(size, offset)` returns the file's bytes, fewer at its end. A record that is whole and yet cannot
+        be counted comes as a POISON. Raises Unreadable for a file that is no journal, or holds records of
+        another version.
         """
         size = 1 << 20
         while block := read(size, self.offset):
@@ -125,40 +132,63 @@ class Reader:
         if version != VERSION:
             raise Unreadable(f"a record of version {version}; this is version {VERSION}")
         charged, kind = kind >> CHARGED_SHIFT, kind & _KIND
-        if (kind == HEADER) != (self.header is None):
-            raise Unreadable("the first record, and only it, is the header")
-        if kind in (CALL, HELD) and len(payload) == CALL_BODY.size:
+        if self.header is None:
+            if kind != HEADER:
+                raise Unreadable("the first record is not the header")
+            self.header = _parse_header(payload[HEAD.size :], at)
+            return Record(kind, sequence, at, payload, end)
+        why = ""
+        if not 0 <= at <= MAX_TIME or sequence > _MAX_NUMBER:
+            why = "a time or a sequence that no column can take"
+        elif kind in (CALL, HELD) and len(payload) == CALL_BODY.size:
             fields, texts = CALL_BODY.unpack(payload), self._texts
             try:
                 named = texts[fields[10]], texts[fields[11]], texts[fields[12]], texts[fields[13]]
             except KeyError as error:
-                raise Unreadable(f"text {error} was never defined") from None
-            return _new_record((kind, sequence, at, payload, end, *fields[4:10], *named, charged))
-        if kind == RESPONSE and len(payload) == RESPONSE_BODY.size:
+                why = f"text {error} was never defined"
+            else:
+                if fields[4] | fields[5] | fields[6] | fields[7] >= 0:  # negative if any of them is
+                    return _new_record((kind, sequence, at, payload, end, *fields[4:10], *named, charged))
+                why = "an id or a cost below zero"
+        elif kind == RESPONSE and len(payload) == RESPONSE_BODY.size:
             organization, key, responses, status_class, text = RESPONSE_BODY.unpack(payload)[4:]
             if text not in self._texts:
-                raise Unreadable(f"text {text} was never defined")
-            return Record(
-                kind, sequence, at, payload, end,
-                organization=organization, key=key, calls=responses, code=status_class,
-                resource=self._texts[text],
-            )  # fmt: skip
-        body = payload[HEAD.size :]
-        if kind == TEXT:
+                why = f"text {text} was never defined"
+            elif organization | key < 0:
+                why = "an id below zero"
+            else:
+                return Record(
+                    kind, sequence, at, payload, end,
+                    organization=organization, key=key, calls=responses, code=status_class,
+                    resource=self._texts[text],
+                )  # fmt: skip
+        elif kind == TEXT and len(payload) >= HEAD.size + TEXT_ID.size:
+            body = payload[HEAD.size :]
             self._texts[TEXT_ID.unpack_from(body)[0]] = body[TEXT_ID.size :].decode("utf-8", "replace")
-        elif kind == HEADER:
-            self.header = _parse_header(body)
-        elif kind not in (TICK, SEAL):
-            raise Unreadable(f"a record of unknown kind {kind}")
-        return Record(kind, sequence, at, payload, end)
+            return Record(kind, sequence, at, payload, end)
+        elif kind in (TICK, SEAL) and len(payload) == HEAD.size:
+            return Record(kind, sequence, at, payload, end)
+        else:
+            why = _strange(kind, len(payload))
+        return Record(POISON, sequence, at, payload, end, resource=why)
 
 
-def _parse_header(body: bytes) -> Header:
+def _strange(kind: int, size: int) -> str:
+    if kind == HEADER:
+        return "a second header"
+    if CALL <= kind <= HELD:
+        return f"{size} bytes are the wrong size for its kind, {kind}"
+    return f"nobody knows its kind, {kind}"
+
+
+def _parse_header(body: bytes, opened: int) -> Header:
     if len(body) < HEADER_BODY.size or not body.startswith(MAGIC):
         raise Unreadable("not a journal")
     _, spool, pid, segment, started = HEADER_BODY.unpack_from(body)
-    host = body[HEADER_BODY.size :].decode("utf-8", "replace")
-    return Header(spool.decode("ascii", "replace"), pid, segment, started, host)
+    if max(pid, segment) >= 2**31 or not (0 <= started <= MAX_TIME and 0 <= opened <= MAX_TIME):
+        raise Unreadable("its header has a number that no column can take")
+    host = clean(body[HEADER_BODY.size :].decode("utf-8", "replace"), HOST_LENGTH)
+    return Header(spool.decode("ascii", "replace"), pid, segment, started, host, opened)
 
 
 def _whole(block: bytes, start: int) -> int:

@@ -1,22 +1,25 @@
 """Read-only sums across all organizations, and the journals' health: for the provider's staff alone.
 
 The one place where usage is read without an organization; customers' pages use `usage.reports`. It sums
-roll-ups in a fixed number of queries, and never reads a journal or writes.
+roll-ups in a fixed number of queries, and never opens a journal or writes.
 """
 
 import datetime as dt
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from django.conf import settings
 from django.core.paginator import Paginator
 from django.db.models import F, Q, QuerySet, Sum
 from django.db.models.functions import Coalesce, TruncDay
 
 from keys.models import Key, Organization
+from usage import findings, room, watermark
 from usage.models import Rollup, Spool
 from usage.reports import ACCEPTED, Day
 
 BEHIND = dt.timedelta(minutes=2)  # a journal whose last tick is older is not being drained
+RETIRED_SHOWN = dt.timedelta(days=35)
 PAGE = 50
 MAX_DAYS = 366
 _CALLS = F("accepted") + F("refused")
@@ -37,6 +40,15 @@ class SpoolHealth(NamedTuple):
     spool: Spool
     age: dt.timedelta  # of the watermark, or since the start where there is none
     behind: bool
+
+
+class Journals(NamedTuple):
+    """What staff should know of the journals besides."""
+
+    findings: int  # that nobody has looked at
+    holder: watermark.Holder | None  # whom counting waits for, where it waits for long
+    held: str  # by the journals of this host, where that is much of what they may hold; else empty
+    retired: list[Spool]  # given up on lately
 
 
 class Line(NamedTuple):
@@ -109,9 +121,25 @@ def top_organizations(start: dt.date, end: dt.date, count: int = 8) -> list[Orga
 
 def spools(now: dt.datetime, count: int = 50) -> list[SpoolHealth]:
     """The journals that are still written or drained, the one furthest behind first."""
-    found = Spool.objects.filter(finished_at=None).order_by(Coalesce("watermark", "started_at"), "id")
+    found = Spool.objects.filter(finished_at=None, retired_at=None).order_by(
+        Coalesce("watermark", "started_at"), "id"
+    )
     ages = [(spool, now - (spool.watermark or spool.started_at)) for spool in found[:count]]
     return [SpoolHealth(spool, max(age, dt.timedelta(0)), age > BEHIND) for spool, age in ages]
+
+
+def journals(now: dt.datetime, count: int = 5) -> Journals:
+    """What is amiss with the journals. This host's folder is measured; another host says it on /readyz."""
+    holder = watermark.holder()
+    bound, held = settings.USAGE_JOURNAL_MAX_BYTES, room.held_bytes(settings.USAGE_JOURNAL_DIR)
+    short = bound and 100 * held // bound >= room.ALARM_PERCENT
+    retired = Spool.objects.filter(retired_at__gt=now - RETIRED_SHOWN).order_by("-retired_at", "id")
+    return Journals(
+        findings=findings.unseen(),
+        holder=holder if holder is not None and now - holder.since > BEHIND else None,
+        held=f"{room.readable(held)} of {room.readable(bound)}" if short else "",
+        retired=list(retired[:count]),
+    )
 
 
 def table(filters: Filters, number: str | None) -> Table:

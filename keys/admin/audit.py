@@ -33,6 +33,8 @@ ACTS = (
     "policy.edited",
     "scope.created",
     "scope.edited",
+    "spool.retired",
+    "finding.seen",
     "group.created",
     "group.edited",
     "user.created",

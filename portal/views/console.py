@@ -4,6 +4,7 @@ Each is one call to `portal.pages` and a template. Rows are reached through `req
 """
 
 import csv
+import datetime as dt
 from urllib.parse import urlencode
 
 from django.contrib import messages
@@ -20,6 +21,7 @@ from keys.forms import KeyFilterForm, RevokeKeyForm, curl_line
 from keys.lifecycle import Conflict, Invalid
 from keys.permissions import Act, allows
 from portal import pages
+from usage import reports
 
 LAST_ORGANIZATION = "organization"  # session key: the slug that `home` leads to
 RANGES = (7, 30, 90)  # days
@@ -52,7 +54,13 @@ def keys(request: MemberRequest) -> HttpResponse:
     now = timezone.now()
     found = pages.find_keys(request.organization, now, **chosen)
     page, rows = pages.key_rows(request.organization, found, request.GET.get("page"), now)
-    context = {"form": form, "page": page, "rows": rows, "filtered": any(chosen.values())}
+    context = {
+        "form": form,
+        "page": page,
+        "rows": rows,
+        "filtered": any(chosen.values()),
+        "complete_through": reports.complete_through(),
+    }
     return render(request, "portal/keys.html", context)
 
 
@@ -116,7 +124,13 @@ def key_revoke(request: MemberRequest, key_id: str) -> HttpResponse:
             messages.success(request, f"Revoked “{found.name}”. Gateways refuse it from now on.")
             return redirect("key", request.organization.slug, found.public_id)
     calls, last_used = pages.recent_use(request.organization, found, now)
-    context = {"key": found, "form": form, "calls": calls, "last_used": last_used}
+    context = {
+        "key": found,
+        "form": form,
+        "calls": calls,
+        "last_used": last_used,
+        "complete_through": reports.complete_through(),
+    }
     return render(request, "portal/key_revoke.html", context)
 
 
@@ -144,13 +158,17 @@ def usage(request: MemberRequest) -> HttpResponse:
 @member(Act.VIEW)
 @require_safe
 def usage_csv(request: MemberRequest) -> HttpResponse:
-    """The table of the usage page, all of its pages, as a file."""
+    """The table of the usage page, all of its pages, as a file. Until when it is complete is in its name and
+    in a header of the answer, so that the table stays one that programs read."""
     days, by = _range(request)
     found = pages.usage(request.organization, days, by, timezone.now())
-    name = f"usage-{request.organization.slug}-{days}-days-by-{by}.csv"
-    response = HttpResponse(
-        content_type="text/csv; charset=utf-8",
-        headers={"Content-Disposition": f'attachment; filename="{name}"'},
-    )
+    name = f"usage-{request.organization.slug}-{days}-days-by-{by}"
+    headers = {}
+    if found.complete_through is not None:
+        until = found.complete_through.astimezone(dt.UTC)
+        name += f"-until-{until:%Y-%m-%dT%H-%M-%SZ}"
+        headers["X-Complete-Through"] = f"{until:%Y-%m-%dT%H:%M:%SZ}"
+    headers["Content-Disposition"] = f'attachment; filename="{name}.csv"'
+    response = HttpResponse(content_type="text/csv; charset=utf-8", headers=headers)
     csv.writer(response).writerows(pages.usage_table(found, by))
     return response

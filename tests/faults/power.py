@@ -23,9 +23,10 @@ from types import SimpleNamespace
 from typing import Any, Final, NamedTuple
 from unittest import mock
 
-from usage import journal
+from usage import journal, segment
 from usage.journal import Journal
 from usage.records import CALL, SEAL, read_records
+from usage.room import SUFFIX
 
 SECTOR: Final = 512
 THREADS: Final = 3
@@ -131,7 +132,8 @@ def recorded(recording: Recording) -> Iterator[None]:
     maps = SimpleNamespace(mmap=lambda fd, length: _Map(recording, fd, length))
     with (
         mock.patch.object(journal, "os", _Os(recording)),
-        mock.patch.object(journal, "mmap", maps),
+        mock.patch.object(segment, "os", _Os(recording)),
+        mock.patch.object(segment, "mmap", maps),
         mock.patch.object(Path, "rename", rename),
     ):
         yield
@@ -216,7 +218,7 @@ def judge(recording: Recording, moment: int, found: dict[str, bytes], *, power: 
     wrong = []
     sequences: collections.Counter[int] = collections.Counter()
     for name, data in found.items():
-        if not name.endswith(journal.SUFFIX):
+        if not name.endswith(SUFFIX):
             continue
         for each in read_records(data):
             if each.payload not in recording.written:

@@ -59,18 +59,35 @@ def wait_until_gone(pids: list[int], seconds: float) -> list[int]:
     return left
 
 
+RENAMED = "import os, socket, sys; socket.sethostname(sys.argv[1]); os.execv(sys.argv[2], sys.argv[2:])"
+
+
+def on_host(name: str) -> list[str]:
+    """What to put before a command so that its machine has this name (in a namespace of its own)."""
+    if not name:
+        return []
+    as_root = ["--map-root-user"] if os.geteuid() else []
+    return ["unshare", *as_root, "--uts", sys.executable, "-c", RENAMED, name]
+
+
 class Server:
     """`manage.py serve` with the given options, in a context that leaves no process behind."""
 
     ready_seconds = 30.0  # how long it may take to be ready; with very many keys more
 
     def __init__(
-        self, environment: Mapping[str, str], *options: str, log: Path, port: int | None = None
+        self,
+        environment: Mapping[str, str],
+        *options: str,
+        log: Path,
+        port: int | None = None,
+        host: str = "",
     ) -> None:
+        """With `host` it believes itself to be on a machine of that name."""
         self.port = port or free_port()
         self.log = log
         self._out = log.open("ab")
-        command = [sys.executable, str(ROOT / "manage.py"), "serve"]
+        command = [*on_host(host), sys.executable, str(ROOT / "manage.py"), "serve"]
         self.process = subprocess.Popen(
             [*command, "--port", str(self.port), *options],
             env=dict(environment),

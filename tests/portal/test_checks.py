@@ -99,6 +99,10 @@ def test_a_good_production_is_accepted(production: Settings) -> None:
         ("VALKEY_URL", "valkey://:password@host:port", "portal.E017"),
         ("WORKERS", 2, "portal.W005"),
         ("WORKERS", 0, "portal.E018"),
+        ("USAGE_JOURNAL_MAX_BYTES", 16 * 1024**2 - 1, "portal.E019"),
+        ("USAGE_JOURNAL_MAX_BYTES", 0, "portal.E019"),
+        ("USAGE_JOURNAL_KEEP_DAYS", -1, "portal.E020"),
+        ("USAGE_JOURNAL_KEEP_DAYS", 10**12, "portal.E020"),
         ("USAGE_JOURNAL_DIR", Path("journal"), "portal.E016"),
         ("USAGE_JOURNAL_DIR", Path(os.devnull), "portal.E016"),
         ("USAGE_JOURNAL_DIR", Path(os.devnull) / "journal", "portal.E016"),
@@ -126,6 +130,8 @@ def test_an_unsafe_setting_is_found(production: Settings, name: str, value: Any,
         ("VALKEY_URL", "valkeys://valkey.internal"),
         ("VALKEY_URL", "unix:///run/valkey.sock"),
         ("TRUSTED_PROXIES", []),
+        ("USAGE_JOURNAL_KEEP_DAYS", 0),
+        ("USAGE_JOURNAL_MAX_BYTES", 16 * 1024**2),
         ("TRUSTED_PROXIES", ["10.0.0.0/8", "fc00::/7"]),
     ],
 )
@@ -188,7 +194,7 @@ def test_every_message_says_how_to_mend_it_and_shows_no_secret(production: Setti
 def test_every_check_is_tested_here() -> None:
     pattern = re.compile(r'"(portal\.[EW]\d{3})"')
     made = set(pattern.findall(Path(checks.__file__).read_text()))
-    assert len(made) == 23
+    assert len(made) == 25
     assert made <= set(pattern.findall(Path(__file__).read_text()))
 
 

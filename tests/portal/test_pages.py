@@ -20,7 +20,7 @@ from portal import pages, reference
 from tests import builders
 from tests.usage.test_gateway import PORTAL_HEADERS
 from usage import gateway
-from usage.models import ResponseRollup, Rollup, SecretUse
+from usage.models import ResponseRollup, Rollup, SecretUse, Spool
 
 pytestmark = pytest.mark.django_db
 
@@ -453,6 +453,27 @@ def test_the_csv_is_what_the_page_shows(alice: Client, acme: Organization) -> No
     by_day = alice.get(url("usage_csv"), {"days": "7"}).content.decode().splitlines()
     assert len(by_day) == 8
     assert by_day[1] == f"{timezone.now():%Y-%m-%d},10,3"
+
+
+def test_the_csv_says_until_when_it_is_complete(alice: Client, acme: Organization) -> None:
+    assert "X-Complete-Through" not in alice.get(url("usage_csv")).headers
+    at = dt.datetime(2026, 6, 15, 12, 34, 56, 789, tzinfo=dt.UTC)
+    Spool.objects.create(id="aaaaaaaaaaa", host="east", pid=7, started_at=at, watermark=at)
+    response = alice.get(url("usage_csv"), {"days": "7"})
+    assert response.headers["X-Complete-Through"] == "2026-06-15T12:34:56Z"
+    name = "usage-acme-7-days-by-day-until-2026-06-15T12-34-56Z.csv"
+    assert response.headers["Content-Disposition"] == f'attachment; filename="{name}"'
+    assert response.content.decode().splitlines()[0] == "day,accepted,refused"
+
+
+def test_every_page_with_figures_says_until_when_they_are_complete(alice: Client, acme: Organization) -> None:
+    at = dt.datetime(2026, 6, 15, 12, 34, tzinfo=dt.UTC)
+    Spool.objects.create(id="aaaaaaaaaaa", host="east", pid=7, started_at=at, watermark=at)
+    key = builders.key(acme).key
+    calls(key, 10)
+    for path in (url("overview"), url("keys"), url("key", key), url("key_revoke", key), url("usage")):
+        page = alice.get(path).content.decode()
+        assert re.search(r'Complete until\s+<time datetime="2026-06-15T12:34', page), path
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,20 @@ def test_a_signal_ends_everything_and_counts_what_is_left(
     assert Spool.objects.filter(finished_at=None).count() == 0
 
 
+def test_without_a_worker_it_counts_what_it_answered_on_its_way_out(
+    issued: lifecycle.Issued, journal_dir: Path, tmp_path: Path
+) -> None:
+    """As a container does, where the worker is another: nobody may ever look at this disk again."""
+    with Server(environment(), "--no-worker", log=tmp_path / "log") as server:
+        for _ in range(5):
+            assert server.get("/gateway/authorize", X_API_Key=issued.plaintext).status == 200
+        assert not Rollup.objects.exists()
+        assert server.stop(signal.SIGTERM) == 0
+    assert Rollup.objects.get().calls == 5
+    assert Spool.objects.get().finished_at is not None
+    assert [path.name for path in journal_dir.iterdir()] == ["drained"]
+
+
 def test_its_children_end_when_it_is_killed_and_the_port_is_free(server: Server) -> None:
     children = descendants(server.process.pid)
     os.kill(server.process.pid, signal.SIGKILL)

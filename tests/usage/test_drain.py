@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,80 +16,26 @@ from django.test.utils import CaptureQueriesContext
 
 from keys.verdicts import Code
 from tests.builders import environment
+from tests.usage.journals import (
+    NOW,
+    Clock,
+    call,
+    kept,
+    kill,
+    path_of,
+    responses,
+    totals,
+    undrained,
+    write_behind,
+)
 from usage import records
 from usage.drain import Drain, complete_through, drain_once
 from usage.journal import Journal
 from usage.models import ResponseRollup, Rollup, SecretUse, Segment, Spool
 
-START = 1_790_812_800 * 1_000_000_000  # 2026-10-01 00:00 UTC, in ns
-NOW = dt.datetime(2026, 10, 1, 12, tzinfo=dt.UTC)
 OCTOBER = dt.date(2026, 10, 1)
 
 pytestmark = pytest.mark.django_db
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = START
-
-    def __call__(self) -> int:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def journal(journal_dir: Path, clock: Clock) -> Iterator[Journal]:
-    journal = Journal(journal_dir, clock=clock, tick=False)
-    yield journal
-    journal.close()
-
-
-def call(
-    journal: Journal,
-    *,
-    key: int = 2,
-    code: Code = Code.VALID,
-    cost: int = 1,
-    organization: int = 1,
-    resource: str = "",
-    agent: str = "curl",
-) -> None:
-    labels = "requests", resource, "192.0.2.1", agent
-    journal.append(organization, key, key * 10, code.number, cost, labels)
-
-
-def totals() -> dict[tuple[int, str], tuple[int, int]]:
-    found: dict[tuple[int, str], tuple[int, int]] = {}
-    for row in Rollup.objects.all():
-        calls, quantity = found.get((row.key_id, row.outcome), (0, 0))
-        found[row.key_id, row.outcome] = calls + row.calls, quantity + row.quantity
-    return found
-
-
-def responses() -> dict[tuple[int, int], int]:
-    found: dict[tuple[int, int], int] = {}
-    for row in ResponseRollup.objects.all():
-        found[row.key_id, row.status_class] = found.get((row.key_id, row.status_class), 0) + row.responses
-    return found
-
-
-def kill(journal: Journal) -> None:
-    """Let go of the file as a killed process does: no seal, the lock free."""
-    assert journal._segment is not None
-    journal._segment.let_go()
-    journal._segment = None
-
-
-def write_behind(journal: Journal, data: bytes) -> None:
-    """Bytes behind the last record, as a kill in the middle of one leaves them."""
-    assert journal._segment is not None
-    with journal._segment.path.open("r+b") as file:
-        file.seek(journal._segment.size)
-        file.write(data)
 
 
 def test_calls_become_rollups_by_hour_key_and_resource(journal: Journal, clock: Clock) -> None:
@@ -209,14 +154,14 @@ def test_every_truncation_counts_the_whole_responses_once(journal_dir: Path, clo
         with transaction.atomic():
             path.write_bytes(left)
             drain_once(NOW)
-            path.write_bytes(left)  # as if the file could not be deleted
+            path.write_bytes(left)  # as if the file could not be moved
             drain_once(NOW)
             # Where the lost bytes were zeros themselves, nothing is lost.
             counted = sum(cut >= end or bool(zeros and not any(whole[cut:end])) for end in ends[1:])
             assert responses() == ({(2, 2): counted} if counted else {})
             transaction.set_rollback(True)
-        for remains in journal_dir.iterdir():
-            remains.unlink()
+        for name in undrained(journal_dir):
+            (journal_dir / name).unlink()
 
 
 def test_last_use_is_the_latest_success(journal: Journal, clock: Clock) -> None:
@@ -247,17 +192,19 @@ def test_an_older_journal_does_not_move_last_use_back(
     assert (use.user_agent, use.calls, use.last_used_at.second) == ("late", 2, 5)
 
 
-def test_a_live_journal_stays_and_a_dead_one_is_finished_and_removed(
+def test_a_live_journal_stays_and_a_dead_one_is_finished_and_kept(
     journal: Journal, journal_dir: Path
 ) -> None:
     call(journal)
+    name = path_of(journal).name
     drain_once(NOW)
-    assert len(list(journal_dir.iterdir())) == 1
+    assert undrained(journal_dir) == [name]
     assert Spool.objects.get().finished_at is None
     kill(journal)
     report = drain_once(NOW)
     assert report.segments_finished == 1
-    assert list(journal_dir.iterdir()) == []
+    assert undrained(journal_dir) == []
+    assert kept(journal_dir) == [name]
     assert Spool.objects.get().finished_at == Segment.objects.get().finished_at == NOW
     assert totals() == {(2, "VALID"): (1, 1)}
 
@@ -274,7 +221,8 @@ def test_a_torn_tail_is_waited_for_while_its_owner_lives_and_kept_after(
     kill(journal)
     report = drain_once(NOW)
     assert Segment.objects.get().ignored_bytes == 8
-    assert [p.name for p in journal_dir.iterdir()] == [path.name + ".torn"]
+    assert undrained(journal_dir) == []
+    assert kept(journal_dir) == [path.name + ".torn"]
     assert "8 bytes" in report.problems[0]
     assert drain_once(NOW).problems == []
     assert totals() == {(2, "VALID"): (1, 1)}
@@ -330,7 +278,7 @@ def test_missing_records_are_named(journal_dir: Path, clock: Clock) -> None:
     assert f"records {lost[0]} to {lost[-1]} are missing" in report.problems[0]
 
 
-def test_a_finished_file_that_could_not_be_deleted_is_not_counted_again(
+def test_a_finished_file_that_could_not_be_moved_is_not_counted_again(
     journal: Journal, journal_dir: Path
 ) -> None:
     call(journal)
@@ -339,9 +287,10 @@ def test_a_finished_file_that_could_not_be_deleted_is_not_counted_again(
     journal.close()
     content = path.read_bytes()
     drain_once(NOW)
-    path.write_bytes(content)  # as if the kill had come between commit and unlink
+    path.write_bytes(content)  # as if the kill had come between the commit and the move
     drain_once(NOW)
     assert not path.exists()
+    assert kept(journal_dir) == [path.name]
     assert totals() == {(2, "VALID"): (1, 1)}
 
 
@@ -435,67 +384,6 @@ def test_ticks_move_the_watermark_seldom_and_calls_at_once(journal: Journal, clo
     assert complete_through() == first + dt.timedelta(seconds=6)
 
 
-def test_the_watermark_is_never_later_than_the_listing(journal: Journal, clock: Clock) -> None:
-    call(journal)
-    listed = dt.datetime(2026, 9, 30, 23, 59, 59, tzinfo=dt.UTC)
-    drain_once(listed)
-    assert Spool.objects.get().watermark == listed
-
-
-def test_complete_through_waits_for_the_slowest_spool(
-    journal: Journal, journal_dir: Path, clock: Clock
-) -> None:
-    assert complete_through() is None
-    slow = Journal(journal_dir, clock=clock, tick=False)
-    call(slow)
-    clock.now += 60_000_000_000
-    call(journal)
-    drain_once(NOW)
-    assert complete_through() == dt.datetime(2026, 10, 1, tzinfo=dt.UTC)
-    slow.close()
-    drain_once(NOW)
-    assert complete_through() == dt.datetime(2026, 10, 1, 0, 1, tzinfo=dt.UTC)
-    journal.close()
-    drain_once(NOW)
-    assert complete_through() == NOW
-
-
-def test_a_journal_whose_turn_has_not_come_holds_the_watermark_back(journal_dir: Path, clock: Clock) -> None:
-    journals = sorted(
-        (Journal(journal_dir, clock=clock, tick=False) for _ in range(2)), key=lambda j: j.spool
-    )
-    for journal in reversed(journals):  # the one that is read last has the earlier call
-        call(journal)
-        clock.now += 60_000_000_000
-    seen: list[dt.datetime | None] = []
-    Drain().once(NOW, progress=lambda size: seen.append(complete_through()))
-    assert seen[0] is not None
-    assert complete_through() == dt.datetime(2026, 10, 1, tzinfo=dt.UTC)
-    final = complete_through()
-    assert all(moment is None or final is None or moment <= final for moment in seen)
-    for journal in journals:
-        journal.close()
-
-
-def test_a_journal_that_cannot_be_read_stops_the_watermark(
-    journal: Journal, journal_dir: Path, clock: Clock
-) -> None:
-    call(journal)
-    drain_once(NOW)
-    before = complete_through()
-    (journal_dir / f"{'0' * 11}.000000.journal").write_bytes(b"of a later version, say")
-    clock.now += 60_000_000_000
-    call(journal)
-    assert drain_once(NOW).calls == 1
-    assert complete_through() == before
-    (journal_dir / f"{'0' * 11}.000000.journal").unlink()
-    clock.now += 60_000_000_000
-    call(journal)
-    drain_once(NOW)
-    assert before is not None
-    assert complete_through() == before + dt.timedelta(minutes=2)
-
-
 # --- more than one process -------------------------------------------------------------------------
 
 
@@ -528,7 +416,7 @@ def test_two_drains_at_once_count_once(journal_dir: Path) -> None:
     assert sum(calls for calls, _ in totals().values()) == 3000
     assert sum(use.calls for use in SecretUse.objects.all()) == 3000
     assert sum(responses().values()) == 3000
-    assert list(journal_dir.iterdir()) == []
+    assert undrained(journal_dir) == []
 
 
 DRAIN = """

@@ -72,6 +72,7 @@ class Command(PortalCommand):
                 before.end()
             if housekeeping is not None:
                 housekeeping.stop()
+            serving.drain_what_is_left()
 
 
 def _listen(host: str, port: int) -> socket.socket:

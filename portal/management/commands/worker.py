@@ -16,18 +16,20 @@ from django.utils import timezone
 from keys import presence
 from keys.management.base import PortalCommand
 from portal import folder, serving
+from usage import kept, watermark
 from usage.drain import Drain
 
 logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 1.0
 FORGET_SECONDS = 30.0
+PRUNE_SECONDS = 60.0
 CLEAR_SECONDS = 3600.0
 LONGEST_PAUSE = 15.0
 
 
 class Command(PortalCommand):
-    help = "Drain journals, forget dead processes, clear expired sessions; until it is told to stop."
+    help = "Drain journals, delete old ones, forget dead processes, clear sessions; until it is told to stop."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--parent", type=int, metavar="PID", help="end when this process does")
@@ -41,7 +43,8 @@ class Command(PortalCommand):
             serving.end_with_parent(options["parent"], signal.SIGTERM)
         drain = Drain()
         chores: list[tuple[float, Callable[[], object]]] = [
-            (FORGET_SECONDS, presence.forget_the_dead),
+            (FORGET_SECONDS, forget_the_dead),
+            (PRUNE_SECONDS, prune_journals),
             (CLEAR_SECONDS, clear_sessions),
         ]
         due = [0.0] * len(chores)
@@ -63,6 +66,16 @@ class Command(PortalCommand):
             finally:
                 connections.close_all()
             stop.wait(min(DRAIN_SECONDS * 2 ** min(failures, 10), LONGEST_PAUSE))
+
+
+def forget_the_dead() -> None:
+    """Take dead processes off the list of those that serve, once rows tell of their journals."""
+    presence.forget_the_dead(spare=watermark.unannounced())
+
+
+def prune_journals() -> None:
+    """Delete drained journals that were kept long enough."""
+    kept.prune(settings.USAGE_JOURNAL_DIR, days=settings.USAGE_JOURNAL_KEEP_DAYS, now=timezone.now())
 
 
 def clear_sessions() -> None:
