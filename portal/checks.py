@@ -25,6 +25,7 @@ HOW_TO_MAKE_ONE = "python3 -c 'import secrets; print(secrets.token_urlsafe(50))'
 SECRET_LENGTH = 50  # as Django's own security.W009
 STALE_SECONDS = (1, 3600)
 MAX_WORKERS = 64
+REFUSAL_DAYS = (1, 366)
 
 _DOMAIN = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _PARAMETER = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,31}", re.ASCII)
@@ -274,6 +275,18 @@ def rate_windows(**kwargs: Any) -> Iterator[CheckMessage]:
             f"WORKERS={settings.WORKERS} is not a number of processes.",
             hint=f"Use 1 to {MAX_WORKERS}; 1 is the default, and the number of cores is plenty.",
             id="portal.E018",
+        )
+
+
+@register("portal")
+def refusals(**kwargs: Any) -> Iterator[CheckMessage]:
+    least, most = REFUSAL_DAYS
+    if not least <= settings.USAGE_REFUSAL_DAYS <= most:
+        yield Error(
+            f"USAGE_REFUSAL_DAYS is {settings.USAGE_REFUSAL_DAYS}: refused calls are listed for so long, with "
+            "the callers' addresses.",
+            hint=f"Use {least} to {most} days; 30 is the default. Sums are kept for good.",
+            id="portal.E019",
         )
 
 

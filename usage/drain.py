@@ -21,6 +21,7 @@ from django.db import transaction
 from django.db.models import Max, Min
 from django.db.models.functions import Coalesce
 
+from keys.verdicts import VALID
 from usage import counting
 from usage.journal import NEW_SUFFIX, SUFFIX
 from usage.models import Segment, Spool
@@ -37,6 +38,7 @@ from usage.records import (
     Unreadable,
     has_begun,
 )
+from usage.refusal_log import Entries
 from usage.rollups import Sums, moment
 
 logger = logging.getLogger(__name__)
@@ -65,6 +67,7 @@ class _Stretch:
     chain: bytes
     sequence: int  # of the last record
     sums: Sums = field(default_factory=Sums)
+    refusals: Entries = field(default_factory=Entries)
     records: int = 0
     calls: int = 0
     responses: int = 0
@@ -246,6 +249,7 @@ class Drain:
                 return None, stretch
             following = self.directory / _name(header.spool, header.segment + 1)
             stretch.sums.store()
+            stretch.refusals.store(header.spool)
             if stretch.records:
                 spool.sequence = stretch.sequence
                 if reached is not None:
@@ -269,6 +273,7 @@ class Drain:
     def _read(self, fd: int, reader: Reader, stretch: _Stretch) -> None:
         """Add up whole records until the batch is full or the file ends."""
         sha256, add, chain, records, calls = hashlib.sha256, stretch.sums.add, stretch.chain, 0, 0
+        refuse, valid = stretch.refusals.add, VALID.number
         try:
             for record in reader.records(lambda size, offset: os.pread(fd, size, offset)):
                 chain = sha256(chain + record.payload).digest()
@@ -283,6 +288,8 @@ class Drain:
                     if record.kind == CALL or record.kind == HELD:
                         add(record)
                         calls += record.calls
+                        if record.code != valid:
+                            refuse(record)
                     elif record.kind == RESPONSE:
                         stretch.sums.add_response(record)
                         stretch.responses += record.calls

@@ -42,7 +42,8 @@ class Record(NamedTuple):
     """One whole record. Times are µs since the epoch; `end` is the offset after it.
 
     Of a RESPONSE `calls` are the responses and `code` is the class of their status: 2 of 200. `charged` are
-    the bits of a call's quotas.
+    the bits of a call's quotas. A refusal's cost is what it would have cost, or below zero in a sum of
+    refusals (see `continues`); neither is counted.
     """
 
     kind: int
@@ -61,6 +62,11 @@ class Record(NamedTuple):
     address: str = ""
     user_agent: str = ""
     charged: int = 0
+
+    @property
+    def continues(self) -> int:
+        """Of a sum of refusals: the sequence of the last one like them with a record of its own. Else 0."""
+        return max(-self.cost, 0)
 
 
 # As in `metering`: the tuple without the named tuple's slow constructor.

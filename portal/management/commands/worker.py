@@ -16,6 +16,7 @@ from django.utils import timezone
 from keys import presence
 from keys.management.base import PortalCommand
 from portal import folder, serving
+from usage import refusal_log
 from usage.drain import Drain
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class Command(PortalCommand):
         chores: list[tuple[float, Callable[[], object]]] = [
             (FORGET_SECONDS, presence.forget_the_dead),
             (CLEAR_SECONDS, clear_sessions),
+            (CLEAR_SECONDS, lambda: refusal_log.prune(timezone.now(), stop=stop.is_set)),
         ]
         due = [0.0] * len(chores)
         failures = 0
