@@ -88,6 +88,7 @@ class Directory:
         self._trouble = "the keys are being loaded"
         self._budget = float(ASKS_PER_SECOND)
         self._budget_at = monotonic()  # of the last miss, too
+        self._spent_until = float("-inf")  # monotonic; until then the budget has no query
         self._asking = 0  # calls that wait for an answer
         self._retired_at = monotonic()
         self._stop = threading.Event()
@@ -133,6 +134,11 @@ class Directory:
         finally:
             with self._mutex:
                 self._asking -= 1
+
+    def is_beyond_budget(self, digest: bytes) -> bool:
+        """Would `ask` find the budget spent? As it does itself, but without a lock or an exception: whoever
+        floods this process with well-formed keys meets it here."""
+        return self._monotonic() < self._spent_until and digest not in self._others
 
     def _is_healthy(self) -> bool:
         return self._monotonic() - self._last_good <= HEALTHY_SECONDS
@@ -445,7 +451,10 @@ class Directory:
             earned = (now - self._budget_at) * ASKS_PER_SECOND
             self._budget = min(float(ASKS_PER_SECOND), self._budget + earned)
             self._budget_at = now
-            if self._budget < 1 or self._asking >= ASKS_AT_ONCE:
+            if self._budget < 1:
+                self._spent_until = now + (1 - self._budget) / ASKS_PER_SECOND
+                return False
+            if self._asking >= ASKS_AT_ONCE:
                 return False
             self._budget -= 1
             self._asking += 1

@@ -283,8 +283,8 @@ def refusals(**kwargs: Any) -> Iterator[CheckMessage]:
     least, most = REFUSAL_DAYS
     if not least <= settings.USAGE_REFUSAL_DAYS <= most:
         yield Error(
-            f"USAGE_REFUSAL_DAYS is {settings.USAGE_REFUSAL_DAYS}: refused calls are listed for so long, with "
-            "the callers' addresses.",
+            f"USAGE_REFUSAL_DAYS is {settings.USAGE_REFUSAL_DAYS}: refused calls are listed for so long, "
+            "with the callers' addresses.",
             hint=f"Use {least} to {most} days; 30 is the default. Sums are kept for good.",
             id="portal.E019",
         )

@@ -16,6 +16,7 @@ import logging
 import mmap
 import os
 import socket
+import struct
 import threading
 import time
 import zlib
@@ -42,9 +43,11 @@ RESERVE_BYTES: Final = 1024 * 1024  # asked of the disk at once
 _SLACK: Final = 5 * (records.FRAME.size + records.MAX_PAYLOAD)
 TICK_SECONDS: Final = 1.0
 
-_pack_frame, _pack_call, _pack_head = records.FRAME.pack, records.CALL_HEAD.pack, records.HEAD.pack
+_pack_call, _pack_head = records.CALL_HEAD.pack, records.HEAD.pack
 _CALL_SIZE: Final = records.CALL_BODY.size
-_CALL_FRAME: Final = records.FRAME.size + _CALL_SIZE
+_CALL_FRAME: Final = struct.Struct(f"{records.FRAME.format}{_CALL_SIZE}s")
+_CALL_FRAME_SIZE: Final = _CALL_FRAME.size
+_put_call = _CALL_FRAME.pack_into
 _SEED: Final = records.SEED
 _crc32 = zlib.crc32
 
@@ -185,9 +188,8 @@ class Journal:
             payload = _pack_call(1, kind, sequence, now, organization, key, secret, cost, calls, code) + ids
             # `records.frame` and `_Segment.put`, spelled out: these are the lines that every call pays for.
             start = segment.size
-            end = start + _CALL_FRAME
-            segment.map[start:end] = _pack_frame(_CALL_SIZE, _crc32(payload, _SEED)) + payload
-            segment.size = end
+            _put_call(segment.map, start, _CALL_SIZE, _crc32(payload, _SEED), payload)
+            segment.size = start + _CALL_FRAME_SIZE
             segment.written = self._sequence = sequence
             self._last = now
         finally:
