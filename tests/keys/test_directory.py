@@ -196,6 +196,25 @@ def test_a_flood_of_well_formed_unknown_keys_costs_at_most_the_budget(directory:
     assert len(queries) == directory_module.ASKS_PER_SECOND
     assert codes.count(Code.UNKNOWN) == directory_module.ASKS_PER_SECOND
     assert codes.count(Code.UNAVAILABLE) == len(flood) - directory_module.ASKS_PER_SECOND
+    assert code(directory, flood[0]) is Code.UNKNOWN  # memory knows it, budget or not
+
+
+@pytest.mark.django_db
+def test_a_spent_budget_is_earned_back_one_question_at_a_time(directory: Directory, clock: Clock) -> None:
+    directory.refresh()
+
+    def asked(times: int) -> int:
+        with CaptureQueriesContext(connection) as queries:
+            for _ in range(times):
+                code(directory, tokens.mint("lk", "live").plaintext)
+        return len(queries)
+
+    assert asked(200) == directory_module.ASKS_PER_SECOND
+    for _ in range(5):
+        clock.now += 1.001 / directory_module.ASKS_PER_SECOND
+        assert asked(3) == 1
+    clock.now += 10 / directory_module.ASKS_PER_SECOND
+    assert asked(30) == 10
 
 
 @pytest.mark.django_db
