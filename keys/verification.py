@@ -7,7 +7,7 @@ address, environment and scopes.
 
 from collections.abc import Sequence
 
-from keys.directory import Directory, Unavailable
+from keys.directory import UNHEARD, Directory, Unavailable
 from keys.networks import contains, parse_address
 from keys.records import SecretRecord
 from keys.tokens import MAX_LENGTH, is_well_formed
@@ -49,18 +49,18 @@ def decide(
             return MALFORMED, None, ""
         digest = digest_of(credential)
         secret = directory.recall(digest)
-        if secret is None:
+        if secret is UNHEARD:
             if not credential:
                 return MISSING, None, ""
             # The checksum costs more than the look-up, so only a miss pays for it.
             if not is_well_formed(credential):
                 ours = directory.begins_like_ours(credential) or directory.knows_imports
                 return MALFORMED if ours else UNAVAILABLE, None, ""
-            if directory.is_beyond_budget(digest):
+            if directory.has_spent:
                 return UNAVAILABLE, None, ""
             secret = directory.ask(digest)
-            if secret is None:
-                return UNKNOWN, None, ""
+        if secret is None:
+            return UNKNOWN, None, ""
     except Unavailable:
         return UNAVAILABLE if credential else MISSING, None, ""
     key = secret.key

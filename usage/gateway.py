@@ -19,7 +19,7 @@ from usage import client, limits, metering, problems, rules
 from usage.credentials import presented
 from usage.metering import decide_call
 from usage.meters import REQUESTS
-from usage.problems import NO_STORE, STATUS_LINES, Headers
+from usage.problems import NO_STORE, STATUS_LINES, Headers, refusal
 from usage.records import AGENT_LENGTH
 
 logger = logging.getLogger(__name__)
@@ -28,6 +28,7 @@ Environ = dict[str, Any]
 StartResponse = Callable[[str, Headers], object]
 
 MAX_RULE = 4096  # characters
+_MAX_RULE = MAX_RULE + 1  # so much is looked at, for a rule that is too long to be told
 _CUT = 1024  # characters of a header that is looked at
 _SINGLE = ("environment", "cost", "meter", "resource", "deny")
 _FREE = ({"HEAD"}, {"OPTIONS"})
@@ -67,7 +68,7 @@ def application(environ: Environ, start_response: StartResponse) -> list[bytes]:
     """Answer one call of a proxy. Whatever goes wrong is a refusal."""
     try:
         get = environ.get
-        path, rule = environ["PATH_INFO"], get("QUERY_STRING", "")[: MAX_RULE + 1]
+        path, rule = environ["PATH_INFO"], get("QUERY_STRING", "")[:_MAX_RULE]
         if path != "/gateway/authorize":
             path, rule = _elsewhere(path, environ)
         # What a client may make as long as it likes is cut before it is remembered; of a list of proxies the
@@ -145,7 +146,7 @@ def _elsewhere(path: str, environ: Environ) -> tuple[str, str | None]:
     if not _is_envoy(path):
         return "", ""
     rule: str | None = environ.get("HTTP_X_PORTAL_RULE")
-    return "/gateway/envoy", rule and rule[: MAX_RULE + 1]
+    return "/gateway/envoy", rule and rule[:_MAX_RULE]
 
 
 @lru_cache(maxsize=8192)
@@ -304,6 +305,6 @@ def _refuse(
     sent = status = decided[0].status
     if deny and status != 401:
         sent = deny
-    body, headers = problems.refusal(decided, sent, address)
-    start_response(STATUS_LINES[sent], _portal_headers(decided) + headers)
+    body, headers = refusal(decided, sent, address, _portal_headers(decided))
+    start_response(STATUS_LINES[sent], headers)
     return [body]

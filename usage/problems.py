@@ -23,6 +23,7 @@ RETRY_SECONDS = "1"
 IP_NOT_ALLOWED = Code.IP_NOT_ALLOWED  # a name of its own, as `VALID`
 STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 NO_STORE = ("Cache-Control", "no-store")
+_NOTHING: Headers = []
 # A refusal has a body, and a proxy may hand it to a browser.
 _INERT = [
     ("Content-Type", CONTENT_TYPE),
@@ -32,11 +33,12 @@ _INERT = [
 
 
 def refusal(
-    decision: metering.Decided, status: int | None = None, address: str = ""
+    decision: metering.Decided, status: int | None = None, address: str = "", first: Headers = _NOTHING
 ) -> tuple[bytes, Headers]:
     """Body and headers for a decision that is not an allow.
 
-    `status` is the one that is sent, if not the code's own; `address` is the client's, for it to read.
+    `status` is the one that is sent, if not the code's own; `address` is the client's, for it to read;
+    `first` are headers to begin with.
     """
     code, _, detail, request, standing = decision
     if code is IP_NOT_ALLOWED and not detail and address:
@@ -44,7 +46,7 @@ def refusal(
     violated = standing.name if standing is not None else ""
     begin, common = _describe(code.text, detail, status or code.status, violated)
     body = begin + request.encode() + b'"}'
-    headers = [*common, ("Content-Length", str(len(body)))]
+    headers = [*first, *common, ("Content-Length", str(len(body)))]
     if standing is not None:
         headers += limits.headers(standing)
         headers.append(("Retry-After", str(standing.reset)))

@@ -17,6 +17,7 @@ from keys import directory as directory_module
 from keys import lifecycle, presence, records, tokens
 from keys.directory import Directory, Unavailable
 from keys.models import AuditEvent, Feed, Key, Process
+from keys.records import SecretRecord
 from keys.verdicts import Code
 from keys.verification import verify
 from tests import builders
@@ -84,7 +85,7 @@ def test_a_policys_rates_reach_all_its_organizations(directory: Directory) -> No
     lifecycle.edit_policy(COMMAND, acme.policy, rates=["10/second"], now=NOW)
     directory.refresh()
     secret = directory.recall(tokens.digest(issued.plaintext))
-    assert secret is not None
+    assert isinstance(secret, SecretRecord)
     assert [rate.text for rate in secret.key.organization.rates] == ["10/second"]
 
 
@@ -160,7 +161,7 @@ def test_a_load_that_is_interrupted_leaves_no_key_out(
     for _ in range(3):
         slow.refresh()
     assert slow.ready
-    assert all(slow.recall(tokens.digest(each.plaintext)) for each in issued)
+    assert all(isinstance(slow.recall(tokens.digest(each.plaintext)), SecretRecord) for each in issued)
 
 
 @pytest.mark.django_db
