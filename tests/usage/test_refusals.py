@@ -1,6 +1,8 @@
 """Refusals: the first of a minute each for itself, a flood in sums, and every one of them counted."""
 
 import datetime as dt
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -8,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from django.conf import settings as django_settings
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -18,6 +22,7 @@ from pytest_django import Settings
 from keys.directory import Directory
 from keys.records import KeyRecord, OrganizationRecord, SecretRecord
 from keys.verdicts import Code
+from tests import builders
 from usage import metering, refusal_log, refusals
 from usage.drain import Drain, drain_once
 from usage.journal import Journal, JournalError
@@ -425,3 +430,21 @@ def test_a_worker_that_is_to_stop_leaves_the_rest(monkeypatch: pytest.MonkeyPatc
     rows(3, NOW - dt.timedelta(days=31))
     assert refusal_log.prune(NOW, stop=lambda: True) == 0
     assert Refusal.objects.count() == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_worker_deletes_what_is_too_old(journal_dir: Path) -> None:
+    now = timezone.now()
+    rows(1, now)
+    rows(2, now - dt.timedelta(days=31))
+    worker = subprocess.Popen(
+        [sys.executable, str(django_settings.BASE_DIR / "manage.py"), "worker"], env=builders.environment()
+    )
+    try:
+        deadline = time.monotonic() + 30
+        while Refusal.objects.count() > 1 and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        worker.terminate()
+        assert worker.wait(10) == 0
+    assert Refusal.objects.get().at == now
