@@ -16,8 +16,9 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from enum import Enum
 from pathlib import Path
-from typing import cast
+from typing import Final, Literal
 
 from django.conf import settings
 from django.db import DatabaseError, connection
@@ -45,8 +46,16 @@ OTHERS = 10_000  # remembered secrets that are not live, and digests that do not
 MAX_CLOCK_SKEW = 2.0  # seconds between this clock and the database's
 
 
-_NOT_ASKED = object()
 _FIND_KEY = "SELECT key_id FROM keys_secret WHERE digest = %s"
+
+
+class Memory(Enum):
+    """What memory says of a digest that it has not met."""
+
+    UNHEARD = 0
+
+
+UNHEARD: Final = Memory.UNHEARD
 
 
 class Unavailable(Exception):
@@ -90,6 +99,7 @@ class Directory:
         self._trouble = "the keys are being loaded"
         self._budget = float(ASKS_PER_SECOND)
         self._budget_at = monotonic()  # of the last miss, too
+        self._spent_until = float("-inf")  # monotonic; until then the budget has no query
         self._asking = 0  # calls that wait for an answer
         self._retired_at = monotonic()
         self._stop = threading.Event()
@@ -99,14 +109,15 @@ class Directory:
 
     # --- reading, on the gateway's path -----------------------------------------------------------
 
-    def recall(self, digest: bytes) -> SecretRecord | None:
-        """The live (or imported) secret with this digest, from memory alone.
+    def recall(self, digest: bytes) -> SecretRecord | Literal[Memory.UNHEARD] | None:
+        """The secret with this digest, from memory alone: None if it has none, UNHEARD if memory cannot say.
 
         Raises Unavailable when memory is too old to be believed.
         """
         if self._monotonic() >= self._serves_until:
             raise Unavailable(self._trouble)
-        return self._secrets.get(digest)
+        secret = self._secrets.get(digest)
+        return self._others.get(digest, UNHEARD) if secret is None else secret
 
     def ask(self, digest: bytes) -> SecretRecord | None:
         """The secret behind a digest that memory misses: brand new, or no longer live, or none.
@@ -114,9 +125,6 @@ class Directory:
         It may cost one query, within the process's budget. Raises Unavailable when that is spent or the
         database does not answer.
         """
-        other = self._others.get(digest, _NOT_ASKED)
-        if other is not _NOT_ASKED:
-            return cast("SecretRecord | None", other)
         if not self._is_healthy():
             raise Unavailable("the database does not answer")
         if not self._may_ask():
@@ -135,6 +143,12 @@ class Directory:
         finally:
             with self._mutex:
                 self._asking -= 1
+
+    @property
+    def has_spent(self) -> bool:
+        """Would `ask` find the budget spent? As it does itself, but without a lock or an exception: whoever
+        floods this process with well-formed keys meets it here."""
+        return self._monotonic() < self._spent_until
 
     def _is_healthy(self) -> bool:
         return self._monotonic() - self._last_good <= HEALTHY_SECONDS
@@ -460,7 +474,10 @@ class Directory:
             earned = (now - self._budget_at) * ASKS_PER_SECOND
             self._budget = min(float(ASKS_PER_SECOND), self._budget + earned)
             self._budget_at = now
-            if self._budget < 1 or self._asking >= ASKS_AT_ONCE:
+            if self._budget < 1:
+                self._spent_until = now + (1 - self._budget) / ASKS_PER_SECOND
+                return False
+            if self._asking >= ASKS_AT_ONCE:
                 return False
             self._budget -= 1
             self._asking += 1

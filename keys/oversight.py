@@ -19,17 +19,16 @@ TAIL = 200  # events
 
 
 @sensitive_variables()
-def find_by_secret(text: str) -> Secret | None:
-    """The secret that this text is (surrounding space aside), and its key; working or not."""
+def find_by_secret(text: str, organization: Organization | None = None) -> Secret | None:
+    """The secret that this text is (surrounding space aside), and its key; working or not. `organization`:
+    of this one only."""
     text = text.strip()
     if not text or len(text) > tokens.MAX_LENGTH:
         return None
-    return (
-        Secret.objects.filter(digest=tokens.digest(text))
-        .select_related("key__organization")
-        .defer("digest")
-        .first()
-    )
+    secrets = Secret.objects.filter(digest=tokens.digest(text))
+    if organization is not None:
+        secrets = secrets.filter(key__organization=organization)
+    return secrets.select_related("key__organization").defer("digest").first()
 
 
 @sensitive_variables()
@@ -105,6 +104,10 @@ def recent_acts(user_id: int, count: int = 10) -> QuerySet[AuditEvent]:
 
 def organization(slug: str) -> Organization | None:
     return Organization.objects.filter(slug=slug).first()
+
+
+def keys() -> QuerySet[Key]:
+    return Key.objects.all()
 
 
 def key(public_id: str) -> Key | None:

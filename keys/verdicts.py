@@ -47,8 +47,31 @@ class Code(Enum):
         """The code in words, for headings and problem documents: `Ip not allowed` reads poorly."""
         return _TITLES.get(self, self.name.replace("_", " ").capitalize())
 
+    @property
+    def advice(self) -> str:
+        """What would make the call work, for whoever made it."""
+        return _ADVICE[self]
+
 
 _TITLES = {Code.IP_NOT_ALLOWED: "Address not allowed"}
+_ADVICE = {
+    Code.VALID: "Nothing to do.",
+    Code.BAD_REQUEST: "The gateway was asked with parameters that make no sense; its operator must mend it.",
+    Code.MULTIPLE_CREDENTIALS: "Send the key in Authorization or in X-API-Key, not different keys in both.",
+    Code.MISSING_CREDENTIAL: "Add the header Authorization: Bearer followed by your key.",
+    Code.MALFORMED: "Copy the key again: a character is missing or changed, or it is not a key of ours.",
+    Code.UNKNOWN: "The key was never issued here, or a rotation has replaced its secret: use the new one.",
+    Code.REVOKED: "Create a new key; a revoked one never works again.",
+    Code.EXPIRED: "Give the key a new expiry on its page, or create another.",
+    Code.DISABLED: "Enable the key on its page.",
+    Code.ORGANIZATION_SUSPENDED: "Ask the provider; all its keys are refused until it is resumed.",
+    Code.IP_NOT_ALLOWED: "Call from an allowed network, or add your address on the key’s page.",
+    Code.ENVIRONMENT_MISMATCH: "Use a live key for the live service, and a test key for the test one.",
+    Code.INSUFFICIENT_SCOPE: "Add the scope that the answer names to the key, or use a key that has it.",
+    Code.RATE_LIMITED: "Wait for as many seconds as Retry-After says, then go on more slowly.",
+    Code.QUOTA_EXCEEDED: "Wait for the next period, or ask for a larger quota.",
+    Code.UNAVAILABLE: "Try again after Retry-After. The key is fine; do not replace it.",
+}
 VALID = Code.VALID  # a name of its own, for the gateway's path: an enum's members are slow to look up
 BY_NUMBER: dict[int, Code] = {code.number: code for code in Code}
 

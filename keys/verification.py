@@ -7,11 +7,20 @@ address, environment and scopes.
 
 from collections.abc import Sequence
 
-from keys import tokens
-from keys.directory import Directory, Unavailable
+from keys.directory import UNHEARD, Directory, Unavailable
 from keys.networks import contains, parse_address
 from keys.records import SecretRecord
+from keys.tokens import MAX_LENGTH, is_well_formed
+from keys.tokens import digest as digest_of
 from keys.verdicts import VALID, Code, Facts, Verdict
+
+# Names of their own, as `VALID`: floods come to these.
+MALFORMED, UNKNOWN, UNAVAILABLE, MISSING = (
+    Code.MALFORMED,
+    Code.UNKNOWN,
+    Code.UNAVAILABLE,
+    Code.MISSING_CREDENTIAL,
+)
 
 
 def verify(
@@ -36,22 +45,24 @@ def decide(
 ) -> Facts:
     """As `verify`; what a verdict is made of."""
     try:
-        if len(credential) > tokens.MAX_LENGTH:
-            return Code.MALFORMED, None, ""
-        digest = tokens.digest(credential)
+        if len(credential) > MAX_LENGTH:
+            return MALFORMED, None, ""
+        digest = digest_of(credential)
         secret = directory.recall(digest)
-        if secret is None:
+        if secret is UNHEARD:
             if not credential:
-                return Code.MISSING_CREDENTIAL, None, ""
+                return MISSING, None, ""
             # The checksum costs more than the look-up, so only a miss pays for it.
-            if tokens.parse(credential) is None:
+            if not is_well_formed(credential):
                 ours = directory.begins_like_ours(credential) or directory.knows_imports
-                return Code.MALFORMED if ours else Code.UNAVAILABLE, None, ""
+                return MALFORMED if ours else UNAVAILABLE, None, ""
+            if directory.has_spent:
+                return UNAVAILABLE, None, ""
             secret = directory.ask(digest)
-            if secret is None:
-                return Code.UNKNOWN, None, ""
+        if secret is None:
+            return UNKNOWN, None, ""
     except Unavailable:
-        return Code.UNAVAILABLE if credential else Code.MISSING_CREDENTIAL, None, ""
+        return UNAVAILABLE if credential else MISSING, None, ""
     key = secret.key
     if (  # most calls; `judge` says the same of them, and why of all the others
         now < secret.good_until

@@ -27,6 +27,7 @@ STALE_SECONDS = (1, 3600)
 MAX_WORKERS = 64
 MIN_JOURNAL_BYTES = 16 * 1024**2  # for each worker
 MAX_KEEP_DAYS = 36_500
+REFUSAL_DAYS = (1, 366)
 
 _DOMAIN = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _PARAMETER = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,31}", re.ASCII)
@@ -276,6 +277,18 @@ def rate_windows(**kwargs: Any) -> Iterator[CheckMessage]:
             f"WORKERS={settings.WORKERS} is not a number of processes.",
             hint=f"Use 1 to {MAX_WORKERS}; 1 is the default, and the number of cores is plenty.",
             id="portal.E018",
+        )
+
+
+@register("portal")
+def refusals(**kwargs: Any) -> Iterator[CheckMessage]:
+    least, most = REFUSAL_DAYS
+    if not least <= settings.USAGE_REFUSAL_DAYS <= most:
+        yield Error(
+            f"USAGE_REFUSAL_DAYS is {settings.USAGE_REFUSAL_DAYS}: refused calls are listed for so long, "
+            "with the callers' addresses.",
+            hint=f"Use {least} to {most} days; 30 is the default. Sums are kept for good.",
+            id="portal.E021",
         )
 
 

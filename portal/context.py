@@ -45,6 +45,7 @@ _ORGANIZATION_PAGES = (
         ),
     ),
     ("Usage", "usage", "usage", Act.VIEW, ()),
+    ("Refusals", "refusals", "revoke", Act.VIEW, ()),
     ("Team", "team", "team", Act.VIEW_TEAM, ()),
     ("Activity", "activity", "activity", Act.VIEW_ACTIVITY, ()),
 )

@@ -1,6 +1,6 @@
 """What the public docs list: verdicts, scopes and the proxies' recipes, read from where they are defined.
 
-The advice beside each code lives here and nowhere else; the codes themselves are `keys.verdicts`'.
+It keeps no list of its own but of what a proxy may ask and is told.
 """
 
 from functools import cache
@@ -13,25 +13,6 @@ from django.db.models import QuerySet
 from keys.models import Scope
 from keys.scopes import PORTAL
 from keys.verdicts import Code
-
-_ADVICE = {
-    Code.VALID: "Nothing to do.",
-    Code.BAD_REQUEST: "The gateway was asked with parameters that make no sense; its operator must mend it.",
-    Code.MULTIPLE_CREDENTIALS: "Send the key in Authorization or in X-API-Key, not different keys in both.",
-    Code.MISSING_CREDENTIAL: "Add the header Authorization: Bearer followed by your key.",
-    Code.MALFORMED: "Copy the key again: a character is missing or changed, or it is not a key of ours.",
-    Code.UNKNOWN: "The key was never issued here, or a rotation has replaced its secret: use the new one.",
-    Code.REVOKED: "Create a new key; a revoked one never works again.",
-    Code.EXPIRED: "Give the key a new expiry on its page, or create another.",
-    Code.DISABLED: "Enable the key on its page.",
-    Code.ORGANIZATION_SUSPENDED: "Ask the provider; all its keys are refused until it is resumed.",
-    Code.IP_NOT_ALLOWED: "Call from an allowed network, or add your address on the key’s page.",
-    Code.ENVIRONMENT_MISMATCH: "Use a live key for the live service, and a test key for the test one.",
-    Code.INSUFFICIENT_SCOPE: "Add the scope that the answer names to the key, or use a key that has it.",
-    Code.RATE_LIMITED: "Wait for as many seconds as Retry-After says, then go on more slowly.",
-    Code.QUOTA_EXCEEDED: "Wait for the next period, or ask for a larger quota.",
-    Code.UNAVAILABLE: "Try again after Retry-After. The key is fine; do not replace it.",
-}
 
 RULE = [
     (
@@ -50,7 +31,7 @@ IDENTITY = [
     ("X-Portal-Organization", "Whose key it is: the organization’s short name."),
     ("X-Portal-Environment", "Either live or test."),
     ("X-Portal-Scopes", "All the key’s scopes, with spaces between them."),
-    ("X-Portal-Request", "The call’s id, which is in the portal’s journal too."),
+    ("X-Portal-Request", "The call’s id; a refused call is found by it under Refusals."),
     ("X-Portal-Status", "What the portal answered; 200 if the API sees it."),
     ("X-Portal-Code", "The code of the answer; VALID if the API sees it."),
 ]
@@ -68,7 +49,7 @@ class CodeRow(NamedTuple):
 
 def codes() -> list[CodeRow]:
     """Every code of the contract, in its order."""
-    return [CodeRow(code.name, code.status, code.title, code.sentence, _ADVICE[code]) for code in Code]
+    return [CodeRow(code.name, code.status, code.title, code.sentence, code.advice) for code in Code]
 
 
 def scopes() -> QuerySet[Scope]:

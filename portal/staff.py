@@ -21,15 +21,18 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from keys import oversight, tokens
 from keys.verdicts import Code
+from portal import refusals as found
 from portal.charts import bar_chart
 from portal.context import NavItem
 from portal.pages import percent
+from portal.refusals import SearchForm
 from usage import reports, staff_reports
 
 DAYS = 30
 _PAGES = (
     ("Staff overview", "staff", "overview"),
     ("Usage", "staff_usage", "usage"),
+    ("Refusals", "staff_refusals", "revoke"),
     ("Find a key", "staff_find_key", "search"),
     ("Admin", "admin:index", "shield"),
 )
@@ -168,6 +171,24 @@ def usage(request: HttpRequest) -> HttpResponse:
     )
 
 
+@require_http_methods(["GET", "HEAD", "POST"])
+@sensitive_post_parameters()
+@staff
+def refusals(request: HttpRequest) -> HttpResponse:
+    """Which calls were refused, whoever made them. A search is a POST: it may hold a whole key."""
+    search = SearchForm(request.POST if request.method == "POST" else None)
+    if request.method == "POST" and search.is_valid():
+        query, why_not = found.address_of(search.cleaned_data["q"], None)
+        if query:
+            return redirect(f"{reverse('staff_refusals')}?{query}")
+        search.add_error("q", why_not)
+    if found.holds_secret(request.GET):
+        return redirect("staff_refusals")
+    page = found.refusals(None, request.GET, timezone.now())
+    status = 400 if search.errors else 200
+    return _page(request, "staff/refusals.html", {"page": page, "search": search}, status)
+
+
 class FindKeyForm(forms.Form):
     """A pasted key; the page never gives it back."""
 
@@ -187,8 +208,8 @@ def find_key(request: HttpRequest) -> HttpResponse:
     posted = request.method == "POST"
     form = FindKeyForm(request.POST if posted else None)
     if posted and form.is_valid():
-        found = oversight.find_by_secret(form.cleaned_data["secret"])
-        if found is not None:
-            return redirect("admin:keys_key_change", found.key_id)
+        secret = oversight.find_by_secret(form.cleaned_data["secret"])
+        if secret is not None:
+            return redirect("admin:keys_key_change", secret.key_id)
         form.add_error("secret", "No key here has this secret. Was all of it pasted?")
     return _page(request, "staff/find_key.html", {"form": form}, status=400 if posted else 200)

@@ -7,5 +7,6 @@ from portal import staff
 urlpatterns: list[URLPattern] = [
     path("", staff.overview, name="staff"),
     path("usage/", staff.usage, name="staff_usage"),
+    path("refusals/", staff.refusals, name="staff_refusals"),
     path("find-key/", staff.find_key, name="staff_find_key"),
 ]

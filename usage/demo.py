@@ -16,9 +16,12 @@ from keys.models import Secret
 from keys.verdicts import Code
 from usage.meters import REQUESTS
 from usage.records import CALL, Record
+from usage.refusal_log import Entries
 from usage.rollups import Sums
 
 DAYS = 30
+LISTED = dt.timedelta(days=2)  # so long refused calls are listed
+SPOOL = "demo1958abc"  # of no process
 HOUR = dt.timedelta(hours=1)
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -45,9 +48,10 @@ class Traffic:
 
 
 def seed_usage(traffic: Sequence[Traffic], now: dt.datetime) -> None:
-    """Add the calls of the `DAYS` days before `now` to the roll-ups and the secrets' last uses."""
+    """Add the calls of the `DAYS` days before `now` to the roll-ups and the secrets' last uses, and list some
+    of those that were refused lately."""
     dice = random.Random(1958)  # noqa: S311  for looks; nothing secret comes of it
-    sums = Sums()
+    sums, refusals, sequence = Sums(), Entries(), 0
     this_hour = now.astimezone(dt.UTC).replace(minute=0, second=0, microsecond=0)
     hour = this_hour - dt.timedelta(days=DAYS)
     spikes = {dice.randrange(DAYS) for _ in range(3)}  # days on which somebody calls too fast
@@ -58,10 +62,17 @@ def seed_usage(traffic: Sequence[Traffic], now: dt.datetime) -> None:
             for code, resource, calls in _calls(each, hour, elapsed, dice, spike=spike):
                 # A last use is a moment in the hour, not its end, and never later than now.
                 at = min(hour + HOUR * 0.97, now - dt.timedelta(seconds=20 + each.peak % 90))
-                _add(sums, each, code, resource, calls, max(at, hour))
+                record = _record(each, code, resource, calls, max(at, hour))
+                if not calls:
+                    continue
+                sums.add(record)
+                if code is not Code.VALID and this_hour - hour < LISTED:
+                    sequence += 1
+                    refusals.add(record._replace(sequence=sequence, calls=1))
         hour += HOUR
     with transaction.atomic():
         sums.store()
+        refusals.store(SPOOL)
 
 
 def _calls(
@@ -90,25 +101,21 @@ def _calls(
     return calls
 
 
-def _add(sums: Sums, each: Traffic, code: Code, resource: str, calls: int, at: dt.datetime) -> None:
-    if not calls:
-        return
-    sums.add(
-        Record(
-            kind=CALL,
-            sequence=0,
-            time=(at - EPOCH) // dt.timedelta(microseconds=1),
-            payload=b"",
-            end=0,
-            organization=each.secret.key.organization_id,
-            key=each.secret.key_id,
-            secret=each.secret.pk,
-            cost=calls,
-            calls=calls,
-            code=code.number,
-            meter=REQUESTS.name,
-            resource=resource,
-            address=each.address,
-            user_agent=each.user_agent,
-        )
+def _record(each: Traffic, code: Code, resource: str, calls: int, at: dt.datetime) -> Record:
+    return Record(
+        kind=CALL,
+        sequence=0,
+        time=(at - EPOCH) // dt.timedelta(microseconds=1),
+        payload=b"",
+        end=0,
+        organization=each.secret.key.organization_id,
+        key=each.secret.key_id,
+        secret=each.secret.pk,
+        cost=calls,
+        calls=calls,
+        code=code.number,
+        meter=REQUESTS.name,
+        resource=resource,
+        address=each.address,
+        user_agent=each.user_agent,
     )

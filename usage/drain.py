@@ -19,6 +19,7 @@ from pathlib import Path
 from django.conf import settings
 from django.db import DataError, transaction
 
+from keys.verdicts import VALID
 from usage import counting, findings, kept, watermark
 from usage.journal import NEW_SUFFIX
 from usage.models import Finding, Segment, Spool
@@ -36,6 +37,7 @@ from usage.records import (
     Unreadable,
     has_begun,
 )
+from usage.refusal_log import Entries
 from usage.rollups import Sums, moment
 from usage.room import BLOCK_BYTES, SUFFIX
 from usage.watermark import complete_through as complete_through  # the answer that this module's work gives
@@ -68,6 +70,7 @@ class _Stretch:
     sequence: int = 0  # of the last record
     sums: Sums = field(default_factory=Sums)
     found: list[Finding] = field(default_factory=list)
+    refusals: Entries = field(default_factory=Entries)
     records: int = 0
     calls: int = 0
     responses: int = 0
@@ -293,6 +296,7 @@ class Drain:
             following = self.directory / _name(header.spool, header.segment + 1)
             stretch.sums.store()
             findings.store(stretch.found, header.spool, header.segment, now)
+            stretch.refusals.store(header.spool)
             spool.sequence = stretch.sequence
             if stretch.last_time and reached is not None:
                 reached = min(moment(stretch.last_time), reached)
@@ -336,6 +340,7 @@ def _read(fd: int, reader: Reader, stretch: _Stretch) -> None:
     """Add up whole records until the stretch is full or the file ends."""
     sha256, add, chain, records, calls = hashlib.sha256, stretch.sums.add, stretch.chain, 0, 0
     offset, refused, most = reader.offset, stretch.refused, stretch.most
+    refuse, valid = stretch.refusals.add, VALID.number
     try:
         for record in reader.records(lambda size, offset: os.pread(fd, size, offset)):
             chain = sha256(chain + record.payload).digest()
@@ -351,6 +356,8 @@ def _read(fd: int, reader: Reader, stretch: _Stretch) -> None:
                 if kind in (CALL, HELD):
                     add(record)
                     calls += record.calls
+                    if record.code != valid:
+                        refuse(record)
                 elif kind == RESPONSE:
                     stretch.sums.add_response(record)
                     stretch.responses += record.calls

@@ -6,18 +6,20 @@ nothing that the client sends can change it. It decides nothing about keys itsel
 """
 
 import logging
-import time
 from collections.abc import Callable, Iterable
 from functools import lru_cache
+from time import time as now
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from django.conf import settings
 
 from keys.verdicts import VALID, Code
-from usage import client, credentials, limits, metering, problems, rules
+from usage import client, limits, metering, problems, rules
+from usage.credentials import presented
+from usage.metering import decide_call
 from usage.meters import REQUESTS
-from usage.problems import NO_STORE, STATUS_LINES, Headers
+from usage.problems import NO_STORE, STATUS_LINES, Headers, refusal
 from usage.records import AGENT_LENGTH
 
 logger = logging.getLogger(__name__)
@@ -26,6 +28,7 @@ Environ = dict[str, Any]
 StartResponse = Callable[[str, Headers], object]
 
 MAX_RULE = 4096  # characters
+_MAX_RULE = MAX_RULE + 1  # so much is looked at, for a rule that is too long to be told
 _CUT = 1024  # characters of a header that is looked at
 _SINGLE = ("environment", "cost", "meter", "resource", "deny")
 _FREE = ({"HEAD"}, {"OPTIONS"})
@@ -65,30 +68,31 @@ def application(environ: Environ, start_response: StartResponse) -> list[bytes]:
     """Answer one call of a proxy. Whatever goes wrong is a refusal."""
     try:
         get = environ.get
-        path, rule = environ["PATH_INFO"], get("QUERY_STRING", "")[: MAX_RULE + 1]
+        path, rule = environ["PATH_INFO"], get("QUERY_STRING", "")[:_MAX_RULE]
         if path != "/gateway/authorize":
             path, rule = _elsewhere(path, environ)
-        # What a client may make as long as it likes is cut before it is remembered.
+        # What a client may make as long as it likes is cut before it is remembered; of a list of proxies the
+        # end stays, which is where the nearest one writes.
         asked = _asked(
             path,
             rule,
             environ["REMOTE_ADDR"],
-            _end(get("HTTP_X_FORWARDED_FOR")),
+            (forwarded := get("HTTP_X_FORWARDED_FOR")) and forwarded[-_CUT:],
             get("HTTP_USER_AGENT", "")[:AGENT_LENGTH],
             "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ,
             environ["REQUEST_METHOD"][:_CUT],
-            _end(get("HTTP_X_ORIGINAL_METHOD")),
-            _end(get("HTTP_X_FORWARDED_METHOD")),
+            (original := get("HTTP_X_ORIGINAL_METHOD")) and original[-_CUT:],
+            (stated := get("HTTP_X_FORWARDED_METHOD")) and stated[-_CUT:],
         )
-        credential = credentials.presented(environ, _in_url(environ) if asked.in_url else None)
+        credential = presented(environ, _in_url(environ) if asked.in_url else None)
         if credential is None or not asked.is_usual:
             answered = _unusual(asked, credential, start_response)
             if answered is not None:
                 return answered
-        decided = metering.decide_call(credential or "", asked.call, time.time())
+        decided = decide_call(credential or "", asked.call, now())
         code, secret, _, request, standing = decided
         if code is not VALID or secret is None:
-            return _refuse(start_response, metering.as_decision(decided), asked)
+            return _refuse(start_response, decided, asked)
         key = secret.key
         headers = [
             _OK,
@@ -142,12 +146,7 @@ def _elsewhere(path: str, environ: Environ) -> tuple[str, str | None]:
     if not _is_envoy(path):
         return "", ""
     rule: str | None = environ.get("HTTP_X_PORTAL_RULE")
-    return "/gateway/envoy", rule and rule[: MAX_RULE + 1]
-
-
-def _end(text: str | None) -> str | None:
-    """The end of a header, which is where the nearest proxy writes; None if it was not sent."""
-    return text if text is None else text[-_CUT:]
+    return "/gateway/envoy", rule and rule[:_MAX_RULE]
 
 
 @lru_cache(maxsize=8192)
@@ -265,41 +264,47 @@ _PREFLIGHT = metering.Decision(VALID)
 _OUTSIDE = metering.Decision(
     Code.IP_NOT_ALLOWED, None, "This address may not ask the gateway; GATEWAY_NETWORKS lists who may."
 )
-_NOBODY = [
-    ("X-Portal-Key", ""),
-    ("X-Portal-Organization", ""),
-    ("X-Portal-Environment", ""),
-    ("X-Portal-Scopes", ""),
-]
+# What every answer about nobody's key begins with, by the code's name.
+_NAMELESS: dict[str, Headers] = {
+    code.text: [
+        ("X-Portal-Status", code.status_text),
+        ("X-Portal-Code", code.text),
+        ("X-Portal-Key", ""),
+        ("X-Portal-Organization", ""),
+        ("X-Portal-Environment", ""),
+        ("X-Portal-Scopes", ""),
+    ]
+    for code in Code
+}
 
 
-def _portal_headers(decision: metering.Decision) -> Headers:
+def _portal_headers(decided: metering.Decided) -> Headers:
     """Every X-Portal-* header, if need be empty: a proxy that copies them overwrites what a client forged."""
-    code, secret, _, request, _ = decision
-    headers = [("X-Portal-Status", code.status_text), ("X-Portal-Code", code.text)]
+    code, secret, _, request, _ = decided
     if secret is None:
-        headers += _NOBODY
-    else:
-        key = secret.key
-        headers += [
-            ("X-Portal-Key", key.public_id),
-            ("X-Portal-Organization", key.organization.slug),
-            ("X-Portal-Environment", key.environment),
-            ("X-Portal-Scopes", key.scopes_text),
-        ]
-    headers.append(("X-Portal-Request", request))
-    return headers
+        return [*_NAMELESS[code.text], ("X-Portal-Request", request)]
+    key = secret.key
+    return [
+        ("X-Portal-Status", code.status_text),
+        ("X-Portal-Code", code.text),
+        ("X-Portal-Key", key.public_id),
+        ("X-Portal-Organization", key.organization.slug),
+        ("X-Portal-Environment", key.environment),
+        ("X-Portal-Scopes", key.scopes_text),
+        ("X-Portal-Request", request),
+    ]
 
 
 def _refuse(
-    start_response: StartResponse, decision: metering.Decision, asked: Asked | None, *, deny: int = 0
+    start_response: StartResponse, decided: metering.Decided, asked: Asked | None, deny: int = 0
 ) -> list[bytes]:
     """`deny` where it is not known what was asked."""
     address = ""
     if asked is not None:
         deny, address = asked.deny, asked.call.labels[2]
-    status = decision.code.status
-    sent = deny if deny and status != 401 else status
-    body, headers = problems.refusal(decision, status=sent, address=address)
-    start_response(STATUS_LINES[sent], [*_portal_headers(decision), *headers])
+    sent = status = decided[0].status
+    if deny and status != 401:
+        sent = deny
+    body, headers = refusal(decided, sent, address, _portal_headers(decided))
+    start_response(STATUS_LINES[sent], headers)
     return [body]

@@ -22,6 +22,7 @@ from keys.verification import decide
 from usage import journal, watermark
 from usage.limits import RateWindows, Standing, Windows, WindowsAway
 from usage.meters import REQUESTS
+from usage.refusals import Refusals
 from usage.segment import Labels
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,8 @@ class _Process:
         self.journal.clock.agrees = lambda: directory.clock_agrees
         self.append = self.journal.append
         self.spool = self.journal.spool
+        self.refusals = Refusals(self.journal)
+        self.refuse = self.refusals.record
 
 
 def _make_windows() -> RateWindows:
@@ -110,6 +113,7 @@ def stop() -> None:
     with _lock:
         if _process is not None:
             _process.directory.close()
+            _process.refusals.close()
             _process = None
         journal.reset()
 
@@ -164,18 +168,18 @@ def decide_call(credential: str, call: Call, now: float) -> Decided:
         process = _process or _current()
         scopes, environment, cost, labels = call
         code, secret, detail = decide(credential, process.directory, now, scopes, environment, labels[2])
-        if secret is None:
-            sequence = process.append(0, 0, 0, code.number, cost, labels)
-        else:
+        if code is VALID and secret is not None:
             key = secret.key
             organization = key.organization
-            if code is VALID and (key.rates or organization.rates):
+            if key.rates or organization.rates:
                 code, detail, standing = _spend(process.windows, key, cost, now)
-            sequence = process.append(organization.id, key.id, secret.id, code.number, cost, labels)
+            if code is VALID:
+                sequence = process.append(organization.id, key.id, secret.id, code.number, cost, labels)
+                return code, secret, detail, f"{process.spool}-{sequence}", standing
+        return code, secret, detail, process.refuse(code.number, secret, cost, labels, now), standing
     except journal.JournalError as error:
         _complain(error)
         return Decision(Code.UNAVAILABLE, secret)
-    return code, secret, detail, f"{process.spool}-{sequence}", standing
 
 
 def refuse(
@@ -185,11 +189,10 @@ def refuse(
     try:
         process = _process or _current()
         labels = REQUESTS.name, resource, address, user_agent
-        sequence = process.append(0, 0, 0, code.number, 0, labels)
+        return Decision(code, None, detail, process.refuse(code.number, None, 0, labels, time.time()))
     except journal.JournalError as error:
         _complain(error)
         return Decision(Code.UNAVAILABLE)
-    return Decision(code, None, detail, f"{process.spool}-{sequence}")
 
 
 def respond(decision: Decision, resource: str, status: int) -> None:

@@ -20,8 +20,10 @@ Headers = list[tuple[str, str]]
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_SECONDS = "1"
+IP_NOT_ALLOWED = Code.IP_NOT_ALLOWED  # a name of its own, as `VALID`
 STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 NO_STORE = ("Cache-Control", "no-store")
+_NOTHING: Headers = []
 # A refusal has a body, and a proxy may hand it to a browser.
 _INERT = [
     ("Content-Type", CONTENT_TYPE),
@@ -31,20 +33,20 @@ _INERT = [
 
 
 def refusal(
-    decision: metering.Decision, *, status: int | None = None, address: str = ""
+    decision: metering.Decided, status: int | None = None, address: str = "", first: Headers = _NOTHING
 ) -> tuple[bytes, Headers]:
     """Body and headers for a decision that is not an allow.
 
-    `status` is the one that is sent, if not the code's own; `address` is the client's, for it to read.
+    `status` is the one that is sent, if not the code's own; `address` is the client's, for it to read;
+    `first` are headers to begin with.
     """
     code, _, detail, request, standing = decision
-    if code is Code.IP_NOT_ALLOWED and not detail and address:
+    if code is IP_NOT_ALLOWED and not detail and address:
         detail = f"This API key may not be used from {address}."
-    problem, common = _describe(
-        code, detail or code.sentence, status or code.status, standing.name if standing is not None else ""
-    )
-    body = b'%b"request": "%b"}' % (problem, request.encode())
-    headers = [*common, ("Content-Length", str(len(body)))]
+    violated = standing.name if standing is not None else ""
+    begin, common = _describe(code.text, detail, status or code.status, violated)
+    body = begin + request.encode() + b'"}'
+    headers = [*first, *common, ("Content-Length", str(len(body)))]
     if standing is not None:
         headers += limits.headers(standing)
         headers.append(("Retry-After", str(standing.reset)))
@@ -52,9 +54,12 @@ def refusal(
 
 
 @lru_cache(maxsize=4096)
-def _describe(code: Code, detail: str, status: int, violated: str) -> tuple[bytes, Headers]:
+def _describe(name: str, detail: str, status: int, violated: str) -> tuple[bytes, Headers]:
     """What all refusals of one kind have in common, made once, for they come in floods: the document up to
-    its last member, `request` (an id of ours: nothing in it needs escaping), and the headers beside it."""
+    the value of its last member, `request` (an id of ours: nothing in it needs escaping), and the headers
+    beside it. The code goes by its name: to hash a member of an enum takes longer than all the rest."""
+    code = Code[name]
+    detail = detail or code.sentence
     problem: dict[str, object] = {
         "type": f"{settings.PORTAL_URL}/docs/errors/#{code.text}",
         "title": code.title,
@@ -70,7 +75,7 @@ def _describe(code: Code, detail: str, status: int, violated: str) -> tuple[byte
         headers.append(("Retry-After", RETRY_SECONDS))
     if challenge := _challenge(code, detail):
         headers.append(("WWW-Authenticate", challenge))
-    return json.dumps(problem)[:-1].encode() + b", ", headers
+    return json.dumps(problem)[:-1].encode() + b', "request": "', headers
 
 
 def refusal_response(decision: metering.Decision, *, address: str = "") -> HttpResponse:

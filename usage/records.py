@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Final, NamedTuple
 
+from keys.verdicts import VALID
+
 VERSION: Final = 1
 # The low half of the kind's byte. A HELD call counts as a CALL does, until an event settles what it cost.
 HEADER, CALL, TEXT, TICK, SEAL, RESPONSE, HELD = 1, 2, 3, 4, 5, 6, 7
@@ -23,6 +25,7 @@ METER_LENGTH, RESOURCE_LENGTH, ADDRESS_LENGTH, AGENT_LENGTH = 50, 128, 45, 256
 HOST_LENGTH: Final = 100
 MAX_PAYLOAD: Final = 4096  # the longest text is 1 KiB of UTF-8; a longer length is not one of ours
 MAX_TIME: Final = 253_402_300_799_999_999  # the last µs of the year 9999, where datetimes end
+_VALID: Final = VALID.number
 _MAX_NUMBER: Final = 2**63 - 1  # the last that a column holds; of a process or segment, 2**31 - 1
 
 FRAME = struct.Struct("<II")  # length, CRC-32 of the payload, from SEED on
@@ -46,8 +49,9 @@ class Record(NamedTuple):
     """One whole record. Times are µs since the epoch; `end` is the offset after it.
 
     Of a RESPONSE `calls` are the responses and `code` is the class of their status: 2 of 200. `charged` are
-    the bits of a call's quotas. Of a POISON only what is above `organization` means anything, and `resource`,
-    which says what is wrong with it.
+    the bits of a call's quotas. A refusal's cost is what it would have cost, or below zero in a sum of
+    refusals (see `continues`); neither is counted. Of a POISON only what is above `organization` means
+    anything, and `resource`, which says what is wrong with it.
     """
 
     kind: int
@@ -66,6 +70,11 @@ class Record(NamedTuple):
     address: str = ""
     user_agent: str = ""
     charged: int = 0
+
+    @property
+    def continues(self) -> int:
+        """Of a sum of refusals: the sequence of the last one like them with a record of its own. Else 0."""
+        return max(-self.cost, 0)
 
 
 # As in `metering`: the tuple without the named tuple's slow constructor.
@@ -147,7 +156,8 @@ class Reader:
             except KeyError as error:
                 why = f"text {error} was never defined"
             else:
-                if fields[4] | fields[5] | fields[6] | fields[7] >= 0:  # negative if any of them is
+                ids, cost = fields[4] | fields[5] | fields[6], fields[7]  # negative if any of them is
+                if ids | cost >= 0 or (ids >= 0 and fields[9] != _VALID):
                     return _new_record((kind, sequence, at, payload, end, *fields[4:10], *named, charged))
                 why = "an id or a cost below zero"
         elif kind == RESPONSE and len(payload) == RESPONSE_BODY.size:

@@ -109,15 +109,15 @@ class Sums:
                     *(day(start.date().replace(day=1)), *self._rollups[key]),
                 )
             )
-        _execute(_ADD_CALLS, rollups)
-        _execute(
+        execute(_ADD_CALLS, rollups)
+        execute(
             _ADD_USE,
             [
                 (secret, calls, hour(moment(at)), address, user_agent)
                 for secret, (calls, at, address, user_agent) in sorted(self._uses.items())
             ],
         )
-        _execute(
+        execute(
             _ADD_RESPONSES,
             [
                 (organization, hour(moment(hours * _HOUR)), key, resource, status_class, responses)
@@ -134,7 +134,8 @@ def outcome_name(number: int) -> str:
     return code.text if code is not None else f"CODE_{number}"
 
 
-def _execute(statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+def execute(statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Run an upsert with these rows in the place of `{rows}`; for `usage.refusal_log` too."""
     with connection.cursor() as cursor:
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]

@@ -15,9 +15,9 @@ from keys.models import Organization
 from tests import builders
 from tests.e2e.conftest import Portal, Visitor
 from tests.portal.test_routes import TABLE, own_routes
-from usage.models import ResponseRollup, Rollup, SecretUse
+from usage.models import Refusal, ResponseRollup, Rollup, SecretUse
 
-NO_PAGES = {"usage_csv", "home", "key_enable", "v1_openapi"}
+NO_PAGES = {"usage_csv", "refusals_csv", "home", "key_enable", "v1_openapi"}
 ACCOUNT_PAGES = ["account_email", "account_change_password", "account_reauthenticate", "account_logout"]
 VISITOR_PAGES = ["account_login", "account_signup", "account_reset_password", "account_request_login_code"]
 LONG = "Gateway-of-a-very-long-name-that-nobody-breaks-" * 2
@@ -65,6 +65,20 @@ def fill(acme: Organization) -> lifecycle.Issued:
         ResponseRollup.objects.create(
             organization=acme, hour=hour, key=issued.key, status_class=status_class, responses=responses
         )
+    for number, code in enumerate(("IP_NOT_ALLOWED", "RATE_LIMITED", "EXPIRED")):
+        Refusal.objects.create(
+            spool="a" * 11,
+            sequence=number + 2,
+            at=now,
+            organization=acme,
+            key=issued.key,
+            secret=issued.secret,
+            outcome=code,
+            resource="r" * 128,
+            address="2001:db8:ffff:ffff:ffff:ffff:ffff:ffff",
+            user_agent="Mozilla/5.0 " + "x" * 240,
+            more=123_456_789 * number,
+        )
     return issued
 
 
@@ -79,6 +93,9 @@ def paths(issued: lifecycle.Issued) -> Iterator[str]:
         yield reverse(name, kwargs=kwargs)
     yield reverse("keys", kwargs={"organization": "acme"}) + "?q=nothing-like-it"
     yield reverse("usage", kwargs={"organization": "acme"}) + "?by=key&days=90"
+    refusals = reverse("refusals", kwargs={"organization": "acme"})
+    yield f"{refusals}?request={'a' * 11}-3.17&key={issued.key.public_id}"
+    yield f"{refusals}?request={'b' * 11}-3&code=REVOKED"
     yield "/o/no-such-organization/"
     yield from (reverse(name) for name in ACCOUNT_PAGES)
 

@@ -1,4 +1,4 @@
-"""A flood of well-formed keys that do not exist: checksums are public, so anyone can make them."""
+"""Floods of calls that are refused: they cost known keys nothing, and fill neither database nor journal."""
 
 import collections
 import os
@@ -8,14 +8,20 @@ from pathlib import Path
 
 import pytest
 from django.db import connection
+from django.db.models import Sum
+from django.utils import timezone
 
-from keys import tokens
+from keys import lifecycle, tokens
 from keys.directory import ASKS_PER_SECOND
 from tests import builders
-from tests.faults.load import Watch, one_for_each_worker
+from tests.faults.load import Caller, Watch, one_for_each_worker
 from tests.faults.server import Server
+from usage.drain import Drain
+from usage.models import Refusal, Rollup
 
 WORKERS = 2
+REFUSALS = 20_000
+LARGEST = 200_000  # bytes of journals
 THREADS = 4
 SECONDS = 3  # at least; longer on a machine that does not make enough calls
 
@@ -69,6 +75,46 @@ def test_a_flood_of_unknown_keys_reaches_the_database_within_the_budget_and_hurt
     assert set(codes) == {"401 UNKNOWN", "503 UNAVAILABLE"}
     assert codes.total() > budget(took)  # else nothing is proved
     assert 0 < queries <= budget(took)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_flood_with_a_revoked_key_leaves_a_small_journal_and_every_call_counted(
+    journal_dir: Path, tmp_path: Path
+) -> None:
+    acme = builders.organization("acme")
+    known, revoked = builders.key(acme), builders.key(acme)
+    lifecycle.revoke_key(lifecycle.command_actor(), revoked.key, reason="", now=timezone.now())
+    answers: collections.Counter[str] = collections.Counter()
+    ids: set[str] = set()
+    lock = threading.Lock()
+    with Server(builders.environment(), "--no-worker", log=tmp_path / "log") as server:
+
+        def flood() -> None:
+            caller = Caller(server.port)
+            mine = [caller.ask(revoked.plaintext) for _ in range(REFUSALS // THREADS)]
+            mine += [caller.ask(known.plaintext) for _ in range(10)]
+            caller.close()
+            with lock:
+                answers.update(answer.code for answer in mine)
+                ids.update(answer.request for answer in mine)
+
+        threads = [threading.Thread(target=flood) for _ in range(THREADS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert server.stop() == 0
+    assert answers == {"REVOKED": REFUSALS, "VALID": 10 * THREADS}
+    assert len(ids) == answers.total()
+    assert 0 < sum(path.stat().st_size for path in journal_dir.iterdir()) < LARGEST
+    assert Drain().once(timezone.now()).problems == []
+    counted = dict(Rollup.objects.values_list("outcome").annotate(Sum("calls")))
+    assert counted == answers
+    rows = Refusal.objects.all()
+    assert sum(1 + row.more for row in rows) == REFUSALS
+    known_ids = {row.request_id for row in rows}
+    refused = {request for request in ids if request.partition(".")[0] in known_ids}
+    assert len(refused) == REFUSALS
 
 
 def _queries() -> int:

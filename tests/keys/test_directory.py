@@ -17,6 +17,7 @@ from keys import directory as directory_module
 from keys import lifecycle, presence, records, tokens
 from keys.directory import Directory, Unavailable
 from keys.models import AuditEvent, Feed, Key, Process
+from keys.records import SecretRecord
 from keys.verdicts import Code
 from keys.verification import verify
 from tests import builders
@@ -84,7 +85,7 @@ def test_a_policys_rates_reach_all_its_organizations(directory: Directory) -> No
     lifecycle.edit_policy(COMMAND, acme.policy, rates=["10/second"], now=NOW)
     directory.refresh()
     secret = directory.recall(tokens.digest(issued.plaintext))
-    assert secret is not None
+    assert isinstance(secret, SecretRecord)
     assert [rate.text for rate in secret.key.organization.rates] == ["10/second"]
 
 
@@ -160,7 +161,7 @@ def test_a_load_that_is_interrupted_leaves_no_key_out(
     for _ in range(3):
         slow.refresh()
     assert slow.ready
-    assert all(slow.recall(tokens.digest(each.plaintext)) for each in issued)
+    assert all(isinstance(slow.recall(tokens.digest(each.plaintext)), SecretRecord) for each in issued)
 
 
 @pytest.mark.django_db
@@ -196,6 +197,25 @@ def test_a_flood_of_well_formed_unknown_keys_costs_at_most_the_budget(directory:
     assert len(queries) == directory_module.ASKS_PER_SECOND
     assert codes.count(Code.UNKNOWN) == directory_module.ASKS_PER_SECOND
     assert codes.count(Code.UNAVAILABLE) == len(flood) - directory_module.ASKS_PER_SECOND
+    assert code(directory, flood[0]) is Code.UNKNOWN  # memory knows it, budget or not
+
+
+@pytest.mark.django_db
+def test_a_spent_budget_is_earned_back_one_question_at_a_time(directory: Directory, clock: Clock) -> None:
+    directory.refresh()
+
+    def asked(times: int) -> int:
+        with CaptureQueriesContext(connection) as queries:
+            for _ in range(times):
+                code(directory, tokens.mint("lk", "live").plaintext)
+        return len(queries)
+
+    assert asked(200) == directory_module.ASKS_PER_SECOND
+    for _ in range(5):
+        clock.now += 1.001 / directory_module.ASKS_PER_SECOND
+        assert asked(3) == 1
+    clock.now += 10 / directory_module.ASKS_PER_SECOND
+    assert asked(30) == 10
 
 
 @pytest.mark.django_db

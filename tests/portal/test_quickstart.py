@@ -35,6 +35,7 @@ from portal.models import User
 from tests import builders
 from usage import reports
 from usage.demo import Traffic, seed_usage
+from usage.models import Refusal, Rollup
 
 DEADLINE = 90.0  # seconds; a start takes five on two idle cores
 NOW = datetime(2026, 6, 15, 12, 20, tzinfo=UTC)
@@ -319,6 +320,18 @@ def test_the_same_start_gives_the_same_usage_and_it_adds_up() -> None:
         sums.append((totals.accepted, totals.refused))
 
     assert sums[1] == (2 * sums[0][0], 2 * sums[0][1])
+
+
+@pytest.mark.django_db
+def test_the_demo_lists_refusals_of_the_last_days_and_each_is_in_the_sums() -> None:
+    organization = demo.seed(NOW).key.organization
+    listed = Refusal.objects.filter(organization=organization)
+    assert 20 < listed.count() < 2000
+    assert len(set(listed.values_list("outcome", flat=True))) > 2
+    for row in listed.order_by("?")[:20]:
+        assert NOW - timedelta(days=3) < row.at <= NOW
+        counted = Rollup.objects.filter(key=row.key_id, outcome=row.outcome, resource=row.resource)
+        assert counted.exists()
 
 
 @pytest.mark.django_db

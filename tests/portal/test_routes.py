@@ -64,6 +64,9 @@ TABLE: dict[str, list[Expected]] = {
     "key": [members(ALL)],
     "usage": [members(ALL)],
     "usage_csv": [members(ALL)],
+    # A search without words shows the page again.
+    "refusals": [members(ALL), members(ALL, 400, "POST")],
+    "refusals_csv": [members(ALL)],
     "team": [members(ALL)],
     "activity": [members(MAKERS)],
     # A POST without fields shows the form again; nothing is made of it.
@@ -76,6 +79,7 @@ TABLE: dict[str, list[Expected]] = {
     "key_end_overlap": [members(MAKERS), members(MAKERS, 302, "POST")],
     "staff": [staff()],
     "staff_usage": [staff()],
+    "staff_refusals": [staff()],
     "staff_find_key": [staff()],
     # The machine API: a session opens nothing there (tests/portal/test_api.py has what a key does).
     "v1_openapi": [public()],
@@ -149,6 +153,7 @@ def test_an_organizations_routes_all_carry_its_slug() -> None:
         "welcome",
         "staff",
         "staff_usage",
+        "staff_refusals",
         "staff_find_key",
         "v1_openapi",
         "v1_me",

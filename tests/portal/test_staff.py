@@ -23,7 +23,7 @@ from usage.models import Rollup, Spool
 
 pytestmark = pytest.mark.django_db
 
-PAGES = ["staff", "staff_usage", "staff_find_key"]
+PAGES = ["staff", "staff_usage", "staff_refusals", "staff_find_key"]
 
 
 @pytest.fixture

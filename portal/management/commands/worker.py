@@ -16,7 +16,7 @@ from django.utils import timezone
 from keys import presence
 from keys.management.base import PortalCommand
 from portal import folder, serving
-from usage import kept, watermark
+from usage import kept, refusal_log, watermark
 from usage.drain import Drain
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ class Command(PortalCommand):
             (FORGET_SECONDS, forget_the_dead),
             (PRUNE_SECONDS, prune_journals),
             (CLEAR_SECONDS, clear_sessions),
+            (CLEAR_SECONDS, lambda: refusal_log.prune(timezone.now(), stop=stop.is_set)),
         ]
         due = [0.0] * len(chores)
         failures = 0
