@@ -49,6 +49,11 @@ _NOT_ASKED = object()
 _FIND_KEY = "SELECT key_id FROM keys_secret WHERE digest = %s"
 
 
+# How the name of an act begins, and what to do once at the beginning and after each such act. It is done
+# before the act is acknowledged; when it raises, it is tried again, and nothing is acknowledged meanwhile.
+type Follower = tuple[str, Callable[[], object]]
+
+
 class Unavailable(Exception):
     """Memory cannot answer, and the database cannot be asked now. The caller says 503, never 401."""
 
@@ -61,12 +66,14 @@ class Directory:
         *,
         process_id: str,
         lock_dir: Path,
+        followers: Sequence[Follower] = (),
         monotonic: Callable[[], float] = time.monotonic,
         clock: Callable[[], float] = time.time,
     ):
         self.process_id = process_id
         self._lock_path = lock_dir / f"{process_id}.lock"
         self._lock_fd: int | None = None
+        self._followers = followers
         self._monotonic = monotonic
         self._clock = clock  # epoch seconds: only what is kept at hand depends on it, never a verdict
         self._mutex = threading.Lock()  # guards every change to what follows; reads take no lock
@@ -290,10 +297,15 @@ class Directory:
             self._reload_organizations(chunk)
         for chunk in _chunks(keys):
             self._reload_keys(chunk)
+        for beginning, follow in self._followers:
+            if any(act.startswith(beginning) for _, act, _, _ in events):
+                follow()
 
     def _begin(self) -> None:
         """Forget everything, note from where in the feed to go on, and begin to load."""
         number, head_hash = Feed.objects.values_list("number", "hash").get(pk=1)
+        for _, follow in self._followers:  # what they read is at least as new as this place in the feed
+            follow()
         with self._mutex:
             self._secrets, self._others, self._organizations = {}, {}, {}
             self._generation += 1

@@ -25,6 +25,7 @@ HOW_TO_MAKE_ONE = "python3 -c 'import secrets; print(secrets.token_urlsafe(50))'
 SECRET_LENGTH = 50  # as Django's own security.W009
 STALE_SECONDS = (1, 3600)
 MAX_WORKERS = 64
+MAX_RESOURCES = 100_000
 
 _DOMAIN = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _PARAMETER = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,31}", re.ASCII)
@@ -291,6 +292,17 @@ def journal_dir(**kwargs: Any) -> Iterator[CheckMessage]:
         hint="Use the absolute path of a local folder that the server's user may write to.",
         id="portal.E016",
     )
+
+
+@register("portal")
+def resources(**kwargs: Any) -> Iterator[CheckMessage]:
+    if not 1 <= settings.USAGE_RESOURCES <= MAX_RESOURCES:
+        yield Error(
+            f"USAGE_RESOURCES={settings.USAGE_RESOURCES} is no bound for the labels of one organization and "
+            "meter.",
+            hint=f"Use 1 to {MAX_RESOURCES}; 1000 is the default, and a page lists them all.",
+            id="portal.E019",
+        )
 
 
 def _can_make_files_in(folder: Path) -> bool:

@@ -18,7 +18,7 @@ from keys.directory import Directory
 from keys.records import KeyRecord, SecretRecord
 from keys.verdicts import VALID, Code, Verdict
 from keys.verification import decide
-from usage import journal
+from usage import journal, meters
 from usage.journal import Labels
 from usage.limits import RateWindows, Standing, Windows, WindowsAway
 from usage.meters import REQUESTS
@@ -84,7 +84,12 @@ def start(directory: Directory | None = None) -> Directory:
     with _lock:
         if _process is None:
             if directory is None:
-                directory = Directory(process_id=journal.current().spool, lock_dir=settings.USAGE_JOURNAL_DIR)
+                directory = Directory(
+                    process_id=journal.current().spool,
+                    lock_dir=settings.USAGE_JOURNAL_DIR,
+                    followers=[("meter.", meters.reload)],
+                )
+                meters.follow()
                 try:
                     directory.start()
                 except OSError as error:
@@ -100,6 +105,7 @@ def stop() -> None:
         if _process is not None:
             _process.directory.close()
             _process = None
+        meters.forget()
         journal.reset()
 
 
@@ -122,7 +128,7 @@ class Call(NamedTuple):
 
     scopes: tuple[str, ...]  # all needed
     environment: str  # empty: either
-    cost: int  # in the meter's smallest unit; 0 for a call that costs nothing
+    cost: int  # in the meter's smallest unit (`meters.cost`); 0 for a call that costs nothing
     labels: Labels  # meter, resource, address, user agent
 
 
@@ -143,7 +149,8 @@ def authorize(
     `now` is epoch seconds; `address` is the client's, as text. Never raises for what a caller sends.
     """
     labels = meter, resource, address, user_agent
-    return as_decision(decide_call(credential, Call(tuple(scopes), environment, cost, labels), now))
+    call = Call(tuple(scopes), environment, meters.cost(meter, cost), labels)
+    return as_decision(decide_call(credential, call, now))
 
 
 def decide_call(credential: str, call: Call, now: float) -> Decided:
@@ -247,6 +254,7 @@ def _complain(error: Exception, what: str = "Calls are refused because they cann
 def _after_fork() -> None:
     global _process, _lock
     _process, _lock = None, threading.Lock()
+    meters.forget()
 
 
 os.register_at_fork(after_in_child=_after_fork)

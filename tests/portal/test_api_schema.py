@@ -30,6 +30,7 @@ def portal(journal_dir: Path) -> Iterator[Portal]:
     metering.stop()
 
 
+schemathesis.openapi.format("meter", st.just("requests"))
 schemathesis.openapi.format("label", st.text(max_size=RESOURCE_LENGTH).filter(str.isprintable))
 api = schemathesis.openapi.from_wsgi("/v1/openapi.json", application)
 bounded = hypothesis_settings(

@@ -429,7 +429,7 @@ def test_a_view_called_without_a_route_has_no_label(issued: lifecycle.Issued) ->
         {"cost": -1},
         {"cost": True},
         {"cost": 1.5},
-        {"meter": "unknown"},
+        {"meter": "No meter"},
         {"resource": "a\nb"},
         {"resource": "a" * 129},
     ],
