@@ -42,18 +42,11 @@ Cost = Annotated[
     AfterValidator(rules.cost),
     WithJsonSchema({"type": "integer", "minimum": 0, "maximum": rules.MAX_COST}),
 ]
-# Which there are changes while the document stands.
+# Which meters there are changes while the document stands: a name that is none now is 422 too.
 MeterName = Annotated[
     str,
     AfterValidator(rules.meter),
-    WithJsonSchema(
-        {
-            "type": "string",
-            "format": "meter",
-            "pattern": f"^{meters.PATTERN}$",
-            "maxLength": meters.MAX_NAME,
-        }
-    ),
+    WithJsonSchema({"type": "string", "pattern": f"^{meters.PATTERN}$", "maxLength": meters.MAX_NAME}),
 ]
 # No pattern says which characters are printable; what a label is stands in its description.
 Resource = Annotated[
