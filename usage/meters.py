@@ -59,12 +59,17 @@ class Meter(NamedTuple):
         whole, rest = divmod(abs(quantity), 10**self.decimals)
         return f"{'-' if quantity < 0 else ''}{whole}.{rest:0{self.decimals}}"
 
+    @property
+    def smallest_text(self) -> str:
+        """The smallest quantity that there is, in units."""
+        return self.as_text(1)
+
 
 REQUESTS: Final = Meter("requests", "request", "Requests")
 
 
 class _Picture(NamedTuple):
-    """The meters that may be counted now, by name, but for the built-in one."""
+    """The meters that may be counted now, by name."""
 
     meters: Mapping[str, Meter]
     read_at: float  # monotonic seconds
@@ -94,10 +99,12 @@ def cost(name: str, asked: int) -> int:
     return asked if meter is None else meter.counted(asked)
 
 
-def read() -> dict[str, Meter]:
-    """Every meter there ever was by name, `requests` first; one query."""
+def read(*, archived: bool = True) -> dict[str, Meter]:
+    """Every meter there ever was by name, `requests` first, or those that may be counted now; one query."""
     rows = models.Meter.objects.order_by("slug")
-    return {REQUESTS.name: REQUESTS} | {row.slug: _of(row) for row in rows}
+    rows = rows if archived else rows.filter(archived_at=None)
+    found = [Meter(row.slug, row.unit, row.title, row.aggregation, row.decimals) for row in rows]
+    return {meter.name: meter for meter in (REQUESTS, *found)}
 
 
 def reload() -> _Picture:
@@ -105,8 +112,7 @@ def reload() -> _Picture:
     global _picture, generation
     with _lock:
         read_at = time.monotonic()
-        rows = models.Meter.objects.filter(archived_at=None)
-        found = {row.slug: _of(row) for row in rows}
+        found = read(archived=False)
         changed = _picture is None or found != _picture.meters
         _picture = picture = _Picture(found, read_at)
         if changed:
@@ -136,7 +142,3 @@ def _known() -> Mapping[str, Meter]:
     elif picture is None or time.monotonic() - picture.read_at >= FRESH_SECONDS:
         picture = reload()
     return picture.meters
-
-
-def _of(row: models.Meter) -> Meter:
-    return Meter(row.slug, row.unit, row.title, row.aggregation, row.decimals)
