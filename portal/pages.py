@@ -396,12 +396,10 @@ def usage(organization: Organization, days: int, by: str, name: str, now: dt.dat
 
 
 def _meters_used(organization: Organization, start: dt.datetime, end: dt.datetime) -> dict[str, Meter]:
-    """By name; one that this database has lost counts in smallest units of no name."""
-    known = meters.read()
-    return {
-        name: known.get(name) or Meter(name, "", name)
-        for name in reports.meters_used(organization, start, end)
-    }
+    """By name, `requests` first; one that this database has lost counts in smallest units of no name."""
+    used = reports.meters_used(organization, start, end)
+    known = {name: meter for name, meter in meters.read().items() if name in used}
+    return known | {name: Meter(name, "unit", name) for name in used if name not in known}
 
 
 def _by_resource(
