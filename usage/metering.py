@@ -254,7 +254,6 @@ def _complain(error: Exception, what: str = "Calls are refused because they cann
 def _after_fork() -> None:
     global _process, _lock
     _process, _lock = None, threading.Lock()
-    meters.forget()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -5,6 +5,7 @@ are: `get` answers from memory, for what may be counted now; `read` from the dat
 ever. It knows nothing of keys or money, and never writes.
 """
 
+import os
 import re
 import threading
 import time
@@ -142,3 +143,13 @@ def _known() -> Mapping[str, Meter]:
     elif picture is None or time.monotonic() - picture.read_at >= FRESH_SECONDS:
         picture = reload()
     return picture.meters
+
+
+def _after_fork() -> None:
+    """The parent's follower is not this process's; another thread of it may have held the lock."""
+    global _lock
+    _lock = threading.Lock()
+    forget()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -202,8 +202,9 @@ def test_a_started_process_follows_by_itself(journal_dir: Path) -> None:
 
 def test_a_child_does_not_wait_for_its_parents_follower(db: None) -> None:
     meters.follow()
-    metering._after_fork()
-    assert meters.get("tokens") is None  # asked of the database
+    with meters._lock:  # as a thread of the parent that is in the middle of a read
+        meters._after_fork()
+        assert meters.get("tokens") is None  # asked of the database
 
 
 def test_readers_in_two_threads_agree(transactional_db: None) -> None:
