@@ -56,6 +56,9 @@ class Memory(Enum):
 
 
 UNHEARD: Final = Memory.UNHEARD
+# How the name of an act begins, and what to do once at the beginning and after each such act. It is done
+# before the act is acknowledged; when it raises, it is tried again, and nothing is acknowledged meanwhile.
+type Follower = tuple[str, Callable[[], object]]
 
 
 class Unavailable(Exception):
@@ -70,6 +73,7 @@ class Directory:
         *,
         process_id: str,
         lock_dir: Path,
+        followers: Sequence[Follower] = (),
         monotonic: Callable[[], float] = time.monotonic,
         clock: Callable[[], float] = time.time,
         before_leaving: Callable[[], None] = lambda: None,
@@ -77,6 +81,7 @@ class Directory:
         self.process_id = process_id
         self._lock_path = lock_dir / f"{process_id}.lock"
         self._lock_fd: int | None = None
+        self._followers = followers
         self._monotonic = monotonic
         self._before_leaving = before_leaving  # what the database must know once this process is off the list
         self._clock = clock  # epoch seconds: only what is kept at hand depends on it, never a verdict
@@ -319,10 +324,15 @@ class Directory:
             self._reload_organizations(chunk)
         for chunk in _chunks(keys):
             self._reload_keys(chunk)
+        for beginning, follow in self._followers:
+            if any(act.startswith(beginning) for _, act, _, _ in events):
+                follow()
 
     def _begin(self) -> None:
         """Forget everything, note from where in the feed to go on, and begin to load."""
         number, head_hash = Feed.objects.values_list("number", "hash").get(pk=1)
+        for _, follow in self._followers:  # what they read is at least as new as this place in the feed
+            follow()
         with self._mutex:
             self._secrets, self._others, self._organizations = {}, {}, {}
             self._generation += 1

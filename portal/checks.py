@@ -28,6 +28,7 @@ MAX_WORKERS = 64
 MIN_JOURNAL_BYTES = 16 * 1024**2  # for each worker
 MAX_KEEP_DAYS = 36_500
 REFUSAL_DAYS = (1, 366)
+MAX_RESOURCES = 100_000
 
 _DOMAIN = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _PARAMETER = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,31}", re.ASCII)
@@ -323,6 +324,16 @@ def journal_bounds(**kwargs: Any) -> Iterator[CheckMessage]:
             f"USAGE_JOURNAL_KEEP_DAYS={settings.USAGE_JOURNAL_KEEP_DAYS} is not a number of days.",
             hint="Drained journals are kept for so many days; 35 is the default, and 0 keeps none.",
             id="portal.E020",
+        )
+
+
+def resources(**kwargs: Any) -> Iterator[CheckMessage]:
+    if not 1 <= settings.USAGE_RESOURCES <= MAX_RESOURCES:
+        yield Error(
+            f"USAGE_RESOURCES={settings.USAGE_RESOURCES} is no bound for the labels of one organization and "
+            "meter.",
+            hint=f"Use 1 to {MAX_RESOURCES}; 1000 is the default, and a page lists them all.",
+            id="portal.E022",
         )
 
 

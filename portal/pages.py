@@ -19,7 +19,9 @@ from keys.history import Entry
 from keys.models import EXPIRING_WITHIN, AuditEvent, Key, KeyState, Organization, Secret
 from keys.verdicts import Code
 from portal.charts import BarChart, bar_chart, sparkline
-from usage import reports
+from usage import meters, reports, resources
+from usage.exports.csv import guarded
+from usage.meters import REQUESTS, Meter
 from usage.models import SecretUse
 
 PAGE = 50
@@ -115,19 +117,25 @@ class Overview:
 
 
 class UsageRow(NamedTuple):
-    """One line of the usage table: a day or a key."""
+    """One line of the usage table: a day, a key or a resource; its quantity in units of the page's meter."""
 
     day: dt.date | None
     key: Key | None
+    resource: str | None
     accepted: int
     refused: int
+    quantity: str
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The usage page for one range: chart and totals, and the chosen table."""
+    """The usage page for one range and meter: chart and totals, and the chosen table."""
 
     days: int
+    meter: Meter
+    meters: list[Meter]  # those with calls in the range
+    quantity: str  # in units
+    kept: int | None  # how many resources are kept apart, where others are counted as `other`
     chart: BarChart
     totals: reports.Totals
     share: str
@@ -353,18 +361,30 @@ def _attention(organization: Organization, now: dt.datetime) -> list[Key]:
 # --- usage ----------------------------------------------------------------------------------------
 
 
-def usage(organization: Organization, days: int, by: str, now: dt.datetime) -> Usage:
-    """The last `days` UTC days, today included, in a table `by` day or key."""
+def usage(organization: Organization, days: int, by: str, name: str, now: dt.datetime) -> Usage:
+    """The last `days` UTC days, today included, of the meter of this `name`, in a table `by` day, key or
+    resource. A meter without calls in these days is as none: then `requests`, or whichever has some."""
     end = _today(now) + DAY
     start = end - days * DAY
-    daily = reports.daily(organization, start, end)
-    sums = reports.totals(organization, _midnight(start), _midnight(end))
+    used = _meters_used(organization, _midnight(start), _midnight(end))
+    meter = used.get(name) or used.get(REQUESTS.name) or next(iter(used.values()), REQUESTS)
+    daily = reports.daily(organization, start, end, meter=meter.name)
+    sums = reports.totals(organization, _midnight(start), _midnight(end), meter=meter.name)
     if by == "key":
-        rows = _by_key(organization, _midnight(start), _midnight(end))
+        rows = _by_key(organization, _midnight(start), _midnight(end), meter)
+    elif by == "resource":
+        rows = _by_resource(organization, _midnight(start), _midnight(end), meter)
     else:
-        rows = [UsageRow(day.date, None, day.accepted, day.refused) for day in reversed(daily)]
+        rows = [
+            UsageRow(day.date, None, None, day.accepted, day.refused, meter.as_text(day.quantity))
+            for day in reversed(daily)
+        ]
     return Usage(
         days=days,
+        meter=meter,
+        meters=list(used.values()),
+        quantity=meter.as_text(sums.quantity),
+        kept=resources.reached(organization).get(meter.name),
         chart=_chart(daily),
         totals=sums,
         share=percent(sums.refused, sums.accepted + sums.refused),
@@ -375,15 +395,34 @@ def usage(organization: Organization, days: int, by: str, now: dt.datetime) -> U
     )
 
 
-def _by_key(organization: Organization, start: dt.datetime, end: dt.datetime) -> list[UsageRow]:
+def _meters_used(organization: Organization, start: dt.datetime, end: dt.datetime) -> dict[str, Meter]:
+    """By name, `requests` first; one that this database has lost counts in smallest units of no name."""
+    used = reports.meters_used(organization, start, end)
+    known = {name: meter for name, meter in meters.read().items() if name in used}
+    return known | {name: Meter(name, "unit", name) for name in used if name not in known}
+
+
+def _by_resource(
+    organization: Organization, start: dt.datetime, end: dt.datetime, meter: Meter
+) -> list[UsageRow]:
+    """The resources that were called, the busiest first."""
+    calls = reports.by_resource(organization, start, end, meter=meter.name)
+    busiest = sorted(calls.items(), key=lambda item: (-item[1].accepted - item[1].refused, item[0]))
+    return [
+        UsageRow(None, None, name, each.accepted, each.refused, meter.as_text(each.quantity))
+        for name, each in busiest
+    ]
+
+
+def _by_key(organization: Organization, start: dt.datetime, end: dt.datetime, meter: Meter) -> list[UsageRow]:
     """The keys that were used, the busiest first."""
     keys = {key.pk: key for key in organization.keys.order_by()}
     rows = []
     # A database takes only so many parameters in one statement.
     for some in batched(keys, 5000):
-        calls = reports.by_key(organization, some, start, end)
+        calls = reports.by_key(organization, some, start, end, meter=meter.name)
         rows += [
-            UsageRow(None, keys[pk], each.accepted, each.refused)
+            UsageRow(None, keys[pk], None, each.accepted, each.refused, meter.as_text(each.quantity))
             for pk, each in calls.items()
             if each.accepted or each.refused
         ]
@@ -393,20 +432,15 @@ def _by_key(organization: Organization, start: dt.datetime, end: dt.datetime) ->
 def usage_table(found: Usage, by: str) -> list[list[str]]:
     """The table as rows of cells, its header first. Text that a spreadsheet could take for a formula
     gets an apostrophe in front (OWASP, CSV injection); numbers never do."""
-    rows = [
-        ["key", "key_name", "environment", "accepted", "refused"]
-        if by == "key"
-        else ["day", "accepted", "refused"]
-    ]
+    names = {"key": ["key", "key_name", "environment"]}.get(by, [by])
+    rows = [[*names, "accepted", "refused", "meter", "quantity", "unit"]]
+    meter = found.meter
     for row in found.rows:
-        figures = [str(row.accepted), str(row.refused)]
+        figures = [str(row.accepted), str(row.refused), meter.name, row.quantity, guarded(meter.unit)]
         if row.key is not None:
-            rows.append([row.key.public_id, plain_cell(row.key.name), row.key.environment, *figures])
+            rows.append([row.key.public_id, guarded(row.key.name), row.key.environment, *figures])
         elif row.day is not None:
             rows.append([row.day.isoformat(), *figures])
+        else:
+            rows.append([guarded(row.resource or ""), *figures])
     return rows
-
-
-def plain_cell(text: str) -> str:
-    """`text` as a cell that no spreadsheet evaluates."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text

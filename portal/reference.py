@@ -13,6 +13,8 @@ from django.db.models import QuerySet
 from keys.models import Scope
 from keys.scopes import PORTAL
 from keys.verdicts import Code
+from usage import meters as all_meters
+from usage.meters import Meter
 
 RULE = [
     (
@@ -20,9 +22,9 @@ RULE = [
         "A scope that the key must have, such as orders:read; repeat it for several, all of them needed.",
     ),
     ("environment", "Only live keys, or only test keys. Without it both."),
-    ("resource", "A label of yours for what is called; usage is counted by it."),
-    ("cost", "How much the call counts, a whole number from 0; 1 without it."),
-    ("meter", "What it counts as; requests without it."),
+    ("resource", "A label of yours for what is called; usage is counted by it. Use few different ones."),
+    ("cost", "How much the call counts, a whole number of the meter’s smallest unit; 1 without it."),
+    ("meter", "What it counts as, one that staff have defined; requests without it."),
     ("deny", "403 sends every refusal but 401 as 403, for nginx; X-Portal-Status has the true status."),
 ]
 
@@ -55,6 +57,11 @@ def codes() -> list[CodeRow]:
 def scopes() -> QuerySet[Scope]:
     """The API's own scopes; those of this portal's machine API are not its customers' business here."""
     return Scope.objects.exclude(name__startswith=PORTAL).order_by("name")
+
+
+def meters() -> list[Meter]:
+    """What may be counted now, the built-in first."""
+    return list(all_meters.read(archived=False).values())
 
 
 @cache

@@ -22,8 +22,9 @@ from django.views.decorators.debug import sensitive_variables
 from keys import oversight, tokens
 from keys.models import Key, Organization, Secret
 from keys.verdicts import Code
-from portal.pages import Badge, badge, plain_cell
+from portal.pages import Badge, badge
 from usage import refusal_reports, reports
+from usage.exports.csv import guarded
 from usage.models import Refusal
 from usage.refusal_reports import Found
 
@@ -182,11 +183,11 @@ def table(organization: Organization, query: QueryDict) -> Iterator[list[str]]:
             refusal.at.astimezone(dt.UTC).isoformat(timespec="milliseconds"),
             refusal.outcome,
             refusal.key.public_id if refusal.key else "",
-            plain_cell(refusal.key.name) if refusal.key else "",
+            guarded(refusal.key.name) if refusal.key else "",
             refusal.secret.display if refusal.secret else "",
-            plain_cell(refusal.resource),
-            plain_cell(refusal.address),
-            plain_cell(refusal.user_agent),
+            guarded(refusal.resource),
+            guarded(refusal.address),
+            guarded(refusal.user_agent),
             str(refusal.more),
         ]
 

@@ -7,7 +7,7 @@ is signed in they do not exist.
 import datetime as dt
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.contrib.auth.views import redirect_to_login
@@ -26,7 +26,8 @@ from portal.charts import bar_chart
 from portal.context import NavItem
 from portal.pages import percent
 from portal.refusals import SearchForm
-from usage import reports, staff_reports
+from usage import meters, reports, staff_reports
+from usage.meters import REQUESTS, Meter
 
 DAYS = 30
 _PAGES = (
@@ -85,6 +86,7 @@ def overview(request: HttpRequest) -> HttpResponse:
             "expiring": oversight.expiring_keys(now),
             "spools": staff_reports.spools(now),
             "journals": staff_reports.journals(now),
+            "full": staff_reports.full_resources(),
             "processes": oversight.processes(now),
             "chain": oversight.chain(),
             "complete_through": reports.complete_through(),
@@ -99,6 +101,7 @@ class UsageForm(forms.Form):
     key = forms.CharField(required=False, max_length=32, label="Key")
     start = forms.DateField(required=False, label="From", widget=forms.DateInput({"type": "date"}))
     end = forms.DateField(required=False, label="To", widget=forms.DateInput({"type": "date"}))
+    meter = forms.ChoiceField(required=False, label="Meter")
     outcome = forms.ChoiceField(
         required=False,
         label="Outcome",
@@ -114,6 +117,9 @@ class UsageForm(forms.Form):
         self.today = now.astimezone(dt.UTC).date()
         days = {"start": self.today - dt.timedelta(days=DAYS - 1), "end": self.today}
         super().__init__({name: str(day) for name, day in days.items()} | query.dict())
+        self.meters = meters.read()
+        choices = [("", "All meters"), *((meter.name, meter.title) for meter in self.meters.values())]
+        cast("forms.ChoiceField", self.fields["meter"]).choices = choices
         for name, text in (("organization", "Organization’s slug"), ("key", "Key’s id")):
             self.fields[name].widget.attrs.update(placeholder=text, autocomplete="off")
         for name, field in self.fields.items():
@@ -146,8 +152,16 @@ class UsageForm(forms.Form):
             organization=organization,
             key=key,
             outcome=data.get("outcome", ""),
+            meter=data.get("meter", ""),
         )
         return data
+
+    @property
+    def shown_meter(self) -> Meter | None:
+        """The meter of all that is shown, if it is one."""
+        if len(self.meters) == 1:
+            return REQUESTS
+        return self.meters.get(self.cleaned_data["meter"])
 
 
 @require_safe
@@ -165,7 +179,8 @@ def usage(request: HttpRequest) -> HttpResponse:
             "form": form,
             "filters": filters,
             "last": filters.end - dt.timedelta(days=1),
-            "table": staff_reports.table(filters, request.GET.get("page")),
+            "meter": form.shown_meter,
+            "table": staff_reports.table(filters, request.GET.get("page"), form.shown_meter),
             "complete_through": reports.complete_through(),
         },
     )

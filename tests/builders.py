@@ -1,4 +1,4 @@
-"""One small builder for each thing a test needs. They go through `keys.lifecycle`, as people do.
+"""One small builder for each thing a test needs. They go through the same acts as people do.
 
 Everything is made at the real time, so that pages and servers, which look at the clock, find it alive;
 a test about time passes `now=NOW` here and to what it calls.
@@ -21,6 +21,8 @@ from keys import lifecycle
 from keys.models import Key, Membership, Organization, Scope
 from keys.permissions import Role
 from portal.models import User
+from usage import definitions
+from usage.models import Meter
 
 NOW = dt.datetime(2026, 6, 15, 12, 0, tzinfo=dt.UTC)
 PASSWORD = "correct horse battery staple"
@@ -90,6 +92,18 @@ def key(
         scope(each)
     return lifecycle.create_key(
         lifecycle.command_actor(), of, name=name, scopes=scopes, now=now or timezone.now(), **fields
+    )
+
+
+def meter(slug: str, *, unit: str = "", now: dt.datetime | None = None, **fields: Any) -> Meter:
+    """A meter that staff have defined; `fields` go to `definitions.create_meter`."""
+    return definitions.create_meter(
+        lifecycle.command_actor(),
+        slug=slug,
+        unit=unit or slug.removesuffix("s"),
+        title=fields.pop("title", slug.title()),
+        now=now or timezone.now(),
+        **fields,
     )
 
 

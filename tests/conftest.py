@@ -13,7 +13,7 @@ from django.db.models.signals import post_migrate
 from hypothesis import settings as hypothesis_settings
 from pytest_django import Settings
 
-from usage import metering
+from usage import metering, resources
 
 # A slow moment of a busy machine is no failure; in CI the same code always sees the same examples.
 hypothesis_settings.register_profile("house", deadline=None, derandomize="CI" in os.environ)
@@ -57,9 +57,10 @@ def pytest_make_collect_report(
 
 @pytest.fixture(autouse=True)
 def _no_test_leaves_its_journal_to_the_next() -> Iterator[None]:
-    """What a test made this process decide with (keys, windows, journal) ends with the test."""
+    """What a test made this process decide with (keys, windows, journal) or remember ends with the test."""
     yield
     metering.stop()
+    resources.forget()
 
 
 @pytest.fixture

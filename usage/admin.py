@@ -1,9 +1,10 @@
-"""The journals' state in the admin, to be read: which host's calls are counted, how far, and what is amiss.
+"""Meters in the admin, to be defined; and the journals' state, to be read: how far, and what is amiss.
 
-Roll-ups have a composite key, which the admin does not take; staff read them at /staff/usage/.
+Roll-ups have a composite key, which the admin does not take; staff read them at /staff/usage/. Every write
+goes through `usage.definitions` as the person signed in, so that each is one audited act.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.admin.options import ActionLocation
@@ -12,9 +13,60 @@ from django.http import HttpRequest, HttpResponseBase
 from django.utils import timezone
 from django.utils.html import format_html
 
-from keys.admin.base import LifecycleAdmin, ReadOnly, TabularInline, actor
-from usage import findings
-from usage.models import Finding, Segment, Spool
+from keys.admin.base import EVERYWHERE, LifecycleAdmin, LifecycleForm, ReadOnly, TabularInline, actor
+from usage import definitions, findings
+from usage.models import Finding, Meter, Segment, Spool
+
+
+class MeterForm(LifecycleForm[Meter]):
+    class Meta:
+        model = Meter
+        fields = ("slug", "title", "unit", "aggregation", "decimals")
+        help_texts: ClassVar[dict[str, str]] = {
+            "slug": "How calls and events name it, e.g. tokens. It never changes.",
+            "title": "For people, e.g. Tokens.",
+            "unit": "One of it, e.g. token. It never changes.",
+            "aggregation": "Add up what calls cost and events report, or count them. It never changes.",
+            "decimals": "0 to 6. What calls cost is in the smallest unit: with 3 decimals 1500 is 1.500. They"
+            " never change.",
+        }
+
+
+@admin.register(Meter)
+class MeterAdmin(LifecycleAdmin[Meter]):
+    form = MeterForm
+    fields = ("slug", "title", "unit", "aggregation", "decimals")
+    list_display = ("slug", "title", "unit", "aggregation", "decimals", "created_at", "archived_at")
+    list_filter = (("archived_at", admin.EmptyFieldListFilter),)
+    search_fields = ("slug", "title")
+    ordering = ("slug",)
+    actions = ("archive",)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Meter | None = None) -> tuple[str, ...]:
+        return ("slug", "unit", "aggregation", "decimals", "created_at", "archived_at") if obj else ()
+
+    def get_fields(self, request: HttpRequest, obj: Meter | None = None) -> tuple[str, ...]:
+        return (*self.fields, "created_at", "archived_at") if obj else self.fields
+
+    def perform(self, request: HttpRequest, form: Any, obj: Meter, change: bool) -> Meter:
+        now = timezone.now()
+        if change:
+            return definitions.edit_meter(actor(request), obj, title=form.cleaned_data["title"], now=now)
+        return definitions.create_meter(actor(request), now=now, **form.cleaned_data)
+
+    @admin.action(description="Archive…", permissions=["change"], location=EVERYWHERE)
+    def archive(self, request: HttpRequest, queryset: QuerySet[Meter]) -> HttpResponseBase | None:
+        return self.confirmed(
+            request,
+            queryset,
+            action="archive",
+            title="Archive meters",
+            text="New calls and events on them are refused from now on, for good. What they counted is kept, "
+            "shown and billed.",
+            button="Archive",
+            act=lambda meter, data: definitions.archive_meter(actor(request), meter, now=timezone.now()),
+            done="archived.",
+        )
 
 
 class SegmentInline(ReadOnly, TabularInline[Segment, Spool]):

@@ -7,7 +7,7 @@ integers.
 
 import datetime as dt
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import batched
 from typing import Any, NamedTuple, Self
 
@@ -17,7 +17,8 @@ from django.db.models.functions import Cast, Coalesce, Collate, Concat
 
 from keys.models import Environment, Key, Organization
 from keys.verdicts import Code
-from usage.meters import unit_of
+from usage import meters
+from usage.meters import Meter
 from usage.models import Rollup
 
 CHUNK = 2000  # lines fetched at once
@@ -56,7 +57,10 @@ class Period(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One line of a statement: the columns of the billing export, in their order; None has no value."""
+    """One line of a statement: the columns of the billing export, in their order; None has no value.
+
+    Quantities are in the meter's smallest unit here, and in units once `usage.exports` has written them.
+    """
 
     period: str
     organization: str
@@ -98,16 +102,18 @@ def lines(period: Period, organization: Organization | None = None) -> Iterator[
         )
         .order_by(_as_bytes("slug"), _as_bytes("public_id"), _as_bytes("meter"), _as_bytes("resource"))
     )
+    known = meters.read()
     for chunk in batched(grouped.iterator(chunk_size=CHUNK), CHUNK):
-        yield from _lines(period, chunk)
+        yield from _lines(period, chunk, known)
 
 
 # Any: a row of `values()` with annotations has no type that could be named here.
-def _lines(period: Period, rows: Sequence[Any]) -> Iterator[Line]:
+def _lines(period: Period, rows: Sequence[Any], known: Mapping[str, Meter]) -> Iterator[Line]:
     organizations = Organization.objects.in_bulk({row["organization_id"] for row in rows})
     keys = Key.objects.in_bulk({row["key_id"] for row in rows})
     for row in rows:
         organization, key = organizations.get(row["organization_id"]), keys.get(row["key_id"])
+        meter = known.get(row["meter"])
         yield Line(
             period=str(period),
             organization=row["slug"],
@@ -118,7 +124,7 @@ def _lines(period: Period, rows: Sequence[Any]) -> Iterator[Line]:
             environment=key.environment if key else "",
             meter=row["meter"],
             resource=row["resource"] or None,
-            unit=unit_of(row["meter"]) or None,
+            unit=meter.unit if meter else None,
             tier=None,
             quantity=row["quantity"],
             included=None,

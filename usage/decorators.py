@@ -23,7 +23,7 @@ from django.http.response import HttpResponseBase
 from django.utils.cache import patch_vary_headers
 
 from keys.verdicts import Code
-from usage import client, credentials, limits, metering, problems, rules
+from usage import client, credentials, limits, metering, meters, problems, rules
 from usage.meters import REQUESTS
 from usage.records import RESOURCE_LENGTH
 
@@ -84,7 +84,8 @@ def require_key(
     """Let in calls whose key has all of `scopes`; the view finds it in `request.portal_key`.
 
     `environment` empty means either; `cost` is in the meter's smallest unit, or is worked out from the
-    request; `resource` is the label that the call is counted under, the route's pattern if none is given.
+    request; a `meter` that does not exist, or not yet, makes each call BAD_REQUEST; `resource` is the label
+    that the call is counted under, the route's pattern if none is given.
     HEAD costs nothing. A CORS preflight, which has no key, is answered with an empty 204 and does not reach
     the view. A class gets it by `method_decorator(require_key(…), name="dispatch")`. The view is exempt from
     the CSRF check. Raises ValueError at once for a rule that cannot be one.
@@ -95,7 +96,7 @@ def require_key(
         tuple(rules.scope(name) for name in scopes),
         rules.environment(environment) if environment else "",
         cost if callable(cost) else rules.cost(cost),
-        rules.meter(meter),
+        rules.meter_name(meter),
         None if resource is None else rules.resource(resource),
     )
 
@@ -161,10 +162,9 @@ def _enter(request: HttpRequest, rule: _Rule) -> _Allowed | HttpResponse:
     preflight = request.method == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in request.META
     try:
         credential = _credential(request)
-        if credential is None:
-            decision = metering.refuse(
-                Code.MULTIPLE_CREDENTIALS, resource=resource, address=address, user_agent=agent
-            )
+        if credential is None or meters.get(rule.meter) is None:
+            code = Code.MULTIPLE_CREDENTIALS if credential is None else Code.BAD_REQUEST
+            decision = metering.refuse(code, resource=resource, address=address, user_agent=agent)
             return problems.refusal_response(decision)
     except Exception as error:
         problems.log_bug(logger, error)

@@ -14,8 +14,9 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 from django.conf import settings
 
+from keys.directory import Unavailable
 from keys.verdicts import VALID, Code
-from usage import client, limits, metering, problems, rules
+from usage import client, limits, metering, meters, problems, rules
 from usage.credentials import presented
 from usage.metering import decide_call
 from usage.meters import REQUESTS
@@ -74,6 +75,7 @@ def application(environ: Environ, start_response: StartResponse) -> list[bytes]:
         # What a client may make as long as it likes is cut before it is remembered; of a list of proxies the
         # end stays, which is where the nearest one writes.
         asked = _asked(
+            meters.generation,
             path,
             rule,
             environ["REMOTE_ADDR"],
@@ -109,7 +111,8 @@ def application(environ: Environ, start_response: StartResponse) -> list[bytes]:
         start_response("200 OK", headers)
         return []
     except Exception as error:
-        problems.log_bug(logger, error)
+        if not isinstance(error, Unavailable):
+            problems.log_bug(logger, error)
         rule = environ.get("HTTP_X_PORTAL_RULE" if _is_envoy(environ["PATH_INFO"]) else "QUERY_STRING") or ""
         unknown = metering.Decision(Code.UNAVAILABLE)
         return _refuse(start_response, unknown, None, deny=403 if "deny=403" in rule else 0)
@@ -151,6 +154,7 @@ def _elsewhere(path: str, environ: Environ) -> tuple[str, str | None]:
 
 @lru_cache(maxsize=8192)
 def _asked(
+    generation: int,
     path: str,
     text: str | None,
     peer: str,
@@ -160,20 +164,22 @@ def _asked(
     method: str,
     *stated: str | None,
 ) -> Asked:
-    """`text` is the rule's; `stated` are the client's methods as the proxy states them, and
-    `asks_for_method` says whether an OPTIONS among them would be a CORS preflight."""
+    """`generation` is the meters': another one makes every answer anew. `text` is the rule's; `stated` are
+    the client's methods as the proxy states them, and `asks_for_method` says whether an OPTIONS among them
+    would be a CORS preflight."""
     if not path:
         rule = Rule(error="There is nothing at this path; ask /gateway/authorize.")
     elif text == "" and path == "/gateway/envoy":
         # The server makes bytes that are not UTF-8 into an empty value; that must not be "nothing is asked".
         rule = Rule(error="The rule is empty or not in UTF-8.")
     else:
-        rule = parse_rule(text or "")
+        rule = parse_rule(text or "", generation)
     free = _free_method(peer, method, stated)
     if free == "OPTIONS" and not asks_for_method:
         free = ""
     labels = rule.meter, rule.resource, client.resolve(peer, forwarded), agent
-    call = metering.Call(rule.scopes, rule.environment, 0 if free else rule.cost, labels)
+    cost = 0 if free else meters.cost(rule.meter, rule.cost)
+    call = metering.Call(rule.scopes, rule.environment, cost, labels)
     may_ask = client.may_ask(peer)
     is_usual = may_ask and not rule.error and free != "OPTIONS"
     # Settings are slow to look up, and the same for as long as this is remembered.
@@ -185,8 +191,9 @@ client.when_forgotten(_asked.cache_clear)
 
 
 @lru_cache(maxsize=1024)
-def parse_rule(text: str) -> Rule:
-    """A rule from the text of a query. Never raises: `error` says what is wrong."""
+def parse_rule(text: str, generation: int) -> Rule:
+    """A rule from the text of a query, with the meters of this generation; `error` says what is wrong.
+    Raises Unavailable when it cannot be known which meters there are."""
     try:
         return _parse_rule(text)
     except ValueError as error:

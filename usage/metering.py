@@ -19,7 +19,7 @@ from keys.directory import Directory
 from keys.records import KeyRecord, SecretRecord
 from keys.verdicts import VALID, Code, Verdict
 from keys.verification import decide
-from usage import journal, watermark
+from usage import journal, meters, watermark
 from usage.limits import RateWindows, Standing, Windows, WindowsAway
 from usage.meters import REQUESTS
 from usage.refusals import Refusals
@@ -97,8 +97,10 @@ def start(directory: Directory | None = None) -> Directory:
                 directory = Directory(
                     process_id=mine.spool,
                     lock_dir=settings.USAGE_JOURNAL_DIR,
+                    followers=[("meter.", meters.reload)],
                     before_leaving=partial(watermark.announce, mine),
                 )
+                meters.follow()
                 try:
                     directory.start()
                 except OSError as error:
@@ -115,6 +117,7 @@ def stop() -> None:
             _process.directory.close()
             _process.refusals.close()
             _process = None
+        meters.forget()
         journal.reset()
 
 
@@ -137,7 +140,7 @@ class Call(NamedTuple):
 
     scopes: tuple[str, ...]  # all needed
     environment: str  # empty: either
-    cost: int  # in the meter's smallest unit; 0 for a call that costs nothing
+    cost: int  # in the meter's smallest unit (`meters.cost`); 0 for a call that costs nothing
     labels: Labels  # meter, resource, address, user agent
 
 
@@ -158,7 +161,8 @@ def authorize(
     `now` is epoch seconds; `address` is the client's, as text. Never raises for what a caller sends.
     """
     labels = meter, resource, address, user_agent
-    return as_decision(decide_call(credential, Call(tuple(scopes), environment, cost, labels), now))
+    call = Call(tuple(scopes), environment, meters.cost(meter, cost), labels)
+    return as_decision(decide_call(credential, call, now))
 
 
 def decide_call(credential: str, call: Call, now: float) -> Decided:

@@ -1,8 +1,8 @@
-"""How much was called: spools, their segments and findings, hourly roll-ups, refusals, last uses.
+"""How much was called: meters, spools with segments and findings, hourly roll-ups, refusals, last uses.
 
-`usage.drain` alone counts here; what people decide about journals goes through `usage.watermark` and
-`usage.findings`. Rows name keys and organizations without a database constraint: a
-journal that outlived a restored database must still drain.
+`usage.drain` alone counts here; what staff define goes through `usage.definitions`, what people decide about
+journals through `usage.watermark` and `usage.findings`. Rows name keys and organizations without a database
+constraint: a journal that outlived a restored database must still drain.
 """
 
 from __future__ import annotations
@@ -10,8 +10,30 @@ from __future__ import annotations
 from typing import ClassVar
 
 from django.db import models
+from django.db.models.functions import Now
 
 from keys.models import Key, Organization, Secret
+
+
+class Aggregation(models.TextChoices):
+    SUM = "sum", "Sum of what is reported"
+    COUNT = "count", "Number of reports"
+
+
+class Meter(models.Model):
+    """Something that staff have chosen to count. What is counted never changes, or sums would lose their
+    meaning; roll-ups refer to it by slug. The built-in `requests` is not here."""
+
+    slug = models.CharField(max_length=50, unique=True)
+    unit = models.CharField(max_length=40)  # one of it, as in "token"
+    title = models.CharField(max_length=100)
+    aggregation = models.CharField(max_length=10, choices=Aggregation, default=Aggregation.SUM)
+    decimals = models.PositiveSmallIntegerField(default=0)  # of a unit; 10**-decimals is the smallest
+    created_at = models.DateTimeField()
+    archived_at = models.DateTimeField(null=True, blank=True)  # nothing more is counted on it
+
+    def __str__(self) -> str:
+        return self.slug
 
 
 class Spool(models.Model):
@@ -202,6 +224,39 @@ class Refusal(models.Model):
     @property
     def request_id(self) -> str:
         return f"{self.spool}-{self.sequence}"
+
+
+class Resource(models.Model):
+    """A resource that is kept apart in roll-ups; the others of its organization and meter are `other`."""
+
+    pk = models.CompositePrimaryKey("organization_id", "meter", "name")
+    organization = models.ForeignKey(
+        Organization, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+"
+    )
+    meter = models.CharField(max_length=50)
+    name = models.CharField(max_length=128)
+    first_seen = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return f"{self.organization_id} {self.meter} {self.name}"
+
+
+class ResourceBound(models.Model):
+    """How many resources of an organization and meter are kept apart. Whoever adds one locks this row."""
+
+    pk = models.CompositePrimaryKey("organization_id", "meter")
+    organization = models.ForeignKey(
+        Organization, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+"
+    )
+    meter = models.CharField(max_length=50)
+    kept = models.PositiveIntegerField(default=0)
+    reached_at = models.DateTimeField(null=True)  # since when others are booked under `other`
+
+    class Meta:
+        indexes: ClassVar[list[models.Index]] = [models.Index(fields=["reached_at"])]
+
+    def __str__(self) -> str:
+        return f"{self.organization_id} {self.meter}: {self.kept}"
 
 
 class SecretUse(models.Model):

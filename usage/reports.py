@@ -7,6 +7,7 @@ never writes.
 
 import datetime as dt
 from collections.abc import Collection
+from operator import add
 from typing import NamedTuple
 
 from django.db.models import Max, Q, QuerySet, Sum
@@ -21,22 +22,24 @@ ACCEPTED = Q(outcome=Code.VALID.name)
 
 
 class Day(NamedTuple):
-    """The calls of one UTC day."""
+    """The calls of one UTC day; `quantity` is the accepted ones', where one meter was asked about."""
 
     date: dt.date
     accepted: int
     refused: int
+    quantity: int = 0  # in the meter's smallest unit
 
 
-class KeyCalls(NamedTuple):
-    """The calls of one key."""
+class Calls(NamedTuple):
+    """The calls of one key or resource; `quantity` as of a day."""
 
     accepted: int
     refused: int
+    quantity: int
 
 
 class Totals(NamedTuple):
-    """The calls of a time range; `quantity` is what the accepted ones cost, in the meters' units."""
+    """The calls of a time range; `quantity` as of a day."""
 
     accepted: int
     refused: int
@@ -45,30 +48,36 @@ class Totals(NamedTuple):
 
 
 def daily(
-    organization: Organization, start: dt.date, end: dt.date, *, key: Key | int | None = None
+    organization: Organization,
+    start: dt.date,
+    end: dt.date,
+    *,
+    key: Key | int | None = None,
+    meter: str = "",
 ) -> list[Day]:
-    """Calls per day: one entry for every day of [start, end), those without calls included."""
-    rows = (
-        _between(organization, _midnight(start), _midnight(end), key)
-        .values_list("hour")
-        .annotate(accepted=_calls(ACCEPTED), refused=_calls(~ACCEPTED))
-    )
-    days = {start + dt.timedelta(days=n): [0, 0] for n in range((end - start).days)}
+    """Calls per day: one entry for every day of [start, end), those without calls included; of all meters
+    if none is given."""
+    rows = _between(organization, _midnight(start), _midnight(end), key, meter)
+    days = {start + dt.timedelta(days=n): [0, 0, 0] for n in range((end - start).days)}
     # By hour in SQL, by day here: the key's order serves the first, and no database has to cut a
     # time to its date for every row.
-    for hour, accepted, refused in rows:
+    for hour, *sums in rows.values_list("hour").annotate(**_SUMS):
         day = days[hour.astimezone(dt.UTC).date()]
-        day[0] += accepted
-        day[1] += refused
-    return [Day(date, accepted, refused) for date, (accepted, refused) in days.items()]
+        day[:] = map(add, day, sums)
+    return [Day(date, *sums) for date, sums in days.items()]
 
 
 def totals(
-    organization: Organization, start: dt.datetime, end: dt.datetime, *, key: Key | int | None = None
+    organization: Organization,
+    start: dt.datetime,
+    end: dt.datetime,
+    *,
+    key: Key | int | None = None,
+    meter: str = "",
 ) -> Totals:
-    """Calls of [start, end), both whole hours, and why calls were refused."""
+    """Calls of [start, end), both whole hours, and why calls were refused; of all meters if none is given."""
     rows = (
-        _between(organization, start, end, key)
+        _between(organization, start, end, key, meter)
         .values_list("outcome")
         .annotate(calls=Sum("calls"), quantity=Sum("quantity"))
     )
@@ -93,18 +102,32 @@ def responses(
 
 
 def by_key(
-    organization: Organization, key_ids: Collection[int], start: dt.datetime, end: dt.datetime
-) -> dict[int, KeyCalls]:
-    """Calls of [start, end) of each of these keys (by primary key), those without calls included."""
-    rows = (
-        _between(organization, start, end)
-        .filter(key_id__in=key_ids)
-        .values_list("key_id")
-        .annotate(accepted=_calls(ACCEPTED), refused=_calls(~ACCEPTED))
-    )
-    return dict.fromkeys(key_ids, KeyCalls(0, 0)) | {
-        key_id: KeyCalls(accepted, refused) for key_id, accepted, refused in rows
-    }
+    organization: Organization,
+    key_ids: Collection[int],
+    start: dt.datetime,
+    end: dt.datetime,
+    *,
+    meter: str = "",
+) -> dict[int, Calls]:
+    """Calls of [start, end) of each of these keys (by primary key), those without calls included; of all
+    meters if none is given."""
+    rows = _between(organization, start, end, meter=meter).filter(key_id__in=key_ids)
+    found = {key_id: Calls(*sums) for key_id, *sums in rows.values_list("key_id").annotate(**_SUMS)}
+    return dict.fromkeys(key_ids, Calls(0, 0, 0)) | found
+
+
+def by_resource(
+    organization: Organization, start: dt.datetime, end: dt.datetime, *, meter: str
+) -> dict[str, Calls]:
+    """Calls of [start, end) of each resource that was called; those without one under an empty name."""
+    rows = _between(organization, start, end, meter=meter).values_list("resource").annotate(**_SUMS)
+    return {resource: Calls(*sums) for resource, *sums in rows}
+
+
+def meters_used(organization: Organization, start: dt.datetime, end: dt.datetime) -> list[str]:
+    """The names of the meters with calls in [start, end), in order."""
+    rows = _between(organization, start, end).order_by("meter")
+    return list(rows.values_list("meter", flat=True).distinct())
 
 
 def sparklines(
@@ -149,15 +172,28 @@ def complete_through() -> dt.datetime | None:
 
 
 def _between(
-    organization: Organization, start: dt.datetime, end: dt.datetime, key: Key | int | None = None
+    organization: Organization,
+    start: dt.datetime,
+    end: dt.datetime,
+    key: Key | int | None = None,
+    meter: str = "",
 ) -> QuerySet[Rollup]:
     """Always by organization and hours, the beginning of the primary key."""
     rows = Rollup.objects.filter(organization=organization, hour__gte=start, hour__lt=end)
+    if meter:
+        rows = rows.filter(meter=meter)
     return rows if key is None else rows.filter(key=key)
 
 
 def _calls(condition: Q) -> Coalesce:
     return Coalesce(Sum("calls", filter=condition), 0)
+
+
+_SUMS = {
+    "accepted": _calls(ACCEPTED),
+    "refused": _calls(~ACCEPTED),
+    "total": Coalesce(Sum("quantity", filter=ACCEPTED), 0),
+}
 
 
 def _midnight(date: dt.date) -> dt.datetime:

@@ -6,12 +6,15 @@ circle. It opens no transaction and decides nothing about what is counted once.
 """
 
 import datetime as dt
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.db import connection
 
 from keys.verdicts import BY_NUMBER, Code
+from usage import resources
+from usage.meters import REQUESTS
 from usage.records import Record
 
 _HOUR = 3_600_000_000  # µs
@@ -96,17 +99,24 @@ class Sums:
             yield f"{outcome_name(code)}/{meter}", calls, quantity
 
     def store(self) -> None:
-        """Add them to the database, inside the caller's transaction."""
+        """Add them to the database, inside the caller's transaction. Resources beyond the bound come together
+        under `other`; the sums in here keep all names."""
+        named = resources.bounded(self._resources())
         hour = connection.ops.adapt_datetimefield_value
         day = connection.ops.adapt_datefield_value
+        totals: dict[tuple[int, int, int, str, str, int], list[int]] = {}
+        for (organization, hours, key, meter, resource, code), sums in self._rollups.items():
+            booked = organization, hours, key, meter, named[organization, meter, resource], code
+            total = totals.setdefault(booked, [0, 0])
+            total[0] += sums[0]
+            total[1] += sums[1]
         rollups = []
-        for key in sorted(self._rollups):
-            organization, hours, key_id, meter, resource, code = key
+        for (organization, hours, key, meter, resource, code), (calls, quantity) in sorted(totals.items()):
             start = moment(hours * _HOUR)
             rollups.append(
                 (
-                    *(organization, hour(start), key_id, meter, resource, outcome_name(code)),
-                    *(day(start.date().replace(day=1)), *self._rollups[key]),
+                    *(organization, hour(start), key, meter, resource, outcome_name(code)),
+                    *(day(start.date().replace(day=1)), calls, quantity),
                 )
             )
         execute(_ADD_CALLS, rollups)
@@ -117,15 +127,24 @@ class Sums:
                 for secret, (calls, at, address, user_agent) in sorted(self._uses.items())
             ],
         )
+        responses: Counter[tuple[int, int, int, str, int]] = Counter()
+        for (organization, hours, key, resource, status_class), count in self._responses.items():
+            label = named[organization, REQUESTS.name, resource]
+            responses[organization, hours, key, label, status_class] += count
         execute(
             _ADD_RESPONSES,
             [
-                (organization, hour(moment(hours * _HOUR)), key, resource, status_class, responses)
-                for (organization, hours, key, resource, status_class), responses in sorted(
-                    self._responses.items()
-                )
+                (organization, hour(moment(hours * _HOUR)), key, resource, status_class, count)
+                for (organization, hours, key, resource, status_class), count in sorted(responses.items())
             ],
         )
+
+    def _resources(self) -> Iterator[resources.Group]:
+        """What is to be booked under some resource; responses go by the meter of requests."""
+        for organization, _, _, meter, resource, _ in self._rollups:
+            yield organization, meter, resource
+        for organization, _, _, resource, _ in self._responses:
+            yield organization, REQUESTS.name, resource
 
 
 def outcome_name(number: int) -> str:

@@ -8,8 +8,7 @@ import ipaddress
 
 from keys import scopes as scope_names
 from keys import tokens
-from usage import client
-from usage.meters import METERS
+from usage import client, meters
 from usage.records import RESOURCE_LENGTH
 
 MAX_COST = 2**31
@@ -35,9 +34,17 @@ def cost(number: int) -> int:
 
 
 def meter(name: str) -> str:
-    if name not in METERS:
-        raise ValueError("A meter is named that does not exist.")
+    """One that may be counted now: ask for each call, or remember the answer with `meters.generation`."""
+    if meters.get(name) is None:
+        raise ValueError("A meter is named that does not exist or is archived.")
     return name
+
+
+def meter_name(text: str) -> str:
+    """What may name a meter, whether there is one or not."""
+    if not meters.is_name(text):
+        raise ValueError("A meter is named that cannot be one.")
+    return text
 
 
 def resource(label: str) -> str:

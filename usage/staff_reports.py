@@ -15,7 +15,8 @@ from django.db.models.functions import Coalesce, TruncDay
 
 from keys.models import Key, Organization
 from usage import findings, room, watermark
-from usage.models import Rollup, Spool
+from usage.meters import Meter
+from usage.models import ResourceBound, Rollup, Spool
 from usage.reports import ACCEPTED, Day
 
 BEHIND = dt.timedelta(minutes=2)  # a journal whose last tick is older is not being drained
@@ -51,15 +52,22 @@ class Journals(NamedTuple):
     retired: list[Spool]  # given up on lately
 
 
+class FullResources(NamedTuple):
+    """An organization and meter with more resources than are kept apart; `organization` as above."""
+
+    bound: ResourceBound
+    organization: Organization | None
+
+
 class Line(NamedTuple):
-    """Calls of one organization on one UTC day; `quantity` is in the meters' smallest units."""
+    """Calls of one organization on one UTC day; `quantity` is in units, empty where meters are mixed."""
 
     day: dt.date
     organization_id: int
     organization: Organization | None
     accepted: int
     refused: int
-    quantity: int
+    quantity: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +79,15 @@ class Filters:
     organization: Organization | None = None
     key: Key | None = None
     outcome: str = ""
+    meter: str = ""
 
 
 class Sums(NamedTuple):
-    """Everything that the filters let through, added up."""
+    """Everything that the filters let through, added up; `quantity` as in a line."""
 
     accepted: int
     refused: int
-    quantity: int
+    quantity: str
 
 
 class Table(NamedTuple):
@@ -142,9 +151,25 @@ def journals(now: dt.datetime, count: int = 5) -> Journals:
     )
 
 
-def table(filters: Filters, number: str | None) -> Table:
-    """Roll-ups by day and organization, the newest day first. Four queries, whatever is found."""
+def full_resources(count: int = 20) -> list[FullResources]:
+    """Whose resources are no longer all kept apart (`usage.resources`), the latest first."""
+    bounds = list(
+        ResourceBound.objects.filter(reached_at__isnull=False).order_by(
+            "-reached_at", "organization_id", "meter"
+        )[:count]
+    )
+    known = Organization.objects.in_bulk({bound.organization_id for bound in bounds})
+    return [FullResources(bound, known.get(bound.organization_id)) for bound in bounds]
+
+
+def table(filters: Filters, number: str | None, meter: Meter | None) -> Table:
+    """Roll-ups by day and organization, the newest day first. Four queries, whatever is found.
+
+    `meter` is the one in whose units quantities can be written: None where several are mixed.
+    """
     rows = _between(filters.start, filters.end)
+    if filters.meter:
+        rows = rows.filter(meter=filters.meter)
     if filters.organization is not None:
         rows = rows.filter(organization=filters.organization)
     if filters.key is not None:
@@ -169,10 +194,15 @@ def table(filters: Filters, number: str | None) -> Table:
     shown = list(page.object_list)
     known = Organization.objects.in_bulk({pk for _, pk, *_ in shown})
     page.object_list = [
-        Line(day.date(), pk, known.get(pk), accepted, refused, quantity)
+        Line(day.date(), pk, known.get(pk), accepted, refused, _text(quantity, meter))
         for day, pk, accepted, refused, quantity in shown
     ]
-    return Table(page, Sums(total["accepted"], total["refused"], total["quantity_sum"]))
+    sum_text = _text(total["quantity_sum"], meter)
+    return Table(page, Sums(total["accepted"], total["refused"], sum_text))
+
+
+def _text(quantity: int, meter: Meter | None) -> str:
+    return "" if meter is None else meter.as_text(quantity)
 
 
 def _between(start: dt.date, end: dt.date) -> QuerySet[Rollup]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.options import ActionLocation
 from django.contrib.admin.utils import quote
 from django.contrib.auth.models import AbstractBaseUser
 from django.core.exceptions import BadRequest, PermissionDenied, ValidationError
@@ -26,6 +27,7 @@ from keys.lifecycle import Refused, staff_actor
 
 MAX_SELECTED = 500  # objects that one confirmed action may change
 SHOWN_REFUSALS = 5
+EVERYWHERE = [ActionLocation.CHANGE_LIST, ActionLocation.CHANGE_FORM]  # of an action
 
 if TYPE_CHECKING:
 

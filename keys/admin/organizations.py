@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin
-from django.contrib.admin.options import ActionLocation
 from django.contrib.auth import get_user_model
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponseBase
@@ -14,12 +13,18 @@ from django.utils import timezone
 from django.utils.html import format_html
 
 from keys import lifecycle
-from keys.admin.base import Autocompletes, LifecycleAdmin, LifecycleForm, ReasonForm, TabularInline, actor
+from keys.admin.base import (
+    EVERYWHERE,
+    Autocompletes,
+    LifecycleAdmin,
+    LifecycleForm,
+    ReasonForm,
+    TabularInline,
+    actor,
+)
 from keys.admin.fields import Autocomplete, OrganizationFilter
 from keys.models import Membership, Organization, Policy
 from keys.permissions import Role
-
-EVERYWHERE = [ActionLocation.CHANGE_LIST, ActionLocation.CHANGE_FORM]
 
 
 class OrganizationForm(LifecycleForm[Organization]):

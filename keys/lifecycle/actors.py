@@ -41,3 +41,9 @@ def require(actor: Actor, act: Act, organization: Organization) -> None:
         return
     if actor.organization_id != organization.pk or actor.role is None or not allows(actor.role, act):
         raise Forbidden("Your role in this organization does not allow this.")
+
+
+def require_staff(actor: Actor) -> None:
+    """Raise Forbidden for members of organizations."""
+    if not is_trusted(actor):
+        raise Forbidden("Only the provider's staff can do this.")

@@ -12,7 +12,7 @@ from keys import audit
 from keys import scopes as scope_names
 from keys.audit import Actor
 from keys.lifecycle import rules
-from keys.lifecycle.actors import is_trusted, require
+from keys.lifecycle.actors import is_trusted, require, require_staff
 from keys.lifecycle.locks import lock_organization
 from keys.lifecycle.refusals import Conflict, Forbidden, Invalid
 from keys.lifecycle.rules import UNSET, Choice
@@ -136,7 +136,7 @@ def _suspend(
     reason: str,
     now: dt.datetime,
 ) -> Organization:
-    _require_staff(actor)
+    require_staff(actor)
     reason = rules.clean_text(reason, field="reason", label="The reason", maximum=200, required=False)
     with transaction.atomic():
         organization = lock_organization(organization)
@@ -152,7 +152,7 @@ def apply_policy(
     actor: Actor, organization: Organization, policy: Policy, *, now: dt.datetime
 ) -> Organization:
     """Put an organization under another policy. Keys made under the old one stay as they are."""
-    _require_staff(actor)
+    require_staff(actor)
     with transaction.atomic():
         organization = lock_organization(organization)
         if organization.policy_id != policy.pk:
@@ -257,7 +257,7 @@ def _keep_an_owner(organization: Organization, leaving: Membership) -> None:
 
 def create_scope(actor: Actor, *, name: str, description: str, now: dt.datetime) -> Scope:
     """Define something that keys may be allowed to do. Staff only."""
-    _require_staff(actor)
+    require_staff(actor)
     if not isinstance(name, str) or not scope_names.is_name(name):
         raise Invalid("A scope is written resource:action in lower case, e.g. orders:read.", "name")
     if name.startswith(scope_names.PORTAL):
@@ -276,7 +276,7 @@ def create_scope(actor: Actor, *, name: str, description: str, now: dt.datetime)
 
 def edit_scope(actor: Actor, scope: Scope, *, description: str, now: dt.datetime) -> Scope:
     """Change what people read about a scope; its name never changes. Staff only."""
-    _require_staff(actor)
+    require_staff(actor)
     description = _clean_description(description)
     with transaction.atomic():
         scope = Scope.objects.select_for_update(no_key=True).get(pk=scope.pk)
@@ -294,7 +294,7 @@ def edit_scope(actor: Actor, scope: Scope, *, description: str, now: dt.datetime
 
 def create_policy(actor: Actor, *, slug: str, name: str, now: dt.datetime, **fields: Any) -> Policy:
     """A new policy; `fields` as in `edit_policy`. Staff only."""
-    _require_staff(actor)
+    require_staff(actor)
     slug = clean_slug(slug)
     scopes = fields.pop("scopes", None)
     try:
@@ -319,7 +319,7 @@ def edit_policy(
 ) -> Policy:
     """Change a policy for all its organizations. `fields`: name, all_scopes, default_lifetime_days,
     max_lifetime_days, expiry_required, networks_required, max_keys, rates, quotas. Staff only."""
-    _require_staff(actor)
+    require_staff(actor)
     with transaction.atomic():
         policy = Policy.objects.select_for_update(no_key=True).get(pk=policy.pk)
         changes = _set_policy(policy, fields)
@@ -384,8 +384,3 @@ def _clean_whole(value: Any, field: str, label: str, least: int, most: int) -> i
 
 def _clean_description(value: str) -> str:
     return rules.clean_text(value, field="description", label="The description", maximum=200, required=False)
-
-
-def _require_staff(actor: Actor) -> None:
-    if not is_trusted(actor):
-        raise Forbidden("Only the provider's staff can do this.")

@@ -13,9 +13,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from keys import networks, scopes
 from keys.records import KeyRecord, OrganizationRecord
 from keys.verdicts import Code
-from usage import rules
+from usage import meters, rules
 from usage.limits import Standing
-from usage.meters import METERS, REQUESTS
+from usage.meters import REQUESTS
 from usage.records import RESOURCE_LENGTH
 
 MAX_SCOPES = 100
@@ -42,8 +42,11 @@ Cost = Annotated[
     AfterValidator(rules.cost),
     WithJsonSchema({"type": "integer", "minimum": 0, "maximum": rules.MAX_COST}),
 ]
+# Which meters there are changes while the document stands: a name that is none now is 422 too.
 MeterName = Annotated[
-    str, AfterValidator(rules.meter), WithJsonSchema({"type": "string", "enum": list(METERS)})
+    str,
+    AfterValidator(rules.meter),
+    WithJsonSchema({"type": "string", "pattern": f"^{meters.PATTERN}$", "maxLength": meters.MAX_NAME}),
 ]
 # No pattern says which characters are printable; what a label is stands in its description.
 Resource = Annotated[
@@ -67,12 +70,19 @@ class VerifyBody(BaseModel):
         "without it: the address of whoever asks here says nothing.",
     )
     environment: Literal["live", "test"] | None = Field(None, description="Either, if it is not given.")
-    cost: Cost | None = Field(None, description="In the meter's smallest unit; 1 if it is not given.")
-    meter: MeterName | None = Field(None, description=f"`{REQUESTS.name}` if it is not given.")
+    cost: Cost | None = Field(
+        None,
+        description="In the meter's smallest unit; 1 if it is not given. A meter that counts calls takes 1 "
+        "of any but 0.",
+    )
+    meter: MeterName | None = Field(
+        None,
+        description=f"One that the provider has defined; `{REQUESTS.name}` if it is not given.",
+    )
     resource: Resource | None = Field(
         None,
-        description="A route or model that the call is counted under; use few different ones. Printable "
-        "characters and spaces only.",
+        description="A route or model that the call is counted under; use few different ones: those beyond "
+        "the portal's bound are counted as `other`. Printable characters and spaces only.",
     )
 
 

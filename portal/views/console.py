@@ -22,9 +22,11 @@ from keys.lifecycle import Conflict, Invalid
 from keys.permissions import Act, allows
 from portal import pages
 from usage import reports
+from usage.meters import REQUESTS
 
 LAST_ORGANIZATION = "organization"  # session key: the slug that `home` leads to
 RANGES = (7, 30, 90)  # days
+TABLES = ("day", "key", "resource")  # of the usage page; the first is the default
 USAGE_ROWS = 100
 
 
@@ -134,22 +136,24 @@ def key_revoke(request: MemberRequest, key_id: str) -> HttpResponse:
     return render(request, "portal/key_revoke.html", context)
 
 
-def _range(request: MemberRequest) -> tuple[int, str]:
-    """The chosen number of days and table; what makes no sense is the default."""
+def _usage(request: MemberRequest) -> tuple[pages.Usage, str]:
+    """What was chosen (days, meter) and its table; what makes no sense is the default."""
     days = {str(days): days for days in RANGES}.get(request.GET.get("days", ""), 30)
-    return days, "key" if request.GET.get("by") == "key" else "day"
+    by = request.GET.get("by", "")
+    by = by if by in TABLES else TABLES[0]
+    return pages.usage(request.organization, days, by, request.GET.get("meter", ""), timezone.now()), by
 
 
 @member(Act.VIEW)
 @require_safe
 def usage(request: MemberRequest) -> HttpResponse:
-    """Calls of the last days: a chart, and a table by day or by key."""
-    days, by = _range(request)
-    found = pages.usage(request.organization, days, by, timezone.now())
+    """Calls of the last days on one meter: a chart, and a table by day, key or resource."""
+    found, by = _usage(request)
     context = {
         "usage": found,
         "by": by,
         "ranges": RANGES,
+        "tables": TABLES,
         "page": Paginator(found.rows, USAGE_ROWS).get_page(request.GET.get("page")),
     }
     return render(request, "portal/usage.html", context)
@@ -160,9 +164,9 @@ def usage(request: MemberRequest) -> HttpResponse:
 def usage_csv(request: MemberRequest) -> HttpResponse:
     """The table of the usage page, all of its pages, as a file. Until when it is complete is in its name and
     in a header of the answer, so that the table stays one that programs read."""
-    days, by = _range(request)
-    found = pages.usage(request.organization, days, by, timezone.now())
-    name = f"usage-{request.organization.slug}-{days}-days-by-{by}"
+    found, by = _usage(request)
+    meter = "" if found.meter == REQUESTS else f"-{found.meter.name}"
+    name = f"usage-{request.organization.slug}{meter}-{found.days}-days-by-{by}"
     headers = {}
     if found.complete_through is not None:
         until = found.complete_through.astimezone(dt.UTC)

@@ -47,6 +47,13 @@ def docs_gateway(request: HttpRequest) -> HttpResponse:
 
 
 @require_safe
+def docs_meters(request: HttpRequest) -> HttpResponse:
+    """What is counted, in which units, and how resources are kept apart."""
+    context = {"meters": reference.meters(), "kept": settings.USAGE_RESOURCES}
+    return render(request, "portal/docs_meters.html", context)
+
+
+@require_safe
 @login_required
 def home(request: HttpRequest) -> HttpResponse:
     """To the organization last seen, else to the first; staff without one to theirs, others to welcome."""

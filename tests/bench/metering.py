@@ -124,7 +124,7 @@ def page_milliseconds(organization: int) -> float:
 
     owner = Organization.objects.get(pk=organization)
     with connection.execute_wrapper(timed):
-        pages.usage(owner, 30, "day", timezone.now())
+        pages.usage(owner, 30, "day", "", timezone.now())
     return spent * 1000
 
 

@@ -15,7 +15,7 @@ from keys.models import Organization
 from tests import builders
 from tests.e2e.conftest import Portal, Visitor
 from tests.portal.test_routes import TABLE, own_routes
-from usage.models import Refusal, ResponseRollup, Rollup, SecretUse
+from usage.models import Refusal, ResourceBound, ResponseRollup, Rollup, SecretUse
 
 NO_PAGES = {"usage_csv", "refusals_csv", "home", "key_enable", "v1_openapi"}
 ACCOUNT_PAGES = ["account_email", "account_change_password", "account_reauthenticate", "account_logout"]
@@ -61,6 +61,20 @@ def fill(acme: Organization) -> lifecycle.Issued:
                 calls=calls,
                 quantity=calls,
             )
+    builders.meter("gpu-hours", unit="hour", title="GPU hours " + LONG[:90], decimals=6)
+    for resource in ("", "other", LONG[:128]):
+        Rollup.objects.create(
+            organization=acme,
+            hour=hour,
+            key=issued.key,
+            meter="gpu-hours",
+            resource=resource,
+            outcome="VALID",
+            booked_period=hour.date().replace(day=1),
+            calls=987_654_321,
+            quantity=2**60,
+        )
+    ResourceBound.objects.create(organization=acme, meter="gpu-hours", kept=1000, reached_at=now)
     for status_class, responses in ((2, 987_654_321), (4, 12_345), (5, 7)):
         ResponseRollup.objects.create(
             organization=acme, hour=hour, key=issued.key, status_class=status_class, responses=responses
@@ -96,6 +110,7 @@ def paths(issued: lifecycle.Issued) -> Iterator[str]:
     refusals = reverse("refusals", kwargs={"organization": "acme"})
     yield f"{refusals}?request={'a' * 11}-3.17&key={issued.key.public_id}"
     yield f"{refusals}?request={'b' * 11}-3&code=REVOKED"
+    yield reverse("usage", kwargs={"organization": "acme"}) + "?by=resource&meter=gpu-hours"
     yield "/o/no-such-organization/"
     yield from (reverse(name) for name in ACCOUNT_PAGES)
 

@@ -149,8 +149,9 @@ def test_the_audit_is_filtered(admin: Client, acme: Organization) -> None:
 def test_every_act_of_the_lifecycle_is_among_the_audits_filters() -> None:
     folder = settings.BASE_DIR / "keys" / "lifecycle"
     written = set()
-    for path in folder.glob("*.py"):
-        written |= set(re.findall(r'"((?:key|member|organization|policy|scope)\.[a-z_]+)"', path.read_text()))
+    for path in (*folder.glob("*.py"), settings.BASE_DIR / "usage" / "definitions.py"):
+        acts = r'"((?:key|member|meter|organization|policy|scope)\.[a-z_]+)"'
+        written |= set(re.findall(acts, path.read_text()))
     assert written
     assert written <= set(ACTS)
 

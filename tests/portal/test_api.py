@@ -28,7 +28,7 @@ from portal import server, wsgi
 from portal.api import answers
 from tests import builders
 from tests.portal.api import Portal, application, make_portal, problem, verify
-from usage import metering
+from usage import definitions, metering, meters
 from usage.drain import drain_once
 from usage.models import ResponseRollup, Rollup, SecretUse
 
@@ -349,6 +349,23 @@ def test_a_wrong_field_is_422_and_is_named(portal: Portal, change: dict[str, Any
     body = problem(verify(portal, **change), 422, "INVALID")
     assert location in [error["location"] for error in body["errors"]]
     assert all(error["message"] for error in body["errors"])
+
+
+def test_a_meter_that_staff_defined_is_taken_until_it_is_archived(portal: Portal) -> None:
+    jobs = builders.meter("jobs", aggregation="count")
+    meters.reload()
+    assert verify(portal, meter="jobs", cost=250).json()["code"] == "VALID"
+    definitions.archive_meter(lifecycle.command_actor(), jobs, now=timezone.now())
+    meters.reload()
+    problem(verify(portal, meter="jobs"), 422, "INVALID")
+    assert counted()["Backend", "", "VALID"] == (1, 1)
+
+
+def test_a_meter_that_cannot_be_known_yet_is_unavailable(portal: Portal) -> None:
+    meters.forget()
+    meters.follow()
+    problem(verify(portal, meter="jobs"), 503, "UNAVAILABLE")
+    assert verify(portal).json()["code"] == "VALID"
 
 
 @pytest.mark.parametrize("body", ["[]", "null", "1", '"text"', "true", "{}", ""])

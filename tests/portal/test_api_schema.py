@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from keys.directory import Directory
 from tests.portal.api import Portal, application, make_portal
-from usage import metering
+from usage import metering, meters
 from usage.records import RESOURCE_LENGTH
 
 pytestmark = pytest.mark.django_db
@@ -39,10 +39,18 @@ bounded = hypothesis_settings(
 )
 
 
+def with_a_meter_that_there_is(case: Case) -> Case:
+    """A schema says what a meter's name looks like; only the database says which there are."""
+    if isinstance(case.body, dict) and meters.is_name(str(case.body.get("meter"))):
+        case.body["meter"] = "requests"
+    return case
+
+
 @api.parametrize()
 @bounded
 def test_every_answer_to_the_provider_is_as_declared(case: Case, portal: Portal) -> None:
     portal.directory.refresh()
+    case = with_a_meter_that_there_is(case)
     case.call_and_validate(headers={"Authorization": f"Bearer {portal.verifier.plaintext}"})
 
 

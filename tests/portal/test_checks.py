@@ -106,6 +106,8 @@ def test_a_good_production_is_accepted(production: Settings) -> None:
         ("USAGE_REFUSAL_DAYS", 0, "portal.E021"),
         ("USAGE_REFUSAL_DAYS", 367, "portal.E021"),
         ("USAGE_JOURNAL_DIR", Path("journal"), "portal.E016"),
+        ("USAGE_RESOURCES", 0, "portal.E022"),
+        ("USAGE_RESOURCES", 100_001, "portal.E022"),
         ("USAGE_JOURNAL_DIR", Path(os.devnull), "portal.E016"),
         ("USAGE_JOURNAL_DIR", Path(os.devnull) / "journal", "portal.E016"),
     ],
@@ -196,7 +198,7 @@ def test_every_message_says_how_to_mend_it_and_shows_no_secret(production: Setti
 def test_every_check_is_tested_here() -> None:
     pattern = re.compile(r'"(portal\.[EW]\d{3})"')
     made = set(pattern.findall(Path(checks.__file__).read_text()))
-    assert len(made) == 26
+    assert len(made) == 27
     assert made <= set(pattern.findall(Path(__file__).read_text()))
 
 

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import re
+from decimal import Decimal
 
 import pytest
 from django.conf import settings
@@ -19,8 +20,8 @@ from keys.verdicts import Code
 from portal import pages, reference
 from tests import builders
 from tests.usage.test_gateway import PORTAL_HEADERS
-from usage import gateway
-from usage.models import ResponseRollup, Rollup, SecretUse, Spool
+from usage import definitions, gateway
+from usage.models import ResourceBound, ResponseRollup, Rollup, SecretUse, Spool
 
 pytestmark = pytest.mark.django_db
 
@@ -41,18 +42,29 @@ def url(name: str, key: Key | None = None) -> str:
     return reverse(name, kwargs={"organization": "acme"} | ({"key_id": key.public_id} if key else {}))
 
 
-def calls(key: Key, number: int, outcome: Code = Code.VALID, *, ago: dt.timedelta = dt.timedelta(0)) -> None:
-    """`number` calls of the key in the hour that was `ago`."""
+def calls(
+    key: Key,
+    number: int,
+    outcome: Code = Code.VALID,
+    *,
+    ago: dt.timedelta = dt.timedelta(0),
+    meter: str = "requests",
+    resource: str = "",
+    quantity: int | None = None,
+) -> None:
+    """`number` calls of the key in the hour that was `ago`; each costs 1 unless said otherwise."""
+    each = number if quantity is None else quantity
     hour = (timezone.now() - ago).replace(minute=0, second=0, microsecond=0)
     Rollup.objects.create(
         organization=key.organization,
         hour=hour,
         key=key,
-        meter="requests",
+        meter=meter,
+        resource=resource,
         outcome=outcome.name,
         booked_period=hour.date().replace(day=1),
         calls=number,
-        quantity=number if outcome is Code.VALID else 0,
+        quantity=each if outcome is Code.VALID else 0,
     )
 
 
@@ -447,12 +459,13 @@ def test_the_csv_is_what_the_page_shows(alice: Client, acme: Organization) -> No
     calls(key, 3, Code.RATE_LIMITED)
     response = alice.get(url("usage_csv"), {"by": "key", "days": "7"})
     assert response.content.decode() == (
-        f"key,key_name,environment,accepted,refused\r\n{key.public_id},'=HYPERLINK(1),live,10,3\r\n"
+        "key,key_name,environment,accepted,refused,meter,quantity,unit\r\n"
+        f"{key.public_id},'=HYPERLINK(1),live,10,3,requests,10,request\r\n"
     )
     assert response.headers["Content-Disposition"] == 'attachment; filename="usage-acme-7-days-by-key.csv"'
     by_day = alice.get(url("usage_csv"), {"days": "7"}).content.decode().splitlines()
     assert len(by_day) == 8
-    assert by_day[1] == f"{timezone.now():%Y-%m-%d},10,3"
+    assert by_day[1] == f"{timezone.now():%Y-%m-%d},10,3,requests,10,request"
 
 
 def test_the_csv_says_until_when_it_is_complete(alice: Client, acme: Organization) -> None:
@@ -463,7 +476,7 @@ def test_the_csv_says_until_when_it_is_complete(alice: Client, acme: Organizatio
     assert response.headers["X-Complete-Through"] == "2026-06-15T12:34:56Z"
     name = "usage-acme-7-days-by-day-until-2026-06-15T12-34-56Z.csv"
     assert response.headers["Content-Disposition"] == f'attachment; filename="{name}"'
-    assert response.content.decode().splitlines()[0] == "day,accepted,refused"
+    assert response.content.decode().splitlines()[0] == "day,accepted,refused,meter,quantity,unit"
 
 
 def test_every_page_with_figures_says_until_when_they_are_complete(alice: Client, acme: Organization) -> None:
@@ -476,12 +489,99 @@ def test_every_page_with_figures_says_until_when_they_are_complete(alice: Client
         assert re.search(r'Complete until\s+<time datetime="2026-06-15T12:34', page), path
 
 
-@pytest.mark.parametrize(
-    ("text", "cell"),
-    [("plain", "plain"), ("=1+1", "'=1+1"), ("+1", "'+1"), ("-1", "'-1"), ("@x", "'@x"), ("a=b", "a=b")],
-)
-def test_text_that_could_be_a_formula_is_not_one(text: str, cell: str) -> None:
-    assert pages.plain_cell(text) == cell
+def test_without_a_second_meter_there_is_nothing_to_switch(alice: Client, acme: Organization) -> None:
+    builders.meter("tokens")
+    calls(builders.key(acme).key, 10)
+    page = alice.get(url("usage"), {"meter": "tokens"})
+    assert page.context["usage"].meter.name == "requests"
+    assert 'aria-label="Meter"' not in page.content.decode()
+
+
+def test_each_meter_has_its_own_calls_and_quantities(alice: Client, acme: Organization) -> None:
+    key = builders.key(acme).key
+    builders.meter("hours", title="GPU hours", decimals=3)
+    calls(key, 10)
+    calls(key, 4, meter="hours", resource="train", quantity=1_234_500)
+    calls(key, 2, Code.RATE_LIMITED, meter="hours", resource="train")
+    calls(key, 1, meter="hours", resource="infer", quantity=7)
+    requests = alice.get(url("usage")).context["usage"]
+    assert (requests.meter.name, requests.totals.accepted, requests.quantity) == ("requests", 10, "10")
+
+    for by in ("day", "key", "resource"):
+        page = alice.get(url("usage"), {"meter": "hours", "by": by})
+        hours = page.context["usage"]
+        assert (hours.totals.accepted, hours.totals.refused, hours.quantity) == (5, 2, "1234.507")
+        assert sum(Decimal(row.quantity) for row in hours.rows) == Decimal("1234.507")
+        assert "1,234.507" in page.content.decode()
+    assert [(row.resource, row.accepted, row.refused, row.quantity) for row in hours.rows] == [
+        ("train", 4, 2, "1234.500"),
+        ("infer", 1, 0, "0.007"),
+    ]
+
+
+def test_the_csv_follows_the_meter_and_the_table(alice: Client, acme: Organization) -> None:
+    key = builders.key(acme).key
+    builders.meter("hours", unit="+hour", decimals=3)
+    calls(key, 10)
+    calls(key, 4, meter="hours", resource="=cmd", quantity=1500)
+    response = alice.get(url("usage_csv"), {"by": "resource", "days": "7", "meter": "hours"})
+    assert response.content.decode() == (
+        "resource,accepted,refused,meter,quantity,unit\r\n'=cmd,4,0,hours,1.500,'+hour\r\n"
+    )
+    assert response.headers["Content-Disposition"] == (
+        'attachment; filename="usage-acme-hours-7-days-by-resource.csv"'
+    )
+
+
+@pytest.mark.parametrize("reached", [True, False])
+def test_other_is_explained_where_it_is_not_just_a_name(
+    alice: Client, acme: Organization, reached: bool
+) -> None:
+    key = builders.key(acme).key
+    for name in ("a", "b", "other"):
+        calls(key, 1, resource=name)
+    if reached:
+        ResourceBound.objects.create(organization=acme, meter="requests", kept=2, reached_at=timezone.now())
+    page = alice.get(url("usage"), {"by": "resource"}).content.decode()
+    assert ("all but the first 2" in page) is reached
+    assert ("none is lost" in page) is reached
+
+
+@pytest.mark.parametrize("by", ["day", "key", "resource"])
+def test_the_usage_page_takes_the_same_queries_however_much_was_used(
+    alice: Client, acme: Organization, by: str
+) -> None:
+    key = builders.key(acme).key
+    calls(key, 1)
+    before = queries(alice, f"{url('usage')}?by={by}&meter=hours")
+    builders.meter("hours", decimals=3)
+    for n in range(12):
+        calls(builders.key(acme).key, 3, meter="hours", resource=f"r{n}", ago=n * DAY)
+        calls(key, 3, resource=f"r{n}", ago=n * DAY)
+    assert queries(alice, f"{url('usage')}?by={by}&meter=hours") == before
+
+
+@pytest.mark.parametrize("meter", ["", "unknown", "a\0", "x" * 2000, "\ud800", "' OR 1=1"])
+def test_a_meter_that_makes_no_sense_is_the_default(alice: Client, acme: Organization, meter: str) -> None:
+    calls(builders.key(acme).key, 10)
+    for name in ("usage", "usage_csv"):
+        assert alice.get(url(name), {"meter": meter.encode("utf-8", "replace")}).status_code == 200
+
+
+def test_another_organizations_meters_and_resources_are_not_shown(alice: Client, acme: Organization) -> None:
+    builders.meter("hours")
+    calls(builders.key(builders.organization("globex")).key, 5, meter="hours", resource="secret-model")
+    page = alice.get(url("usage"), {"meter": "hours", "by": "resource"})
+    assert page.context["usage"].totals.accepted == 0
+    assert "secret-model" not in page.content.decode()
+
+
+def test_usage_of_an_archived_meter_is_still_shown(alice: Client, acme: Organization) -> None:
+    hours = builders.meter("hours", decimals=3)
+    calls(builders.key(acme).key, 5, meter="hours", quantity=1500)
+    definitions.archive_meter(lifecycle.command_actor(), hours, now=timezone.now())
+    assert alice.get(url("usage")).context["usage"].quantity == "1.500"
+    assert "hours" not in alice.get(reverse("docs_meters")).content.decode()
 
 
 # --- words ----------------------------------------------------------------------------------------
@@ -518,6 +618,13 @@ def test_the_docs_list_every_code_and_the_apis_scopes(client: Client) -> None:
     assert all(f"<code>{code.name}</code>" in html for code in Code)
     assert "Read orders" in html
     assert "portal:verify" not in html
+
+
+def test_the_docs_list_the_meters(client: Client) -> None:
+    builders.meter("hours", title="GPU hours", decimals=3)
+    builders.meter("jobs", aggregation="count")
+    html = client.get(reverse("docs_meters")).content.decode()
+    assert all(text in html for text in ("Requests", "GPU hours", "0.001", "jobs", "1,000"))
 
 
 def test_every_refusal_has_an_anchor_for_its_problem_document(client: Client) -> None:

@@ -56,6 +56,7 @@ TABLE: dict[str, list[Expected]] = {
     "docs": [public()],
     "docs_errors": [public()],
     "docs_gateway": [public()],
+    "docs_meters": [public()],
     "home": [signed_in(302)],
     # Who has an organization is sent home; staff without one may found one, as anybody may.
     "welcome": [Expected("GET", dict.fromkeys(PEOPLE, 302) | {"staff": 200})],
@@ -149,6 +150,7 @@ def test_an_organizations_routes_all_carry_its_slug() -> None:
         "docs",
         "docs_errors",
         "docs_gateway",
+        "docs_meters",
         "home",
         "welcome",
         "staff",

@@ -9,9 +9,9 @@ from allauth.account.models import EmailAddress
 from django.conf import settings
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, Permission
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
-from django.test.utils import CaptureQueriesContext
+from django.test.utils import CaptureQueriesContext, override_settings
 from django.urls import reverse
 from django.utils import timezone
 
@@ -19,6 +19,7 @@ from keys import lifecycle
 from keys.models import AuditEvent, Key, Organization, Process
 from portal.models import User
 from tests import builders
+from usage import resources
 from usage.models import Rollup, Spool
 
 pytestmark = pytest.mark.django_db
@@ -41,13 +42,13 @@ def text(response: Any) -> str:
     return content.decode()
 
 
-def count(key: Key, at: dt.datetime, calls: int, outcome: str = "VALID") -> None:
+def count(key: Key, at: dt.datetime, calls: int, outcome: str = "VALID", *, meter: str = "requests") -> None:
     hour = at.replace(minute=0, second=0, microsecond=0)
     Rollup.objects.create(
         organization_id=key.organization_id,
         hour=hour,
         key=key,
-        meter="requests",
+        meter=meter,
         outcome=outcome,
         booked_period=hour.date().replace(day=1),
         calls=calls,
@@ -218,9 +219,9 @@ def test_the_usage_table_adds_up_under_its_filters(
     signed_in: Client, used: tuple[Organization, Key, Key], query: dict[str, str], sums: tuple[int, ...]
 ) -> None:
     table = signed_in.get(reverse("staff_usage"), query).context["table"]
-    assert tuple(table.sums) == sums
+    assert tuple(map(int, table.sums)) == sums
     lines = table.page.object_list
-    assert tuple(sum(line[n] for line in lines) for n in (3, 4, 5)) == sums
+    assert tuple(sum(int(line[n]) for line in lines) for n in (3, 4, 5)) == sums
 
 
 def test_the_usage_table_is_filtered_by_key_and_days(
@@ -234,6 +235,36 @@ def test_the_usage_table_is_filtered_by_key_and_days(
     assert [(line.day, line.accepted, line.refused) for line in table.page.object_list] == [(today, 10, 3)]
     early = {"start": str(today - dt.timedelta(days=60)), "key": second.public_id}
     assert signed_in.get(url, early).context["table"].sums.accepted == 1100
+
+
+def test_the_usage_table_is_filtered_by_meter_and_mixes_no_units(
+    signed_in: Client, used: tuple[Organization, Key, Key]
+) -> None:
+    url, (_, first, _) = reverse("staff_usage"), used
+    builders.meter("hours", decimals=3)
+    count(first, timezone.now(), 1500, meter="hours")
+    everything = signed_in.get(url)
+    assert everything.context["table"].sums == (1617, 3, "")
+    assert "Choose a meter" in text(everything)
+    hours = signed_in.get(url, {"meter": "hours"})
+    assert hours.context["table"].sums == (1500, 0, "1.500")
+    assert [line.quantity for line in hours.context["table"].page.object_list] == ["1.500"]
+    assert signed_in.get(url, {"meter": "requests"}).context["table"].sums == (117, 3, "117")
+    for junk in ("unknown", "a\0", "x" * 5000):
+        assert signed_in.get(url, {"meter": junk}).status_code == 400
+
+
+@override_settings(USAGE_RESOURCES=2)
+def test_staff_see_who_has_more_resources_than_are_kept(signed_in: Client) -> None:
+    acme = builders.organization("acme")
+    assert "More resources" not in text(signed_in.get(reverse("staff")))
+    with transaction.atomic():
+        resources.bounded((acme.pk, "requests", name) for name in "abc")
+        resources.bounded([(10**9, "requests", name) for name in "abc"])  # a restored database lost it
+    page = signed_in.get(reverse("staff"))
+    full = [(each.organization, each.bound.kept) for each in page.context["full"]]
+    assert sorted(full, key=str) == sorted([(acme, 2), (None, 2)], key=str)
+    assert "Unknown (1000000000)" in text(page)
 
 
 def test_the_usage_table_is_paged_in_the_same_queries(signed_in: Client) -> None:

@@ -1,115 +1,105 @@
-"""Findings and retired journals on staff's pages: seen by one person, audited, and never changed."""
+"""Meters in the admin: each change one audited act, and what was counted out of reach."""
 
-import datetime as dt
+from typing import Any
 
 import pytest
 from django.test import Client
 from django.urls import reverse
-from django.utils import timezone
-from pytest_django import Settings
 
 from keys.models import AuditEvent
 from portal.models import User
 from tests import builders
-from usage import findings, room
-from usage.models import Finding, Spool
+from tests.keys.admin_forms import one_act, text
+from usage.models import Meter
 
 pytestmark = pytest.mark.django_db
 
+HOURS = {"slug": "gpu-hours", "title": "GPU hours", "unit": "hour", "aggregation": "sum", "decimals": "3"}
+
+
+def page(name: str = "changelist", *args: Any) -> str:
+    return reverse(f"admin:usage_meter_{name}", args=args)
+
 
 @pytest.fixture
-def sam() -> User:
+def sam(db: None) -> User:
     return builders.staff()
 
 
 @pytest.fixture
-def signed_in(client: Client, sam: User) -> Client:
+def admin(client: Client, sam: User) -> Client:
     return builders.signed_in(client, sam)
 
 
-@pytest.fixture
-def finding() -> Finding:
-    found = findings.missing(3, 5, 100)
-    found.payload = "ab" * 100
-    findings.store([found], "aaaaaaaaaaa", 1, timezone.now())
-    return Finding.objects.get()
-
-
-def see(client: Client, *ids: object) -> str:
-    """Choose the action and confirm it; what the page says then."""
-    url = reverse("admin:usage_finding_changelist")
-    form = {"action": "see", "_selected_action": [str(each) for each in ids], "confirmed": "yes"}
-    return client.post(url, form, follow=True).content.decode()
-
-
-def test_a_finding_is_marked_as_seen_once_and_the_audit_says_by_whom(
-    signed_in: Client, sam: User, finding: Finding
-) -> None:
-    assert "1 finding" in signed_in.get(reverse("staff")).content.decode()
-    assert "1 finding marked as seen." in see(signed_in, finding.pk)
-    finding.refresh_from_db()
-    assert finding.seen_by == sam.email
-    event = AuditEvent.objects.get(act="finding.seen")
-    assert (event.actor_kind, event.actor_id) == ("staff", sam.pk)
-    assert "Somebody has seen this before." in see(signed_in, finding.pk)
-    assert AuditEvent.objects.filter(act="finding.seen").count() == 1
-    assert "finding in the journals" not in signed_in.get(reverse("staff")).content.decode()
-
-
-def test_a_finding_can_be_read_and_neither_changed_nor_deleted(signed_in: Client, finding: Finding) -> None:
-    assert signed_in.get(reverse("admin:usage_finding_changelist")).status_code == 200
-    url = reverse("admin:usage_finding_change", args=[finding.pk])
-    page = signed_in.get(url).content.decode()
-    assert "abab" in page
-    assert signed_in.post(url, {"text": "x"}).status_code == 403
-    assert signed_in.post(reverse("admin:usage_finding_delete", args=[finding.pk])).status_code == 403
-    assert signed_in.get(reverse("admin:usage_finding_add")).status_code == 403
-
-
-def test_staff_without_the_permission_do_not_see_it_off(client: Client, finding: Finding) -> None:
-    sue = builders.user("sue", is_staff=True)
-    see(builders.signed_in(client, sue), finding.pk)
-    finding.refresh_from_db()
-    assert finding.seen_at is None
-
-
-@pytest.mark.parametrize("id", ["x", "9" * 40, "-1", "", "1\0"])
-def test_a_finding_that_cannot_be_is_a_clear_answer(signed_in: Client, finding: Finding, id: str) -> None:
-    form = {"action": "see", "_selected_action": [id], "confirmed": "yes"}
-    assert signed_in.post(reverse("admin:usage_finding_changelist"), form).status_code in (302, 400)
-    finding.refresh_from_db()
-    assert finding.seen_at is None
-
-
-def test_the_overview_names_the_host_that_counting_waits_for_and_how_to_end_it(signed_in: Client) -> None:
-    now = timezone.now()
-    Spool.objects.create(
-        id="aaaaaaaaaaa", host="<east>", pid=7, started_at=now, watermark=now - dt.timedelta(hours=3)
+def test_a_meter_is_defined_and_only_its_title_changes(admin: Client, sam: User) -> None:
+    with one_act("meter.created", sam):
+        assert admin.post(page("add"), HOURS).status_code == 302
+    meter = Meter.objects.get()
+    changed = {"slug": "x", "title": "Hours", "unit": "minute", "aggregation": "count", "decimals": "0"}
+    with one_act("meter.changed", sam):
+        assert admin.post(page("change", meter.pk), changed).status_code == 302
+    meter.refresh_from_db()
+    assert (meter.slug, meter.title, meter.unit, meter.aggregation, meter.decimals) == (
+        "gpu-hours",
+        "Hours",
+        "hour",
+        "sum",
+        3,
     )
-    page = signed_in.get(reverse("staff")).content.decode()
-    assert "Counting waits for &lt;east&gt;" in page
-    assert "manage.py retire_spool &lt;east&gt;" in page
-    Spool.objects.update(watermark=now)
-    assert "Counting waits" not in signed_in.get(reverse("staff")).content.decode()
 
 
-def test_the_overview_shows_who_was_given_up_on_and_why(signed_in: Client) -> None:
-    now = timezone.now()
-    Spool.objects.create(
-        id="aaaaaaaaaaa", host="east", pid=7, started_at=now, retired_at=now, retired_reason="its disk burnt"
-    )
-    page = signed_in.get(reverse("staff")).content.decode()
-    assert "its disk burnt" in page
-    assert "Counting waits" not in page
+def test_a_meter_is_archived_once_asked_and_never_deleted(admin: Client, sam: User) -> None:
+    meter = builders.meter("tokens")
+    chosen = {"action": "archive", "_selected_action": [meter.pk]}
+    assert "for good" in text(admin.post(page(), chosen))
+    with one_act("meter.archived", sam):
+        assert admin.post(page(), chosen | {"confirmed": "yes"}).status_code == 302
+    assert admin.post(page("delete", meter.pk), {"post": "yes"}).status_code == 403
+    admin.post(page(), {"action": "delete_selected", "_selected_action": [meter.pk], "post": "yes"})
+    assert Meter.objects.get().archived_at is not None
+    assert admin.get(page("history", meter.pk), follow=True).status_code == 200
 
 
-def test_the_overview_says_when_journals_are_nearly_full(signed_in: Client, settings: Settings) -> None:
-    settings.USAGE_JOURNAL_DIR.mkdir(exist_ok=True)
-    ballast = settings.USAGE_JOURNAL_DIR / "00000000000.000000.journal"
-    try:
-        ballast.write_bytes(b"x" * 900_000)
-        settings.USAGE_JOURNAL_MAX_BYTES = room.held_bytes(settings.USAGE_JOURNAL_DIR) * 10 // 9
-        assert "Journals are nearly full" in signed_in.get(reverse("staff")).content.decode()
-    finally:
-        ballast.unlink()
-    assert "nearly full" not in signed_in.get(reverse("staff")).content.decode()
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"slug": "requests"},
+        {"slug": "tokens"},
+        {"slug": "GPU"},
+        {"slug": ""},
+        {"slug": "a" * 2**20},
+        {"title": "lk_live_" + "a" * 38},
+        {"unit": "u" * 41},
+        {"aggregation": "max"},
+        {"decimals": "7"},
+        {"decimals": "-1"},
+        {"decimals": "9" * 40},
+        {"decimals": "1", "aggregation": "count"},
+    ],
+)
+def test_what_cannot_be_defined_is_an_error_of_the_form(admin: Client, fields: dict[str, str]) -> None:
+    builders.meter("tokens")
+    before = AuditEvent.objects.count()
+    response = admin.post(page("add"), HOURS | fields)
+    assert response.status_code in (200, 400)
+    if response.status_code == 200:
+        assert "errornote" in text(response)
+    assert AuditEvent.objects.count() == before
+    assert Meter.objects.count() == 1
+
+
+def test_a_nul_is_no_meter(admin: Client) -> None:
+    assert admin.post(page("add"), HOURS | {"unit": "a\0"}).status_code in (200, 400)
+    assert not Meter.objects.exists()
+
+
+def test_staff_without_the_permission_are_refused(client: Client) -> None:
+    builders.signed_in(client, builders.user("mia", is_staff=True))
+    meter = builders.meter("tokens")
+    assert client.get(page()).status_code == 403
+    assert client.post(page("add"), HOURS).status_code == 403
+    assert client.post(page("change", meter.pk), {"title": "Mine"}).status_code == 403
+    chosen = {"action": "archive", "_selected_action": [meter.pk], "confirmed": "yes"}
+    assert client.post(page(), chosen).status_code == 403
+    meter.refresh_from_db()
+    assert (meter.title, meter.archived_at) == ("Tokens", None)

@@ -22,9 +22,9 @@ from pytest_django import DjangoAssertNumQueries, Settings
 from keys import lifecycle, tokens
 from keys.directory import Directory
 from keys.verdicts import Code
-from tests.builders import key, organization
+from tests.builders import key, meter, organization
 from tests.house.files import ROOT
-from usage import decorators, gateway, metering
+from usage import decorators, gateway, metering, meters
 from usage.decorators import KeyRequest, PortalKey, require_key
 from usage.drain import drain_once
 from usage.journal import Journal, JournalError
@@ -429,7 +429,7 @@ def test_a_view_called_without_a_route_has_no_label(issued: lifecycle.Issued) ->
         {"cost": -1},
         {"cost": True},
         {"cost": 1.5},
-        {"meter": "unknown"},
+        {"meter": "No meter"},
         {"resource": "a\nb"},
         {"resource": "a" * 129},
     ],
@@ -437,6 +437,17 @@ def test_a_view_called_without_a_route_has_no_label(issued: lifecycle.Issued) ->
 def test_a_rule_that_cannot_be_one_fails_where_it_is_written(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"\.$"):
         require_key(**options)
+
+
+def test_a_meter_may_be_defined_after_the_view(issued: lifecycle.Issued) -> None:
+    view = require_key(meter="jobs", cost=250)(lambda request: HttpResponse())
+    request = RequestFactory().get("/", headers={"X-API-Key": issued.plaintext})
+    refused = view(request)
+    assert (refused.status_code, problem(refused)["code"]) == (400, "BAD_REQUEST")
+    meter("jobs", aggregation="count")
+    meters.reload()
+    assert view(request).status_code == 200
+    assert counted()["VALID"] == (1, 1)
 
 
 def test_a_name_that_is_no_scope_fails_where_it_is_written() -> None:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,10 @@ from keys import lifecycle
 from keys.models import Key
 from keys.verdicts import Code
 from tests import builders
-from usage import billing, journal
+from usage import billing, definitions, journal, meters
 from usage.billing import Period
 from usage.exports import FORMATS
+from usage.exports.cells import in_units, of_lines
 from usage.exports.csv import guarded
 from usage.models import Rollup
 
@@ -37,6 +39,11 @@ COLUMNS = (
     "period,organization,organization_name,external_customer,key,key_name,environment,meter,resource,unit,tier,"
     "quantity,included,billable,unit_price,amount,currency,kind,original_period"
 )
+
+LINE = billing.Line(
+    "2026-05", "acme", "Acme", None, "key_1", "Backend", "live", "m", None, "m", None, 0, None, 0,
+    None, None, None, "usage", None,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -157,6 +164,48 @@ def test_hours_are_summed_and_resources_and_meters_kept_apart(key: Key, journal_
         ("requests", "/tiles", "request", "10"),
         ("tokens", "", "", "100"),
     ]
+
+
+def test_quantities_are_in_units_with_all_the_meters_decimals(
+    key: Key, journal_dir: Path, tmp_path: Path
+) -> None:
+    hours = builders.meter("hours", unit="=hour", decimals=3)
+    definitions.archive_meter(lifecycle.command_actor(), hours, now=timezone.now())
+    test_key = builders.key(key.organization, environment="test").key
+    used(key, 1_500, meter="hours")
+    used(test_key, 7, meter="hours")
+    used(key, 2)
+
+    from_csv = [
+        (row["meter"], row["unit"], row["quantity"], row["billable"])
+        for row in sorted(rows(export()), key=lambda row: (row["environment"], row["meter"]))
+    ]
+    assert from_csv == [
+        ("hours", "'=hour", "1.500", "1.500"),
+        ("requests", "request", "2", "2"),
+        ("hours", "'=hour", "0.007", "0.000"),
+    ]
+    from_jsonl = [json.loads(line) for line in export("--format", "jsonl").splitlines()]
+    assert {(row["meter"], row["quantity"], row["billable"]) for row in from_jsonl} == {
+        ("hours", "1.500", "1.500"),
+        ("hours", "0.007", "0.000"),
+        ("requests", 2, 2),
+    }
+    export("--output", str(tmp_path / "may.csv"))
+    manifest = json.loads((tmp_path / "may.csv.manifest.json").read_text())
+    assert manifest["quantity_by_meter"] == {"hours": "1.507", "requests": 2}
+
+
+@given(quantities=st.lists(st.integers(0, 2**53), max_size=4), decimals=st.integers(0, 6))
+def test_what_is_exported_adds_up_exactly_whatever_the_decimals(quantities: list[int], decimals: int) -> None:
+    meter = meters.Meter("m", "m", "M", decimals=decimals)
+    lines = [
+        LINE._replace(resource=f"r{n}", quantity=quantity, billable=quantity)
+        for n, quantity in enumerate(quantities)
+    ]
+    shown = [cells["quantity"] for cells in of_lines(lines, {"m": meter})]
+    assert sum(Decimal(str(each)) for each in shown) == Decimal(sum(quantities)).scaleb(-decimals)
+    assert shown == [in_units(quantity, meter) for quantity in quantities]
 
 
 def test_a_period_is_what_was_booked_to_it_and_nothing_else(key: Key, journal_dir: Path) -> None:

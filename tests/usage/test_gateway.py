@@ -17,8 +17,8 @@ from pytest_django import DjangoAssertNumQueries, Settings
 from keys import lifecycle, tokens
 from keys.directory import Directory
 from keys.verdicts import Code
-from tests.builders import key, organization
-from usage import gateway, metering
+from tests.builders import key, meter, organization
+from usage import definitions, gateway, metering, meters, rules
 from usage.drain import drain_once
 from usage.gateway import parse_rule
 from usage.models import Rollup, SecretUse, Segment
@@ -79,7 +79,8 @@ def ask(
 @pytest.fixture
 def directory(journal_dir: Path) -> Iterator[Directory]:
     """This process's directory, refreshed by hand."""
-    directory = Directory(process_id="test", lock_dir=journal_dir)
+    directory = Directory(process_id="test", lock_dir=journal_dir, followers=[("meter.", meters.reload)])
+    meters.follow()
     directory.refresh()
     metering.start(directory)
     yield directory
@@ -416,8 +417,69 @@ def test_a_bad_rule_is_refused_before_any_key(issued: lifecycle.Issued, query: s
     assert answer.headers["X-Portal-Request"]
 
 
+# --- meters ---------------------------------------------------------------------------------------
+
+
+def test_a_meter_counts_from_its_creation_to_its_end(
+    directory: Directory, issued: lifecycle.Issued, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    def code() -> str:
+        with django_assert_num_queries(0):
+            return ask("meter=tokens&cost=250", bearer=issued.plaintext).code
+
+    assert [code(), code()] == ["BAD_REQUEST", "BAD_REQUEST"]
+    tokens = meter("tokens")
+    directory.refresh()
+    assert [code(), code()] == ["VALID", "VALID"]
+    definitions.archive_meter(lifecycle.command_actor(), tokens, now=timezone.now())
+    directory.refresh()
+    assert [code(), code()] == ["BAD_REQUEST", "BAD_REQUEST"]
+
+    drain_once(timezone.now())
+    assert [(row.meter, row.calls, row.quantity) for row in Rollup.objects.all()] == [("tokens", 2, 500)]
+
+
+def test_a_meter_that_counts_takes_one_a_call(directory: Directory, issued: lifecycle.Issued) -> None:
+    meter("jobs", aggregation="count")
+    directory.refresh()
+    for rule in ("meter=jobs&cost=250", "meter=jobs&cost=0", "meter=jobs"):
+        assert ask(rule, bearer=issued.plaintext).status == 200
+    assert ask("meter=jobs&cost=9", bearer=issued.plaintext, method="HEAD").status == 200
+    assert rollups() == {"VALID": (4, 2)}
+
+
+def test_a_rule_that_was_read_while_the_meters_changed_is_read_again(
+    issued: lifecycle.Issued, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = rules.meter
+
+    def overtaken(name: str) -> str:
+        """The old answer, and the meter is there before it is remembered."""
+        monkeypatch.setattr(rules, "meter", real)
+        try:
+            return real(name)
+        finally:
+            meter("tokens")
+            meters.reload()
+
+    monkeypatch.setattr(rules, "meter", overtaken)
+    assert ask("meter=tokens", bearer=issued.plaintext).code == "BAD_REQUEST"
+    assert ask("meter=tokens", bearer=issued.plaintext).code == "VALID"
+
+
+def test_a_meter_that_cannot_be_known_yet_is_unavailable_and_no_bug(
+    issued: lifecycle.Issued, caplog: pytest.LogCaptureFixture
+) -> None:
+    meters.forget()
+    meters.follow()
+    answer = ask("meter=tokens&deny=403", bearer=issued.plaintext)
+    assert (answer.status, answer.headers["X-Portal-Status"], answer.code) == (403, "503", "UNAVAILABLE")
+    assert ask(bearer=issued.plaintext).status == 200
+    assert caplog.records == []
+
+
 def test_a_good_rule_is_read() -> None:
-    rule = parse_rule("scope=a:b&scope=c:d&cost=2147483648&resource=%C3%A9%20x&environment=test&deny=403")
+    rule = parse_rule("scope=a:b&scope=c:d&cost=2147483648&resource=%C3%A9%20x&environment=test&deny=403", 0)
     assert rule == (("a:b", "c:d"), "test", 2**31, "requests", "é x", 403, "")
 
 
@@ -473,6 +535,7 @@ latin1 = st.text(st.characters(max_codepoint=255), max_size=60)
 def test_junk_is_never_a_500_and_never_passes(
     directory: Directory, authorization: str, api_key: str, query: str, forwarded: str, url: str
 ) -> None:
+    directory.refresh()  # or it would be too old to call anything junk on a busy machine
     answer = ask(
         query,
         authorization=authorization,

@@ -19,7 +19,6 @@ from keys.verdicts import Code
 from tests.builders import environment, key, organization
 from usage import metering
 from usage.drain import Drain
-from usage.meters import METERS, unit_of
 from usage.models import Rollup, Segment
 
 pytestmark = pytest.mark.django_db
@@ -82,12 +81,6 @@ def test_a_policys_rate_is_shared_by_an_organizations_keys(directory: Directory)
         metering.authorize(each.plaintext, now=time.time()).verdict.code for each in (first, second, first)
     ]
     assert codes == [Code.VALID, Code.VALID, Code.RATE_LIMITED]
-
-
-def test_the_built_in_meter_counts_requests() -> None:
-    assert list(METERS) == ["requests"]
-    assert unit_of("requests") == "request"
-    assert unit_of("unknown") == ""
 
 
 def test_drain_usage_counts_once_and_says_what(

@@ -60,9 +60,9 @@ def test_daily_has_every_day_and_splits_accepted_from_refused(acme: Organization
     days = reports.daily(acme, START, START + dt.timedelta(days=3))
 
     assert days == [
-        (dt.date(2026, 6, 1), 3, 2),
-        (dt.date(2026, 6, 2), 0, 0),
-        (dt.date(2026, 6, 3), 5, 0),
+        (dt.date(2026, 6, 1), 3, 2, 3),
+        (dt.date(2026, 6, 2), 0, 0, 0),
+        (dt.date(2026, 6, 3), 5, 0, 5),
     ]
 
 
@@ -112,7 +112,7 @@ def test_by_key_and_sparklines_have_zeros_for_keys_without_calls(acme: Organizat
     called(acme, 1, MIDNIGHT, 3, "REVOKED")
     called(acme, 9, MIDNIGHT, 100)
 
-    assert reports.by_key(acme, [1, 2], MIDNIGHT, LAST_MIDNIGHT) == {1: (10, 3), 2: (0, 0)}
+    assert reports.by_key(acme, [1, 2], MIDNIGHT, LAST_MIDNIGHT) == {1: (10, 3, 10), 2: (0, 0, 0)}
     assert reports.sparklines(acme, [1, 2], END) == {1: [4, 0, 0, 0, 0, 0, 6], 2: [0] * 7}
 
 
@@ -122,7 +122,7 @@ def test_another_organizations_calls_are_in_no_sum(acme: Organization) -> None:
 
     assert sum(day.accepted for day in reports.daily(acme, START, END)) == 0
     assert reports.totals(acme, MIDNIGHT, LAST_MIDNIGHT).accepted == 0
-    assert reports.by_key(acme, [1], MIDNIGHT, LAST_MIDNIGHT) == {1: (0, 0)}
+    assert reports.by_key(acme, [1], MIDNIGHT, LAST_MIDNIGHT) == {1: (0, 0, 0)}
     assert reports.sparklines(acme, [1], END) == {1: [0] * 7}
 
 

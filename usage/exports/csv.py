@@ -9,19 +9,20 @@ import io
 from collections.abc import Iterable, Iterator
 
 from usage.billing import Line
+from usage.exports.cells import Cells
 
 # OWASP's list for CSV injection: the ASCII starters, and the full-width forms that some programs fold.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 NUMBERS = frozenset({"quantity", "included", "billable", "unit_price", "amount"})
 
 
-def render(lines: Iterable[Line]) -> Iterator[bytes]:
+def render(lines: Iterable[Cells]) -> Iterator[bytes]:
     """The header, then each line, as bytes."""
     yield _row(Line._fields)
     for line in lines:
         yield _row(
             "" if value is None else str(value) if name in NUMBERS else guarded(str(value))
-            for name, value in zip(Line._fields, line, strict=True)
+            for name, value in line.items()
         )
 
 

@@ -18,9 +18,10 @@ from django.utils import timezone
 from tqdm import tqdm
 
 from keys.management.base import REFUSED, PortalCommand, find_organization, iso, refuse, said
-from usage import billing, drain
+from usage import billing, drain, meters
 from usage.billing import Line, Period
 from usage.exports import FORMATS
+from usage.exports.cells import in_units
 from usage.exports.files import write_whole
 
 
@@ -141,13 +142,17 @@ def _reason(error: OSError) -> str:
 
 
 def _manifest(period: Period, complete: dt.datetime | None, counted: Counted) -> Iterator[bytes]:
+    known = meters.read()
     manifest = {
         "period": str(period),
         "status": "open",
         # Later calls are another period's, so this stands still once the period is over.
         "complete_through": iso(None if complete is None else min(complete, period.end)),
         "lines": counted.lines,
-        "quantity_by_meter": dict(sorted(counted.quantities.items())),
+        "quantity_by_meter": {
+            meter: in_units(quantity, known.get(meter))
+            for meter, quantity in sorted(counted.quantities.items())
+        },
         "amount_by_currency": {},
         "sha256": counted.sha256.hexdigest(),
         "previous_sha256": None,
