@@ -29,7 +29,7 @@ MAX_WORKERS = 64
 _DOMAIN = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _PARAMETER = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,31}", re.ASCII)
 # What the gateway's own query already means.
-_GATEWAY_PARAMETERS = frozenset({"scope", "environment", "cost", "meter", "resource", "deny"})
+_GATEWAY_PARAMETERS = frozenset({"scope", "environment", "cost", "meter", "resource", "hold", "deny"})
 _BACKENDS_THAT_DELIVER_NOTHING = ("console", "dummy", "locmem")
 
 

@@ -42,6 +42,10 @@ RULE = [
     ("resource", "A label of yours for what is called; usage is counted by it."),
     ("cost", "How much the call counts, a whole number from 0; 1 without it."),
     ("meter", "What it counts as; requests without it."),
+    (
+        "hold",
+        "1 counts the call at its cost until an event says what it was; X-Portal-Request names the call.",
+    ),
     ("deny", "403 sends every refusal but 401 as 403, for nginx; X-Portal-Status has the true status."),
 ]
 

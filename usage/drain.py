@@ -21,7 +21,7 @@ from django.db import transaction
 from django.db.models import Max, Min
 from django.db.models.functions import Coalesce
 
-from usage import counting
+from usage import counting, holds
 from usage.journal import NEW_SUFFIX, SUFFIX
 from usage.models import Segment, Spool
 from usage.records import (
@@ -246,6 +246,7 @@ class Drain:
                 return None, stretch
             following = self.directory / _name(header.spool, header.segment + 1)
             stretch.sums.store()
+            holds.keep(spool.pk, stretch.sums.held)
             if stretch.records:
                 spool.sequence = stretch.sequence
                 if reached is not None:

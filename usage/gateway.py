@@ -27,7 +27,7 @@ StartResponse = Callable[[str, Headers], object]
 
 MAX_RULE = 4096  # characters
 _CUT = 1024  # characters of a header that is looked at
-_SINGLE = ("environment", "cost", "meter", "resource", "deny")
+_SINGLE = ("environment", "cost", "meter", "resource", "hold", "deny")
 _FREE = ({"HEAD"}, {"OPTIONS"})
 _OK = ("X-Portal-Status", "200")
 _VALID = ("X-Portal-Code", "VALID")
@@ -42,6 +42,7 @@ class Rule(NamedTuple):
     meter: str = REQUESTS.name
     resource: str = ""
     deny: int = 0
+    hold: bool = False
     error: str = ""
 
 
@@ -174,7 +175,9 @@ def _asked(
     if free == "OPTIONS" and not asks_for_method:
         free = ""
     labels = rule.meter, rule.resource, client.resolve(peer, forwarded), agent
-    call = metering.Call(rule.scopes, rule.environment, 0 if free else rule.cost, labels)
+    call = metering.Call(
+        rule.scopes, rule.environment, 0 if free else rule.cost, labels, rule.hold and not free
+    )
     may_ask = client.may_ask(peer)
     is_usual = may_ask and not rule.error and free != "OPTIONS"
     # Settings are slow to look up, and the same for as long as this is remembered.
@@ -221,7 +224,8 @@ def _parse_rule(text: str) -> Rule:
     resource = rules.resource(found.get("resource", ""))
     if deny not in (None, "403"):
         raise ValueError("The rule's deny can only be 403.")
-    return Rule(tuple(scopes), environment, number, meter, resource, 403 if deny is not None else 0)
+    hold = rules.hold(found.get("hold", "0"))
+    return Rule(tuple(scopes), environment, number, meter, resource, 403 if deny is not None else 0, hold)
 
 
 # --- what is presented -----------------------------------------------------------------------------

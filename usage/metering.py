@@ -22,6 +22,7 @@ from usage import journal
 from usage.journal import Labels
 from usage.limits import RateWindows, Standing, Windows, WindowsAway
 from usage.meters import REQUESTS
+from usage.records import CALL, HELD
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +125,7 @@ class Call(NamedTuple):
     environment: str  # empty: either
     cost: int  # in the meter's smallest unit; 0 for a call that costs nothing
     labels: Labels  # meter, resource, address, user agent
+    hold: bool = False  # an event will say what the call really cost
 
 
 def authorize(
@@ -136,14 +138,16 @@ def authorize(
     resource: str = "",
     address: str = "",
     user_agent: str = "",
+    hold: bool = False,
     now: float,
 ) -> Decision:
     """May this credential make this call? Recorded and counted when it returns.
 
-    `now` is epoch seconds; `address` is the client's, as text. Never raises for what a caller sends.
+    `now` is epoch seconds; `address` is the client's, as text; a call that is allowed on `hold` counts as any
+    other until an event settles it (`usage.events`). Never raises for what a caller sends.
     """
     labels = meter, resource, address, user_agent
-    return as_decision(decide_call(credential, Call(tuple(scopes), environment, cost, labels), now))
+    return as_decision(decide_call(credential, Call(tuple(scopes), environment, cost, labels, hold), now))
 
 
 def decide_call(credential: str, call: Call, now: float) -> Decided:
@@ -151,7 +155,7 @@ def decide_call(credential: str, call: Call, now: float) -> Decided:
     secret, standing = None, None
     try:
         process = _process or _current()
-        scopes, environment, cost, labels = call
+        scopes, environment, cost, labels, hold = call
         code, secret, detail = decide(credential, process.directory, now, scopes, environment, labels[2])
         if secret is None:
             sequence = process.append(0, 0, 0, code.number, cost, labels)
@@ -160,7 +164,8 @@ def decide_call(credential: str, call: Call, now: float) -> Decided:
             organization = key.organization
             if code is VALID and (key.rates or organization.rates):
                 code, detail, standing = _spend(process.windows, key, cost, now)
-            sequence = process.append(organization.id, key.id, secret.id, code.number, cost, labels)
+            kind = HELD if hold else CALL
+            sequence = process.append(organization.id, key.id, secret.id, code.number, cost, labels, 1, kind)
     except journal.JournalError as error:
         _complain(error)
         return Decision(Code.UNAVAILABLE, secret)

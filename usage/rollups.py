@@ -12,9 +12,11 @@ from typing import Any
 from django.db import connection
 
 from keys.verdicts import BY_NUMBER, Code
-from usage.records import Record
+from usage.records import HELD, Record
 
 _HOUR = 3_600_000_000  # µs
+_HOUR_LONG = dt.timedelta(hours=1)
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _CHUNK = 500  # rows in one statement
 _VALID = Code.VALID.number
 
@@ -48,11 +50,16 @@ ON CONFLICT (secret_id) DO UPDATE SET
 
 def moment(microseconds: int) -> dt.datetime:
     """A journal's time as a datetime, exactly (a float would round it)."""
-    return dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=microseconds)
+    return _EPOCH + dt.timedelta(microseconds=microseconds)
+
+
+def booked_period(at: dt.datetime) -> dt.date:
+    """The first day of the month whose statement carries what happened at this moment."""
+    return at.astimezone(dt.UTC).date().replace(day=1)
 
 
 class Sums:
-    """Calls added up in memory until they are stored."""
+    """Calls added up in memory until they are stored. `held` are the calls that an event may settle."""
 
     def __init__(self) -> None:
         # (organization, hours since the epoch, key, meter, resource, code) → [calls, quantity]
@@ -63,6 +70,7 @@ class Sums:
         self._outcomes: dict[tuple[int, str], list[int]] = {}
         # (organization, hours since the epoch, key, resource, class of the status) → responses
         self._responses: dict[tuple[int, int, int, str, int], int] = {}
+        self.held: list[Record] = []
 
     def add(self, record: Record) -> None:
         """Count one call record. What was refused counts apart, and its quantity is 0."""
@@ -80,6 +88,8 @@ class Sums:
         rollup[0] += calls
         rollup[1] += quantity
         if code == _VALID:
+            if record.kind == HELD:
+                self.held.append(record)
             use = self._uses.setdefault(secret, [0, 0, "", ""])
             use[0] += calls
             if at >= use[1]:
@@ -89,6 +99,13 @@ class Sums:
         """Count how one call was answered."""
         group = record.organization, record.time // _HOUR, record.key, record.resource, record.code
         self._responses[group] = self._responses.get(group, 0) + record.calls
+
+    def add_event(
+        self, organization: int, key: int, meter: str, resource: str, at: dt.datetime, quantity: int
+    ) -> None:
+        """Count what was reported from outside: a quantity, less than 0 where it corrects, and no call."""
+        group = organization, (at - _EPOCH) // _HOUR_LONG, key, meter, resource, _VALID
+        self._rollups.setdefault(group, [0, 0])[1] += quantity
 
     def outcomes(self) -> Iterator[tuple[str, int, int]]:
         """("<outcome>/<meter>", calls, quantity) of every call, those without a key included."""
@@ -106,7 +123,7 @@ class Sums:
             rollups.append(
                 (
                     *(organization, hour(start), key_id, meter, resource, outcome_name(code)),
-                    *(day(start.date().replace(day=1)), *self._rollups[key]),
+                    *(day(booked_period(start)), *self._rollups[key]),
                 )
             )
         _execute(_ADD_CALLS, rollups)

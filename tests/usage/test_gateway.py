@@ -418,7 +418,7 @@ def test_a_bad_rule_is_refused_before_any_key(issued: lifecycle.Issued, query: s
 
 def test_a_good_rule_is_read() -> None:
     rule = parse_rule("scope=a:b&scope=c:d&cost=2147483648&resource=%C3%A9%20x&environment=test&deny=403")
-    assert rule == (("a:b", "c:d"), "test", 2**31, "requests", "é x", 403, "")
+    assert rule == (("a:b", "c:d"), "test", 2**31, "requests", "é x", 403, False, "")
 
 
 def test_a_journal_that_fails_lets_nothing_pass(
