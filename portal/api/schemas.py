@@ -211,7 +211,7 @@ class UsageAnswer(BaseModel):
     to: dt.datetime
     bucket: Literal["hour", "day", "month"]
     data: list[UsageRow]
-    next: str | None = Field(None, description="There is more: ask again with this as `cursor`.")
+    next: str | None = Field(default=None, description="There is more: ask again with this as `cursor`.")
 
 
 class MeAnswer(BaseModel):

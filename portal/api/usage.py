@@ -30,9 +30,9 @@ _FIELDS: Final = {"source", "events"}
 # What an item is stands in words alone: whatever it is, it refuses nothing but itself.
 _EVENT = (
     "`id`: 1 to 200 characters, yours; with the source it makes the event count once. `key`: a key's id, "
-    "never its secret. `meter`, `value`: a number from 0 or its text, in the meter's unit. Optional: `at` (RFC "
-    "3339, at most 35 days ago; now, without it), `resource`, and `settles`: the request id of a held call, "
-    "which then counts the value instead of what was held, or nothing with `void: true`."
+    "never its secret. `meter`, `value`: a number from 0 or its text, in the meter's unit. Optional: `at` "
+    "(RFC 3339, at most 35 days ago; now, without it), `resource`, and `settles`: the request id of a held "
+    "call, which then counts the value instead of what was held, or nothing with `void: true`."
 )
 _CLOUDEVENT = (
     "CloudEvents 1.0 in JSON. `subject` is the key's id, `type` the meter unless `data.meter` is; `time` is "
@@ -189,8 +189,8 @@ _SALT = "latchkey.usage.cursor"
 def usage(request: CallRequest, response: HttpResponse) -> UsageAnswer:
     """Calls and quantities by time and group, at most 1,000 rows a page, buckets without usage left out.
 
-    The sums are the portal's own, those that pages and bills are made from. Detail older than the portal keeps
-    hours is in the first hour of its day.
+    The sums are those that pages and bills are made from. Where the portal no longer keeps hours, a day's
+    sums are in its first.
     """
     secret = request.auth.secret
     assert secret is not None
