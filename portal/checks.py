@@ -20,11 +20,13 @@ from django.core.validators import validate_email
 from django.http.request import validate_host
 
 from keys.tokens import is_prefix
+from usage import events
 
 HOW_TO_MAKE_ONE = "python3 -c 'import secrets; print(secrets.token_urlsafe(50))'"
 SECRET_LENGTH = 50  # as Django's own security.W009
 STALE_SECONDS = (1, 3600)
 MAX_WORKERS = 64
+DETAIL_DAYS = events.REMEMBERED.days + 1
 
 _DOMAIN = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _PARAMETER = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,31}", re.ASCII)
@@ -291,6 +293,17 @@ def journal_dir(**kwargs: Any) -> Iterator[CheckMessage]:
         hint="Use the absolute path of a local folder that the server's user may write to.",
         id="portal.E016",
     )
+
+
+@register("portal")
+def usage_detail(**kwargs: Any) -> Iterator[CheckMessage]:
+    if settings.USAGE_DETAIL_DAYS and settings.USAGE_DETAIL_DAYS < DETAIL_DAYS:
+        yield Error(
+            f"USAGE_DETAIL_DAYS={settings.USAGE_DETAIL_DAYS}: hours would go that late events still change, "
+            "and that rebuild_usage compares.",
+            hint=f"Use {DETAIL_DAYS} days or more, or 0 to keep hours for ever; 400 is the default.",
+            id="portal.E030",
+        )
 
 
 def _can_make_files_in(folder: Path) -> bool:

@@ -66,6 +66,8 @@ KEYS_IN_MEMORY = env.int("KEYS_IN_MEMORY", default=1_000_000)
 # --- usage and the gateway -----------------------------------------------------------------------
 USAGE_JOURNAL_DIR = Path(env.str("USAGE_JOURNAL_DIR", default=str(VAR_DIR / "journal")))
 USAGE_DURABILITY = _choice("USAGE_DURABILITY", "process", "process", "power")
+# 0: hours are kept for ever.
+USAGE_DETAIL_DAYS = env.int("USAGE_DETAIL_DAYS", default=400)
 TRUSTED_PROXIES = _networks("TRUSTED_PROXIES", [])
 GATEWAY_NETWORKS = _networks(
     "GATEWAY_NETWORKS",

@@ -1,8 +1,8 @@
 """Adds calls to the counters: hourly roll-ups, each secret's last use, how calls were answered.
 
-The one place with SQL of its own: an upsert that adds, which the ORM has not, the same text on SQLite and
-PostgreSQL. Rows are written in the order of their keys, so that two writers never wait for each other in a
-circle. It opens no transaction and decides nothing about what is counted once.
+A place with SQL of its own (another is `usage.events`): an upsert that adds, which the ORM has not, the same
+text on SQLite and PostgreSQL. Rows are written in the order of their keys, so that two writers never wait for
+each other in a circle. It opens no transaction and decides nothing about what is counted once.
 """
 
 import datetime as dt
@@ -46,6 +46,48 @@ ON CONFLICT (secret_id) DO UPDATE SET
   user_agent = CASE WHEN EXCLUDED.last_used_at >= usage_secretuse.last_used_at
     THEN EXCLUDED.user_agent ELSE usage_secretuse.user_agent END
 """
+
+# A day's hours into its first: what is there afterwards adds up to what was there before.
+_FOLD = """
+INSERT INTO {table} ({others}, hour, {sums})
+SELECT {others}, %s, {added} FROM {table}
+WHERE organization_id = %s AND hour > %s AND hour < %s
+GROUP BY {others}
+ON CONFLICT ({others}, hour) DO UPDATE SET {updates}
+"""
+_UNFOLDED = "DELETE FROM {table} WHERE organization_id = %s AND hour > %s AND hour < %s"
+# Roll-ups by the hour: table → the columns that, with the hour, are its key, and those that are summed.
+_HOURLY = {
+    "usage_rollup": (
+        ("organization_id", "key_id", "meter", "resource", "outcome", "booked_period"),
+        ("calls", "quantity"),
+    ),
+    "usage_responserollup": (
+        ("organization_id", "key_id", "resource", "status_class"),
+        ("responses",),
+    ),
+}
+
+
+def fold(organization: int, day: dt.datetime) -> None:
+    """Merge the roll-ups of an organization's UTC day, given by its midnight, into its first hour.
+
+    Inside the caller's transaction, which must be alone in counting (`usage.counting`).
+    """
+    midnight, end = (
+        connection.ops.adapt_datetimefield_value(each) for each in (day, day + dt.timedelta(days=1))
+    )
+    with connection.cursor() as cursor:
+        for table, (others, sums) in _HOURLY.items():
+            statement = _FOLD.format(
+                table=table,
+                others=", ".join(others),
+                sums=", ".join(sums),
+                added=", ".join(f"CAST(SUM({each}) AS bigint)" for each in sums),
+                updates=", ".join(f"{each} = {table}.{each} + EXCLUDED.{each}" for each in sums),
+            )
+            cursor.execute(statement, [midnight, organization, midnight, end])
+            cursor.execute(_UNFOLDED.format(table=table), [organization, midnight, end])
 
 
 def moment(microseconds: int) -> dt.datetime:

@@ -32,7 +32,7 @@ PLAIN: Final = {
     413: ("TOO_LARGE", "The body is too large."),
     415: (
         "UNSUPPORTED_MEDIA_TYPE",
-        "Send JSON, in a Content-Type that Accept names (application/json), without Content-Encoding.",
+        "Send JSON in a Content-Type that Accept names (application/json will do), without Content-Encoding.",
     ),
     422: ("INVALID", "What was sent is well formed, but not what this call takes; errors says where."),
 }
@@ -91,7 +91,8 @@ def _no_constant(name: str) -> NoReturn:
 
 def invalid_at(where: str, message: str, *path: str | int) -> ValidationError:
     """To be raised for what no schema says: `where` is body or query, `message` a sentence of ours."""
-    return ValidationError([{"type": "value_error", "loc": (where, "", *path), "msg": message}])
+    argument = ("",) if where == "body" else ()  # which has no name here; `_place` leaves it out
+    return ValidationError([{"type": "value_error", "loc": (where, *argument, *path), "msg": message}])
 
 
 def problem(

@@ -99,6 +99,8 @@ def test_a_good_production_is_accepted(production: Settings) -> None:
         ("VALKEY_URL", "valkey://:password@host:port", "portal.E017"),
         ("WORKERS", 2, "portal.W005"),
         ("WORKERS", 0, "portal.E018"),
+        ("USAGE_DETAIL_DAYS", 70, "portal.E030"),
+        ("USAGE_DETAIL_DAYS", -1, "portal.E030"),
         ("USAGE_JOURNAL_DIR", Path("journal"), "portal.E016"),
         ("USAGE_JOURNAL_DIR", Path(os.devnull), "portal.E016"),
         ("USAGE_JOURNAL_DIR", Path(os.devnull) / "journal", "portal.E016"),

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -16,6 +17,7 @@ from django.utils import timezone
 from keys import presence
 from keys.management.base import PortalCommand
 from portal import folder, serving
+from usage import retention
 from usage.drain import Drain
 
 logger = logging.getLogger(__name__)
@@ -27,7 +29,7 @@ LONGEST_PAUSE = 15.0
 
 
 class Command(PortalCommand):
-    help = "Drain journals, forget dead processes, clear expired sessions; until it is told to stop."
+    help = "Drain journals, forget dead processes, clear what has expired; until it is told to stop."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--parent", type=int, metavar="PID", help="end when this process does")
@@ -43,6 +45,7 @@ class Command(PortalCommand):
         chores: list[tuple[float, Callable[[], object]]] = [
             (FORGET_SECONDS, presence.forget_the_dead),
             (CLEAR_SECONDS, clear_sessions),
+            (CLEAR_SECONDS, partial(retention.once, stop=stop.is_set)),
         ]
         due = [0.0] * len(chores)
         failures = 0
