@@ -14,6 +14,9 @@ from django.db import connection
 from keys.verdicts import BY_NUMBER, Code
 from usage.records import HELD, Record
 
+# Organization, hour, key, meter, resource, outcome.
+type Group = tuple[int, dt.datetime, int, str, str, str]
+
 _HOUR = 3_600_000_000  # µs
 _HOUR_LONG = dt.timedelta(hours=1)
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -154,21 +157,25 @@ class Sums:
         for (code, meter), (calls, quantity) in self._outcomes.items():
             yield f"{outcome_name(code)}/{meter}", calls, quantity
 
+    def rollups(self) -> Iterator[tuple[Group, int, int]]:
+        """(group, calls, quantity) of every hour, in the order in which they are stored."""
+        for key in sorted(self._rollups):
+            organization, hours, key_id, meter, resource, code = key
+            calls, quantity = self._rollups[key]
+            start = moment(hours * _HOUR)
+            yield (organization, start, key_id, meter, resource, outcome_name(code)), calls, quantity
+
     def store(self) -> None:
         """Add them to the database, inside the caller's transaction."""
         hour = connection.ops.adapt_datetimefield_value
         day = connection.ops.adapt_datefield_value
-        rollups = []
-        for key in sorted(self._rollups):
-            organization, hours, key_id, meter, resource, code = key
-            start = moment(hours * _HOUR)
-            rollups.append(
-                (
-                    *(organization, hour(start), key_id, meter, resource, outcome_name(code)),
-                    *(day(booked_period(start)), *self._rollups[key]),
-                )
-            )
-        _execute(_ADD_CALLS, rollups)
+        _execute(
+            _ADD_CALLS,
+            [
+                (organization, hour(start), *rest, day(booked_period(start)), calls, quantity)
+                for (organization, start, *rest), calls, quantity in self.rollups()
+            ],
+        )
         _execute(
             _ADD_USE,
             [
