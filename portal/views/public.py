@@ -47,6 +47,17 @@ def docs_gateway(request: HttpRequest) -> HttpResponse:
 
 
 @require_safe
+def docs_usage(request: HttpRequest) -> HttpResponse:
+    """For those who run the API: usage from elsewhere, held calls, and for everybody: usage read back."""
+    context = {
+        "lines": reference.usage_lines(),
+        "event": reference.EVENT,
+        "rejections": reference.rejections(),
+    }
+    return render(request, "portal/docs_usage.html", context)
+
+
+@require_safe
 @login_required
 def home(request: HttpRequest) -> HttpResponse:
     """To the organization last seen, else to the first; staff without one to theirs, others to welcome."""

@@ -14,6 +14,7 @@ from pytest_django import DjangoAssertNumQueries
 from keys import lifecycle
 from keys.directory import Directory
 from keys.models import Organization
+from portal import reference
 from tests import builders
 from tests.portal.api import Portal, make_portal, problem, verify
 from usage import metering, meters, reports, series
@@ -214,6 +215,26 @@ def test_a_thousand_strange_items_are_each_rejected(reporter: lifecycle.Issued) 
     body = json.dumps({"events": (strange * 112)[:1000]})
     answer = post(reporter, body).json()
     assert (answer["accepted"], len(answer["rejected"])) == (0, 1000)
+
+
+def test_the_lines_of_the_docs_work(portal: Portal, reporter: lifecycle.Issued) -> None:
+    """What curl would send, but for the ids that are placeholders."""
+    held = [verify(portal, hold=True, cost=100).json()["request"] for _ in range(2)]
+    drain_once(timezone.now())
+    known = {"key_4kDfZ0aQ9sLmX2cV": portal.asked.key.public_id}
+    for name, request, quantity in (
+        ("report", "", 205),
+        ("cloudevents", "", 208),
+        ("settle", held[0], 145),
+        ("void", held[1], 45),
+    ):
+        line = reference.usage_lines()[name]
+        kind = line.partition("Content-Type: ")[2].partition('"')[0]
+        body = line.partition("-d '")[2].removesuffix("'")
+        for placeholder, value in (known | {"'\"$REQUEST\"'": request, "chat-9": name}).items():
+            body = body.replace(placeholder, value)
+        assert post(reporter, body, kind).json()["rejected"] == []
+        assert counted(key_id=portal.asked.key.pk) == quantity
 
 
 # --- GET /v1/usage ---------------------------------------------------------------------------------
