@@ -131,7 +131,7 @@ def usage_lines() -> dict[str, str]:
             f'  "{settings.PORTAL_URL}/gateway/authorize?cost=100&hold=1"'
         ),
         "settle": _post('{"events": [{"id": "chat-9", "settles": "\'"$REQUEST"\'", "value": 37}]}'),
-        "void": _post('{"events": [{"id": "chat-9", "settles": "\'"$REQUEST"\'", "void": true}]}'),
+        "void": _post('{"events": [{"id": "chat-10", "settles": "\'"$REQUEST"\'", "void": true}]}'),
         "read": (
             'curl -s -H "Authorization: Bearer $API_KEY" \\\n'
             f'  "{settings.PORTAL_URL}/v1/usage?from=2026-06-01&to=2026-07-01&bucket=day&group_by=key,meter"'
@@ -142,7 +142,7 @@ def usage_lines() -> dict[str, str]:
 def _post(body: str, kind: str = "application/json") -> str:
     return (
         f'curl -s {settings.PORTAL_URL}/v1/usage/events -H "Authorization: Bearer $REPORTER" \\\n'
-        f"  -H \"Content-Type: {kind}\" -d '{body}'"
+        f"  -H \"Content-Type: {kind}\" \\\n  -d '{body}'"
     )
 
 
