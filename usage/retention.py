@@ -5,7 +5,7 @@ and ids go only when events with them would be refused as too late. Nothing here
 """
 
 import datetime as dt
-import logging
+import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -17,22 +17,22 @@ from usage import counting, rollups
 from usage.events import REMEMBERED
 from usage.models import Event, Hold, ResponseRollup, Rollup
 
-logger = logging.getLogger(__name__)
-
+SECONDS: Final = 10.0
 BATCH: Final = 5000  # rows in one transaction
 _CHUNK: Final = 500  # rows in one statement, which SQLite bounds
 _DAYS: Final = 100  # organizations' days found at once
 
 
-def once(*, stop: Callable[[], bool] = lambda: False) -> None:
-    """Do all that is due; `stop` is asked before each transaction."""
-    now = timezone.now()
+def once(*, stop: Callable[[], bool] = lambda: False, seconds: float = SECONDS) -> None:
+    """Do what is due, for about so long; the rest is the next time's, for journals wait to be drained.
+    `stop` is asked after each transaction."""
+    now, deadline = timezone.now(), time.monotonic() + seconds
     for _ in forget(now):
-        if stop():
+        if stop() or time.monotonic() >= deadline:
             return
     if settings.USAGE_DETAIL_DAYS:
         for _ in fold(now - dt.timedelta(days=settings.USAGE_DETAIL_DAYS)):
-            if stop():
+            if stop() or time.monotonic() >= deadline:
                 return
 
 

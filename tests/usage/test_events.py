@@ -635,6 +635,19 @@ def test_each_call_costs_what_was_first_settled_or_else_held(
     assert sum(Rollup.objects.values_list("calls", flat=True)) == len(held)
 
 
+def test_a_full_batch_of_events_and_settlements_counts_once(journal: Journal, key: Key) -> None:
+    requests = [hold(journal, key) for _ in range(500)]
+    drain_once(NOW)
+    items = [event(key, f"e{n}", value=Decimal(2)) for n in range(500)]
+    items += [settlement(request, f"s{n}", value=Decimal(3)) for n, request in enumerate(requests)]
+    assert send(*items).accepted == 1000
+    assert send(*items).duplicates == 1000
+    assert codes(send(*[item | {"id": f"x{item['id']}"} for item in items[500:]])) == [
+        (n, "SETTLED") for n in range(500)
+    ]
+    assert sum(quantities().values()) == 500 * 2 + 500 * 3
+
+
 def test_a_drain_that_is_repeated_keeps_a_hold_once(journal: Journal, key: Key) -> None:
     request = hold(journal, key)
     drain_once(NOW)

@@ -114,6 +114,14 @@ def test_hours_are_kept_as_long_as_the_setting_says(acme: Organization, settings
     assert Rollup.objects.get().hour == hour.replace(hour=0)
 
 
+def test_a_backlog_is_worked_off_a_little_at_a_time(acme: Organization) -> None:
+    for day in range(3):
+        used(acme, day * 24 + 5)
+    for left in (2, 1, 0, 0):
+        retention.once(seconds=0)
+        assert Rollup.objects.exclude(hour__hour=0).count() == left
+
+
 usage = st.tuples(
     st.integers(0, 96),
     st.integers(1, 2**40),
