@@ -20,6 +20,7 @@ from django.core.validators import validate_email
 from django.http.request import validate_host
 
 from keys.tokens import is_prefix
+from usage import events
 
 HOW_TO_MAKE_ONE = "python3 -c 'import secrets; print(secrets.token_urlsafe(50))'"
 SECRET_LENGTH = 50  # as Django's own security.W009
@@ -29,11 +30,12 @@ MIN_JOURNAL_BYTES = 16 * 1024**2  # for each worker
 MAX_KEEP_DAYS = 36_500
 REFUSAL_DAYS = (1, 366)
 MAX_RESOURCES = 100_000
+DETAIL_DAYS = events.REMEMBERED.days + 1
 
 _DOMAIN = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _PARAMETER = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,31}", re.ASCII)
 # What the gateway's own query already means.
-_GATEWAY_PARAMETERS = frozenset({"scope", "environment", "cost", "meter", "resource", "deny"})
+_GATEWAY_PARAMETERS = frozenset({"scope", "environment", "cost", "meter", "resource", "hold", "deny"})
 _BACKENDS_THAT_DELIVER_NOTHING = ("console", "dummy", "locmem")
 
 
@@ -327,6 +329,7 @@ def journal_bounds(**kwargs: Any) -> Iterator[CheckMessage]:
         )
 
 
+@register("portal")
 def resources(**kwargs: Any) -> Iterator[CheckMessage]:
     if not 1 <= settings.USAGE_RESOURCES <= MAX_RESOURCES:
         yield Error(
@@ -334,6 +337,17 @@ def resources(**kwargs: Any) -> Iterator[CheckMessage]:
             "meter.",
             hint=f"Use 1 to {MAX_RESOURCES}; 1000 is the default, and a page lists them all.",
             id="portal.E022",
+        )
+
+
+@register("portal")
+def usage_detail(**kwargs: Any) -> Iterator[CheckMessage]:
+    if settings.USAGE_DETAIL_DAYS and settings.USAGE_DETAIL_DAYS < DETAIL_DAYS:
+        yield Error(
+            f"USAGE_DETAIL_DAYS={settings.USAGE_DETAIL_DAYS}: hours would go that late events still change, "
+            "and that rebuild_usage compares.",
+            hint=f"Use {DETAIL_DAYS} days or more, or 0 to keep hours for ever; 400 is the default.",
+            id="portal.E023",
         )
 
 

@@ -1,6 +1,6 @@
-"""What the public docs list: verdicts, scopes and the proxies' recipes, read from where they are defined.
+"""What the public docs list: verdicts, scopes, events and recipes, read from where they are defined.
 
-It keeps no list of its own but of what a proxy may ask and is told.
+It keeps no list of its own but of what a proxy may ask and is told, and of what to do about an event.
 """
 
 from functools import cache
@@ -14,6 +14,7 @@ from keys.models import Scope
 from keys.scopes import PORTAL
 from keys.verdicts import Code
 from usage import meters as all_meters
+from usage.event_format import Rejection
 from usage.meters import Meter
 
 RULE = [
@@ -25,6 +26,10 @@ RULE = [
     ("resource", "A label of yours for what is called; usage is counted by it. Use few different ones."),
     ("cost", "How much the call counts, a whole number of the meter’s smallest unit; 1 without it."),
     ("meter", "What it counts as, one that staff have defined; requests without it."),
+    (
+        "hold",
+        "1 counts the call at its cost until an event says what it was; X-Portal-Request names the call.",
+    ),
     ("deny", "403 sends every refusal but 401 as 403, for nginx; X-Portal-Status has the true status."),
 ]
 
@@ -37,6 +42,31 @@ IDENTITY = [
     ("X-Portal-Status", "What the portal answered; 200 if the API sees it."),
     ("X-Portal-Code", "The code of the answer; VALID if the API sees it."),
 ]
+
+EVENT = [
+    ("id", "Yours, 1 to 200 characters. With the batch’s source it makes the event count once."),
+    ("key", "The id of the key that used something, key_…; never its secret."),
+    ("meter", "What was used."),
+    ("value", "How much, from 0, in the meter’s unit: a number or its text, kept exactly as it is written."),
+    ("at", "When, as in 2026-06-15T12:00:00Z: at most 35 days ago. Now, without it."),
+    ("resource", "A label of yours that usage is counted by, such as a model’s name."),
+    ("settles", "The request id of a held call. Key, meter and resource are then the call’s."),
+    ("void", "With settles: true for a call that is to cost nothing."),
+]
+
+_REJECTIONS = {
+    Rejection.CONFLICT: "The id is counted with another body. If this is another event, give it a new id.",
+    Rejection.UNKNOWN_KEY: "Send the key’s id, key_…, which X-Portal-Key and the key’s page show.",
+    Rejection.UNKNOWN_METER: "Send the name of a meter of this portal.",
+    Rejection.INVALID_VALUE: "Send a number from 0, with no more decimals than the meter has.",
+    Rejection.INVALID_EVENT: "The detail says what is missing, unknown or does not fit the held call.",
+    Rejection.TOO_LATE: "It was more than 35 days ago and cannot be counted any more.",
+    Rejection.TOO_EARLY: "It is more than 5 minutes ahead: set the clock, and send it again.",
+    Rejection.SETTLED: "Another event has settled this call; a call is settled once.",
+    Rejection.UNKNOWN_REQUEST: "Send X-Portal-Request of the call as it was answered.",
+    Rejection.NOT_HELD: "The call was made without hold=1, was refused, or was more than 70 days ago.",
+    Rejection.NOT_YET: "Send the same event again in a few seconds: the call is being counted.",
+}
 
 
 class CodeRow(NamedTuple):
@@ -62,6 +92,45 @@ def scopes() -> QuerySet[Scope]:
 def meters() -> list[Meter]:
     """What may be counted now, the built-in first."""
     return list(all_meters.read(archived=False).values())
+
+
+def rejections() -> list[tuple[str, str]]:
+    """Why an event is not counted, and what to do."""
+    return [(code.value, _REJECTIONS[code]) for code in Rejection]
+
+
+def usage_lines() -> dict[str, str]:
+    """Shell lines that report usage, settle held calls and read usage back."""
+    key = '"key": "key_4kDfZ0aQ9sLmX2cV"'
+    cloudevent = (
+        '[{"specversion": "1.0", "id": "job-17", "source": "/worker", "type": "requests",\n'
+        '   "subject": "key_4kDfZ0aQ9sLmX2cV", "data": {"value": 3}}]'
+    )
+    return {
+        "report": _post(
+            '{"events": [\n'
+            f'   {{"id": "job-17", {key}, "meter": "requests", "value": 3}},\n'
+            f'   {{"id": "job-18", {key}, "meter": "requests", "value": "2"}}]}}'
+        ),
+        "cloudevents": _post(cloudevent, "application/cloudevents-batch+json"),
+        "hold": (
+            f'curl -i -H "Authorization: Bearer $API_KEY" \\\n'
+            f'  "{settings.PORTAL_URL}/gateway/authorize?cost=100&hold=1"'
+        ),
+        "settle": _post('{"events": [{"id": "chat-9", "settles": "\'"$REQUEST"\'", "value": 37}]}'),
+        "void": _post('{"events": [{"id": "chat-10", "settles": "\'"$REQUEST"\'", "void": true}]}'),
+        "read": (
+            'curl -s -H "Authorization: Bearer $API_KEY" \\\n'
+            f'  "{settings.PORTAL_URL}/v1/usage?from=2026-06-01&to=2026-07-01&bucket=day&group_by=key,meter"'
+        ),
+    }
+
+
+def _post(body: str, kind: str = "application/json") -> str:
+    return (
+        f'curl -s {settings.PORTAL_URL}/v1/usage/events -H "Authorization: Bearer $REPORTER" \\\n'
+        f"  -H \"Content-Type: {kind}\" \\\n  -d '{body}'"
+    )
 
 
 @cache

@@ -27,6 +27,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("docs/", public.docs, name="docs"),
     path("docs/gateway/", public.docs_gateway, name="docs_gateway"),
     path("docs/meters/", public.docs_meters, name="docs_meters"),
+    path("docs/usage/", public.docs_usage, name="docs_usage"),
     path("docs/errors/", public.docs_errors, name="docs_errors"),
     path("o/<slug:organization>/", include(_organization)),
     path("v1/", include(api_urls)),

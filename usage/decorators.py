@@ -67,6 +67,7 @@ class _Rule(NamedTuple):
     cost: Cost
     meter: str
     resource: str | None  # None: the route's pattern
+    hold: bool
 
 
 class _Allowed(NamedTuple):
@@ -80,15 +81,17 @@ def require_key(
     cost: Cost = 1,
     meter: str = REQUESTS.name,
     resource: str | None = None,
+    hold: bool = False,
 ) -> Callable[[View], View]:
     """Let in calls whose key has all of `scopes`; the view finds it in `request.portal_key`.
 
     `environment` empty means either; `cost` is in the meter's smallest unit, or is worked out from the
     request; a `meter` that does not exist, or not yet, makes each call BAD_REQUEST; `resource` is the label
-    that the call is counted under, the route's pattern if none is given.
-    HEAD costs nothing. A CORS preflight, which has no key, is answered with an empty 204 and does not reach
-    the view. A class gets it by `method_decorator(require_key(…), name="dispatch")`. The view is exempt from
-    the CSRF check. Raises ValueError at once for a rule that cannot be one.
+    that the call is counted under, the route's pattern if none is given; `hold` counts the call until an
+    event settles it by `portal_key.request`. HEAD costs nothing. A CORS preflight, which has no key, is
+    answered with an empty 204 and does not reach the view. A class gets it by
+    `method_decorator(require_key(…), name="dispatch")`. The view is exempt from the CSRF check. Raises
+    ValueError at once for a rule that cannot be one.
     """
     if scopes and callable(scopes[0]):
         raise TypeError("Write @require_key(), with parentheses.")
@@ -98,6 +101,7 @@ def require_key(
         cost if callable(cost) else rules.cost(cost),
         rules.meter_name(meter),
         None if resource is None else rules.resource(resource),
+        hold,
     )
 
     def decorate(view: View) -> View:
@@ -171,8 +175,8 @@ def _enter(request: HttpRequest, rule: _Rule) -> _Allowed | HttpResponse:
         return problems.refusal_response(_UNAVAILABLE)
     if preflight and not credential:
         return HttpResponse(status=204, headers={"Cache-Control": "no-store"})
-    cost = 0
-    if credential and not preflight and request.method != "HEAD":
+    cost, counts = 0, bool(credential) and not preflight and request.method != "HEAD"
+    if counts:
         cost = rules.cost(rule.cost(request)) if callable(rule.cost) else rule.cost
     try:
         decision = metering.authorize(
@@ -184,6 +188,7 @@ def _enter(request: HttpRequest, rule: _Rule) -> _Allowed | HttpResponse:
             resource=resource,
             address=address,
             user_agent=agent,
+            hold=rule.hold and counts,
             now=time.time(),
         )
         secret = decision.secret

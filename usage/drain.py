@@ -20,7 +20,7 @@ from django.conf import settings
 from django.db import DataError, transaction
 
 from keys.verdicts import VALID
-from usage import counting, findings, kept, watermark
+from usage import counting, findings, holds, kept, watermark
 from usage.journal import NEW_SUFFIX
 from usage.models import Finding, Segment, Spool
 from usage.records import (
@@ -295,6 +295,7 @@ class Drain:
                 stretch.found.append(findings.late(spool.retired_reason))
             following = self.directory / _name(header.spool, header.segment + 1)
             stretch.sums.store()
+            holds.keep(spool.pk, stretch.sums.held)
             findings.store(stretch.found, header.spool, header.segment, now)
             stretch.refusals.store(header.spool)
             spool.sequence = stretch.sequence

@@ -31,7 +31,7 @@ StartResponse = Callable[[str, Headers], object]
 MAX_RULE = 4096  # characters
 _MAX_RULE = MAX_RULE + 1  # so much is looked at, for a rule that is too long to be told
 _CUT = 1024  # characters of a header that is looked at
-_SINGLE = ("environment", "cost", "meter", "resource", "deny")
+_SINGLE = ("environment", "cost", "meter", "resource", "hold", "deny")
 _FREE = ({"HEAD"}, {"OPTIONS"})
 _OK = ("X-Portal-Status", "200")
 _VALID = ("X-Portal-Code", "VALID")
@@ -46,6 +46,7 @@ class Rule(NamedTuple):
     meter: str = REQUESTS.name
     resource: str = ""
     deny: int = 0
+    hold: bool = False
     error: str = ""
 
 
@@ -179,7 +180,7 @@ def _asked(
         free = ""
     labels = rule.meter, rule.resource, client.resolve(peer, forwarded), agent
     cost = 0 if free else meters.cost(rule.meter, rule.cost)
-    call = metering.Call(rule.scopes, rule.environment, cost, labels)
+    call = metering.Call(rule.scopes, rule.environment, cost, labels, rule.hold and not free)
     may_ask = client.may_ask(peer)
     is_usual = may_ask and not rule.error and free != "OPTIONS"
     # Settings are slow to look up, and the same for as long as this is remembered.
@@ -227,7 +228,8 @@ def _parse_rule(text: str) -> Rule:
     resource = rules.resource(found.get("resource", ""))
     if deny not in (None, "403"):
         raise ValueError("The rule's deny can only be 403.")
-    return Rule(tuple(scopes), environment, number, meter, resource, 403 if deny is not None else 0)
+    hold = rules.hold(found.get("hold", "0"))
+    return Rule(tuple(scopes), environment, number, meter, resource, 403 if deny is not None else 0, hold)
 
 
 # --- what is presented -----------------------------------------------------------------------------

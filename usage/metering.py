@@ -22,6 +22,7 @@ from keys.verification import decide
 from usage import journal, meters, watermark
 from usage.limits import RateWindows, Standing, Windows, WindowsAway
 from usage.meters import REQUESTS
+from usage.records import CALL, HELD
 from usage.refusals import Refusals
 from usage.segment import Labels
 
@@ -142,6 +143,7 @@ class Call(NamedTuple):
     environment: str  # empty: either
     cost: int  # in the meter's smallest unit (`meters.cost`); 0 for a call that costs nothing
     labels: Labels  # meter, resource, address, user agent
+    hold: bool = False  # an event will say what the call really cost
 
 
 def authorize(
@@ -154,14 +156,16 @@ def authorize(
     resource: str = "",
     address: str = "",
     user_agent: str = "",
+    hold: bool = False,
     now: float,
 ) -> Decision:
     """May this credential make this call? Recorded and counted when it returns.
 
-    `now` is epoch seconds; `address` is the client's, as text. Never raises for what a caller sends.
+    `now` is epoch seconds; `address` is the client's, as text; a call that is allowed on `hold` counts as any
+    other until an event settles it (`usage.events`). Never raises for what a caller sends.
     """
     labels = meter, resource, address, user_agent
-    call = Call(tuple(scopes), environment, meters.cost(meter, cost), labels)
+    call = Call(tuple(scopes), environment, meters.cost(meter, cost), labels, hold)
     return as_decision(decide_call(credential, call, now))
 
 
@@ -170,7 +174,7 @@ def decide_call(credential: str, call: Call, now: float) -> Decided:
     secret, standing = None, None
     try:
         process = _process or _current()
-        scopes, environment, cost, labels = call
+        scopes, environment, cost, labels, hold = call
         code, secret, detail = decide(credential, process.directory, now, scopes, environment, labels[2])
         if code is VALID and secret is not None:
             key = secret.key
@@ -178,7 +182,10 @@ def decide_call(credential: str, call: Call, now: float) -> Decided:
             if key.rates or organization.rates:
                 code, detail, standing = _spend(process.windows, key, cost, now)
             if code is VALID:
-                sequence = process.append(organization.id, key.id, secret.id, code.number, cost, labels)
+                kind = HELD if hold else CALL
+                sequence = process.append(
+                    organization.id, key.id, secret.id, code.number, cost, labels, 1, kind
+                )
                 return code, secret, detail, f"{process.spool}-{sequence}", standing
         return code, secret, detail, process.refuse(code.number, secret, cost, labels, now), standing
     except journal.JournalError as error:

@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
 from typing import Final, NamedTuple
 
 from keys.directory import Unavailable
@@ -39,9 +39,9 @@ class Meter(NamedTuple):
 
         Raises ValueError with a sentence that can be shown."""
         try:
-            scaled = value.scaleb(self.decimals)
+            scaled = value.scaleb(self.decimals, _EXACT)
             whole = int(scaled) if abs(scaled) <= MAX_QUANTITY else -1
-        except (InvalidOperation, ValueError, OverflowError):  # NaN, infinities
+        except (ArithmeticError, ValueError):  # NaN, infinities, what is far too large or long
             whole = -1
         if whole < 0 or (value.is_signed() and value != 0):
             raise ValueError("The value is not a number from 0 to 2**53 smallest units.")
@@ -66,6 +66,8 @@ class Meter(NamedTuple):
         return self.as_text(1)
 
 
+# Nobody writes more digits; who does is told that it is no number.
+_EXACT: Final = Context(prec=100, traps=[Inexact, InvalidOperation, Overflow])
 REQUESTS: Final = Meter("requests", "request", "Requests")
 
 

@@ -68,7 +68,7 @@ def bounded(groups: Iterable[Group]) -> dict[Group, str]:
     return names
 
 
-def reached(organization: Organization) -> dict[str, int]:
+def reached(organization: Organization | int) -> dict[str, int]:
     """The organization's meters that have an `other` → how many resources they keep apart."""
     bounds = ResourceBound.objects.filter(organization=organization, reached_at__isnull=False)
     return dict(bounds.values_list("meter", "kept"))

@@ -1,8 +1,8 @@
 """Adds calls to the counters: hourly roll-ups, each secret's last use, how calls were answered.
 
-The one place with SQL of its own: an upsert that adds, which the ORM has not, the same text on SQLite and
-PostgreSQL. Rows are written in the order of their keys, so that two writers never wait for each other in a
-circle. It opens no transaction and decides nothing about what is counted once.
+A place with SQL of its own (another is `usage.events`): an upsert that adds, which the ORM has not, the same
+text on SQLite and PostgreSQL. Rows are written in the order of their keys, so that two writers never wait for
+each other in a circle. It opens no transaction and decides nothing about what is counted once.
 """
 
 import datetime as dt
@@ -15,9 +15,14 @@ from django.db import connection
 from keys.verdicts import BY_NUMBER, Code
 from usage import resources
 from usage.meters import REQUESTS
-from usage.records import Record
+from usage.records import HELD, Record
+
+# Organization, hour, key, meter, resource, outcome.
+type Group = tuple[int, dt.datetime, int, str, str, str]
 
 _HOUR = 3_600_000_000  # µs
+_HOUR_LONG = dt.timedelta(hours=1)
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _CHUNK = 500  # rows in one statement
 _VALID = Code.VALID.number
 
@@ -48,14 +53,61 @@ ON CONFLICT (secret_id) DO UPDATE SET
     THEN EXCLUDED.user_agent ELSE usage_secretuse.user_agent END
 """
 
+# A day's hours into its first: what is there afterwards adds up to what was there before.
+_FOLD = """
+INSERT INTO {table} ({others}, hour, {sums})
+SELECT {others}, %s, {added} FROM {table}
+WHERE organization_id = %s AND hour > %s AND hour < %s
+GROUP BY {others}
+ON CONFLICT ({others}, hour) DO UPDATE SET {updates}
+"""
+_UNFOLDED = "DELETE FROM {table} WHERE organization_id = %s AND hour > %s AND hour < %s"
+# Roll-ups by the hour: table → the columns that, with the hour, are its key, and those that are summed.
+_HOURLY = {
+    "usage_rollup": (
+        ("organization_id", "key_id", "meter", "resource", "outcome", "booked_period"),
+        ("calls", "quantity"),
+    ),
+    "usage_responserollup": (
+        ("organization_id", "key_id", "resource", "status_class"),
+        ("responses",),
+    ),
+}
+
+
+def fold(organization: int, day: dt.datetime) -> None:
+    """Merge the roll-ups of an organization's UTC day, given by its midnight, into its first hour.
+
+    Inside the caller's transaction, which must be alone in counting (`usage.counting`).
+    """
+    midnight, end = (
+        connection.ops.adapt_datetimefield_value(each) for each in (day, day + dt.timedelta(days=1))
+    )
+    with connection.cursor() as cursor:
+        for table, (others, sums) in _HOURLY.items():
+            statement = _FOLD.format(
+                table=table,
+                others=", ".join(others),
+                sums=", ".join(sums),
+                added=", ".join(f"CAST(SUM({each}) AS bigint)" for each in sums),
+                updates=", ".join(f"{each} = {table}.{each} + EXCLUDED.{each}" for each in sums),
+            )
+            cursor.execute(statement, [midnight, organization, midnight, end])
+            cursor.execute(_UNFOLDED.format(table=table), [organization, midnight, end])
+
 
 def moment(microseconds: int) -> dt.datetime:
     """A journal's time as a datetime, exactly (a float would round it)."""
-    return dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=microseconds)
+    return _EPOCH + dt.timedelta(microseconds=microseconds)
+
+
+def booked_period(at: dt.datetime) -> dt.date:
+    """The first day of the month whose statement carries what happened at this moment."""
+    return at.astimezone(dt.UTC).date().replace(day=1)
 
 
 class Sums:
-    """Calls added up in memory until they are stored."""
+    """Calls added up in memory until they are stored. `held` are the calls that an event may settle."""
 
     def __init__(self) -> None:
         # (organization, hours since the epoch, key, meter, resource, code) → [calls, quantity]
@@ -66,6 +118,7 @@ class Sums:
         self._outcomes: dict[tuple[int, str], list[int]] = {}
         # (organization, hours since the epoch, key, resource, class of the status) → responses
         self._responses: dict[tuple[int, int, int, str, int], int] = {}
+        self.held: list[Record] = []
 
     def add(self, record: Record) -> None:
         """Count one call record. What was refused counts apart, and its quantity is 0."""
@@ -83,6 +136,8 @@ class Sums:
         rollup[0] += calls
         rollup[1] += quantity
         if code == _VALID:
+            if record.kind == HELD:
+                self.held.append(record)
             use = self._uses.setdefault(secret, [0, 0, "", ""])
             use[0] += calls
             if at >= use[1]:
@@ -93,10 +148,25 @@ class Sums:
         group = record.organization, record.time // _HOUR, record.key, record.resource, record.code
         self._responses[group] = self._responses.get(group, 0) + record.calls
 
+    def add_event(
+        self, organization: int, key: int, meter: str, resource: str, at: dt.datetime, quantity: int
+    ) -> None:
+        """Count what was reported from outside: a quantity, less than 0 where it corrects, and no call."""
+        group = organization, (at - _EPOCH) // _HOUR_LONG, key, meter, resource, _VALID
+        self._rollups.setdefault(group, [0, 0])[1] += quantity
+
     def outcomes(self) -> Iterator[tuple[str, int, int]]:
         """("<outcome>/<meter>", calls, quantity) of every call, those without a key included."""
         for (code, meter), (calls, quantity) in self._outcomes.items():
             yield f"{outcome_name(code)}/{meter}", calls, quantity
+
+    def rollups(self) -> Iterator[tuple[Group, int, int]]:
+        """(group, calls, quantity) of every hour, in the order in which they are stored."""
+        for key in sorted(self._rollups):
+            organization, hours, key_id, meter, resource, code = key
+            calls, quantity = self._rollups[key]
+            start = moment(hours * _HOUR)
+            yield (organization, start, key_id, meter, resource, outcome_name(code)), calls, quantity
 
     def store(self) -> None:
         """Add them to the database, inside the caller's transaction. Resources beyond the bound come together
@@ -104,22 +174,20 @@ class Sums:
         named = resources.bounded(self._resources())
         hour = connection.ops.adapt_datetimefield_value
         day = connection.ops.adapt_datefield_value
-        totals: dict[tuple[int, int, int, str, str, int], list[int]] = {}
-        for (organization, hours, key, meter, resource, code), sums in self._rollups.items():
-            booked = organization, hours, key, meter, named[organization, meter, resource], code
-            total = totals.setdefault(booked, [0, 0])
-            total[0] += sums[0]
-            total[1] += sums[1]
-        rollups = []
-        for (organization, hours, key, meter, resource, code), (calls, quantity) in sorted(totals.items()):
-            start = moment(hours * _HOUR)
-            rollups.append(
-                (
-                    *(organization, hour(start), key, meter, resource, outcome_name(code)),
-                    *(day(start.date().replace(day=1)), calls, quantity),
-                )
-            )
-        execute(_ADD_CALLS, rollups)
+        totals: dict[Group, list[int]] = {}
+        for (organization, start, key, meter, resource, outcome), calls, quantity in self.rollups():
+            label = named[organization, meter, resource]
+            total = totals.setdefault((organization, start, key, meter, label, outcome), [0, 0])
+            total[0] += calls
+            total[1] += quantity
+        execute(
+            _ADD_CALLS,
+            [
+                (organization, hour(start), *rest, day(booked_period(start)), *totals[group])
+                for group in sorted(totals)
+                for organization, start, *rest in (group,)
+            ],
+        )
         execute(
             _ADD_USE,
             [

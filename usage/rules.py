@@ -33,6 +33,13 @@ def cost(number: int) -> int:
     return number
 
 
+def hold(text: str) -> bool:
+    """Is the call counted on hold, to be settled by an event?"""
+    if text not in ("0", "1"):
+        raise ValueError("The hold is neither 1 nor 0.")
+    return text == "1"
+
+
 def meter(name: str) -> str:
     """One that may be counted now: ask for each call, or remember the answer with `meters.generation`."""
     if meters.get(name) is None:

@@ -6,7 +6,7 @@ side is UNAVAILABLE (503), as at the gateway, and the log has the place without 
 
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final, NoReturn
 
 from django.core.exceptions import RequestDataTooBig
@@ -18,7 +18,7 @@ from ninja.parser import Parser
 from keys.verdicts import Code
 from portal.api import PREFIX
 from portal.api.callers import Refused
-from usage import metering, problems
+from usage import event_format, metering, problems
 
 logger = logging.getLogger(__name__)
 
@@ -30,26 +30,48 @@ PLAIN: Final = {
     404: ("NOT_FOUND", "There is nothing at this path."),
     405: ("METHOD_NOT_ALLOWED", "This path has other methods; Allow names them."),
     413: ("TOO_LARGE", "The body is too large."),
-    415: ("UNSUPPORTED_MEDIA_TYPE", "Send JSON: Content-Type: application/json, without Content-Encoding."),
-    422: ("INVALID", "The body is JSON, but not what this call takes; errors says where."),
+    415: (
+        "UNSUPPORTED_MEDIA_TYPE",
+        "Send JSON in a Content-Type that Accept names (application/json will do), without Content-Encoding.",
+    ),
+    422: ("INVALID", "What was sent is well formed, but not what this call takes; errors says where."),
 }
 _KEPT = ("Allow", "Retry-After")
 _UNAVAILABLE = metering.Decision(Code.UNAVAILABLE)
 
 
 class _Unsupported(Exception):
-    """The body is not in a form that is read here."""
+    """The body is not in a form that is read here; the arguments are the media types that are."""
 
 
 class StrictParser(Parser):
     """JSON (RFC 8259) in UTF-8, objects with each name once, and nothing else."""
 
     def parse_body(self, request: HttpRequest) -> Any:  # JSON
-        if request.content_type != "application/json" or _is_encoded(request):
-            raise _Unsupported
-        return json.loads(
-            request.body.decode("utf-8"), object_pairs_hook=_each_name_once, parse_constant=_no_constant
-        )
+        return _read_json(request, ("application/json",))
+
+
+def exact_json(request: HttpRequest, kinds: Collection[str]) -> Any:  # JSON
+    """The body, of one of these media types, as `StrictParser` reads it but with every number exactly as it
+    is written: a Decimal, NaN for one beyond them. Raises HttpError."""
+    try:
+        return _read_json(request, kinds, event_format.number)
+    except (ValueError, RecursionError, _Unsupported) as error:
+        raise HttpError(400, "unreadable") from error
+
+
+def _read_json(
+    request: HttpRequest, kinds: Collection[str], number: Callable[[str], Any] | None = None
+) -> Any:  # JSON
+    if request.content_type not in kinds or _is_encoded(request):
+        raise _Unsupported(*kinds)
+    return json.loads(
+        request.body.decode("utf-8"),
+        object_pairs_hook=_each_name_once,
+        parse_constant=_no_constant,
+        parse_float=number,
+        parse_int=number,
+    )
 
 
 def _is_encoded(request: HttpRequest) -> bool:
@@ -65,6 +87,12 @@ def _each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError("NaN and infinities are no JSON")
+
+
+def invalid_at(where: str, message: str, *path: str | int) -> ValidationError:
+    """To be raised for what no schema says: `where` is body or query, `message` a sentence of ours."""
+    argument = ("",) if where == "body" else ()  # which has no name here; `_place` leaves it out
+    return ValidationError([{"type": "value_error", "loc": (where, *argument, *path), "msg": message}])
 
 
 def problem(
@@ -103,7 +131,7 @@ def handle_errors(api: NinjaAPI) -> None:
     def http_error(request: HttpRequest, error: Any) -> HttpResponse:  # as above
         # django-ninja makes a 400 of whatever its parser raises.
         if isinstance(error.__cause__, _Unsupported):
-            return problem(415, request=request, headers=[("Accept", "application/json")])
+            return problem(415, request=request, headers=[("Accept", ", ".join(error.__cause__.args))])
         return problem(400, request=request, detail="The body is not JSON in UTF-8, each name once.")
 
     @api.exception_handler(RequestDataTooBig)

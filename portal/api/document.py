@@ -66,10 +66,11 @@ _MORE_HEADERS = {
 }
 
 
-def declare(*scopes: str, body: bool = False) -> dict[str, Any]:  # JSON
-    """For an operation's `openapi_extra`: the scopes that its caller needs, and every error that it has."""
-    statuses = sorted([*_ALWAYS, *(_WITH_BODY if body else ())])
-    return {
+def declare(*scopes: str, body: bool = False, query: bool = False, **more: object) -> dict[str, Any]:  # JSON
+    """For an operation's `openapi_extra`: the scopes that its caller needs, and every error that it has, for
+    it takes a `body` or a `query`; `more` is added as it is."""
+    statuses = sorted([*_ALWAYS, *(_WITH_BODY if body else (422,) if query else ())])
+    return more | {
         "security": [{name: list(scopes)} for name in _SECURITY],
         "responses": {200: {"headers": _REQUEST}} | {status: _error(status) for status in statuses},
     }

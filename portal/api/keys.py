@@ -50,6 +50,7 @@ def verify(request: HttpRequest, response: HttpResponse, asked: Body[VerifyBody]
         meter=asked.meter or REQUESTS.name,
         resource=asked.resource or "",
         address=asked.ip or "",
+        hold=asked.hold or False,
         now=time.time(),
     )
     verdict, standing = decision.verdict, decision.standing

@@ -14,6 +14,7 @@ from keys import networks, scopes
 from keys.records import KeyRecord, OrganizationRecord
 from keys.verdicts import Code
 from usage import meters, rules
+from usage.event_format import Rejection
 from usage.limits import Standing
 from usage.meters import REQUESTS
 from usage.records import RESOURCE_LENGTH
@@ -54,6 +55,7 @@ Resource = Annotated[
     AfterValidator(rules.resource),
     WithJsonSchema({"type": "string", "format": "label", "maxLength": RESOURCE_LENGTH}),
 ]
+RejectionName = Annotated[str, WithJsonSchema({"type": "string", "enum": [code.value for code in Rejection]})]
 CodeName = Annotated[str, WithJsonSchema({"type": "string", "enum": [code.name for code in Code]})]
 
 
@@ -83,6 +85,11 @@ class VerifyBody(BaseModel):
         None,
         description="A route or model that the call is counted under; use few different ones: those beyond "
         "the portal's bound are counted as `other`. Printable characters and spaces only.",
+    )
+    hold: bool | None = Field(
+        None,
+        description="Count the call at its cost until an event with `settles` says what it really was "
+        "(`POST /v1/usage/events`).",
     )
 
 
@@ -170,6 +177,56 @@ class VerifyAnswer(BaseModel):
     organization: OrganizationFacts | None = None
     rate_limit: RateLimit = None
     quota: Quota = None
+
+
+class RejectedEvent(BaseModel):
+    """An event that is not counted. Sent again as it is, only `NOT_YET` may be."""
+
+    index: int = Field(description="Its place in the batch, from 0.")
+    code: RejectionName
+    detail: str
+
+
+class EventsAnswer(BaseModel):
+    """What came of a batch: whatever is accepted or a duplicate is counted, once, and on disk."""
+
+    accepted: int
+    duplicates: int = Field(description="Counted before, by their source and id.")
+    rejected: list[RejectedEvent]
+
+
+class UsageRow(BaseModel):
+    """Calls in one bucket of time, of one group if groups were asked for."""
+
+    start: dt.datetime
+    end: dt.datetime = Field(description="Not included. Both are cut to from and to.")
+    key: str | None = Field(None, description="The key's id.")
+    meter: str | None = None
+    resource: str | None = None
+    outcome: CodeName | None = None
+    environment: Literal["live", "test", ""] | None = None
+    calls: int = Field(description="Events reported from outside are no calls.")
+    quantity: str | None = Field(
+        None, description="In the meter's unit, decimals as text; only where it is grouped by meter."
+    )
+
+
+class UsageAnswer(BaseModel):
+    """Sums of the caller's organization, buckets without usage left out."""
+
+    complete_through: dt.datetime | None = Field(
+        description="Every call that was answered before is in the sums; null: there never was one."
+    )
+    from_: dt.datetime = Field(serialization_alias="from")
+    to: dt.datetime
+    bucket: Literal["hour", "day", "month"]
+    data: list[UsageRow]
+    other: dict[str, int] | None = Field(
+        default=None,
+        description="Only by resource: meters of which just so many resources are kept apart; what else was "
+        "called is in `other`.",
+    )
+    next: str | None = Field(default=None, description="There is more: ask again with this as `cursor`.")
 
 
 class MeAnswer(BaseModel):

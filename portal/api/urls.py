@@ -7,7 +7,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI
 
-from portal.api import keys
+from portal.api import keys, usage
 from portal.api.answers import StrictParser, finish, handle_errors
 from portal.api.document import document
 
@@ -23,8 +23,9 @@ api = NinjaAPI(
     parser=StrictParser(),
 )
 handle_errors(api)
-keys.router.add_decorator(finish)
-api.add_router("", keys.router)
+for router in (keys.router, usage.router):
+    router.add_decorator(finish)
+    api.add_router("", router)
 
 
 @api.get("/openapi.json", include_in_schema=False, url_name="v1_openapi")

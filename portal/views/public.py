@@ -53,6 +53,16 @@ def docs_meters(request: HttpRequest) -> HttpResponse:
     return render(request, "portal/docs_meters.html", context)
 
 
+def docs_usage(request: HttpRequest) -> HttpResponse:
+    """For those who run the API: usage from elsewhere, held calls, and for everybody: usage read back."""
+    context = {
+        "lines": reference.usage_lines(),
+        "event": reference.EVENT,
+        "rejections": reference.rejections(),
+    }
+    return render(request, "portal/docs_usage.html", context)
+
+
 @require_safe
 @login_required
 def home(request: HttpRequest) -> HttpResponse:

@@ -606,12 +606,14 @@ def test_the_openapi_is_public_and_declares_every_error(portal: Portal) -> None:
     document = response.json()
     assert document["openapi"].startswith("3.1.")
     assert document["components"]["securitySchemes"].keys() == {"bearer", "header"}
-    assert document["paths"].keys() == {"/v1/keys/verify", "/v1/me"}
+    paths = {"/v1/keys/verify", "/v1/me", "/v1/usage/events", "/v1/usage"}
+    assert document["paths"].keys() == paths
     for operations in document["paths"].values():
         for operation in operations.values():
             assert [next(iter(each)) for each in operation["security"]] == ["bearer", "header"]
             declared = {"200", "400", "401", "403", "429", "503"}
             declared |= {"413", "415", "422"} if "requestBody" in operation else set()
+            declared |= {"422"} if operation["parameters"] else set()
             assert operation["responses"].keys() == declared
             for status, answer in operation["responses"].items():
                 kind = "application/json" if status == "200" else "application/problem+json"

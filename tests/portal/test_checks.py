@@ -105,6 +105,8 @@ def test_a_good_production_is_accepted(production: Settings) -> None:
         ("USAGE_JOURNAL_KEEP_DAYS", 10**12, "portal.E020"),
         ("USAGE_REFUSAL_DAYS", 0, "portal.E021"),
         ("USAGE_REFUSAL_DAYS", 367, "portal.E021"),
+        ("USAGE_DETAIL_DAYS", 70, "portal.E023"),
+        ("USAGE_DETAIL_DAYS", -1, "portal.E023"),
         ("USAGE_JOURNAL_DIR", Path("journal"), "portal.E016"),
         ("USAGE_RESOURCES", 0, "portal.E022"),
         ("USAGE_RESOURCES", 100_001, "portal.E022"),
@@ -198,7 +200,7 @@ def test_every_message_says_how_to_mend_it_and_shows_no_secret(production: Setti
 def test_every_check_is_tested_here() -> None:
     pattern = re.compile(r'"(portal\.[EW]\d{3})"')
     made = set(pattern.findall(Path(checks.__file__).read_text()))
-    assert len(made) == 27
+    assert len(made) == 28
     assert made <= set(pattern.findall(Path(__file__).read_text()))
 
 

@@ -20,7 +20,8 @@ from keys.verdicts import Code
 from portal import pages, reference
 from tests import builders
 from tests.usage.test_gateway import PORTAL_HEADERS
-from usage import definitions, gateway
+from usage import definitions, event_format, gateway
+from usage.event_format import Rejection
 from usage.models import ResourceBound, ResponseRollup, Rollup, SecretUse, Spool
 
 pytestmark = pytest.mark.django_db
@@ -638,6 +639,15 @@ def test_every_recipe_is_in_the_docs_whole(client: Client) -> None:
     assert len(recipes) > 5
     assert {name for name, text in recipes.items() if escape(text) not in html} == set()
     assert reverse("docs_gateway") in client.get(reverse("docs")).content.decode()
+
+
+def test_every_reason_to_reject_an_event_and_every_field_is_in_the_docs(client: Client) -> None:
+    html = client.get(reverse("docs_usage")).content.decode()
+    assert {code for code, _ in reference.rejections()} == set(Rejection)
+    assert {name for name, _ in reference.EVENT} == event_format._FIELDS
+    assert {code.value for code in Rejection if f">{code.value}<" not in html} == set()
+    assert {name for name, text in reference.usage_lines().items() if escape(text) not in html} == set()
+    assert reverse("docs_usage") in client.get(reverse("docs")).content.decode()
 
 
 def test_the_gateways_parameters_and_headers_are_in_the_docs() -> None:

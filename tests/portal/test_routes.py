@@ -57,6 +57,7 @@ TABLE: dict[str, list[Expected]] = {
     "docs_errors": [public()],
     "docs_gateway": [public()],
     "docs_meters": [public()],
+    "docs_usage": [public()],
     "home": [signed_in(302)],
     # Who has an organization is sent home; staff without one may found one, as anybody may.
     "welcome": [Expected("GET", dict.fromkeys(PEOPLE, 302) | {"staff": 200})],
@@ -86,6 +87,8 @@ TABLE: dict[str, list[Expected]] = {
     "v1_openapi": [public()],
     "v1_me": [public(401)],
     "v1_verify": [Expected("POST", dict.fromkeys(PEOPLE, 401))],
+    "v1_usage": [public(401)],
+    "v1_usage_events": [Expected("POST", dict.fromkeys(PEOPLE, 401))],
 }
 
 
@@ -151,6 +154,7 @@ def test_an_organizations_routes_all_carry_its_slug() -> None:
         "docs_errors",
         "docs_gateway",
         "docs_meters",
+        "docs_usage",
         "home",
         "welcome",
         "staff",
@@ -160,6 +164,8 @@ def test_an_organizations_routes_all_carry_its_slug() -> None:
         "v1_openapi",
         "v1_me",
         "v1_verify",
+        "v1_usage",
+        "v1_usage_events",
     }
     for route, name in own_routes():
         assert route.startswith("o/<slug:organization>/") != (name in open_to_all), route

@@ -28,7 +28,7 @@ from usage import decorators, gateway, metering, meters
 from usage.decorators import KeyRequest, PortalKey, require_key
 from usage.drain import drain_once
 from usage.journal import Journal, JournalError
-from usage.models import ResponseRollup, Rollup, Segment
+from usage.models import Hold, ResponseRollup, Rollup, Segment
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
 
@@ -60,6 +60,11 @@ def anything(request: HttpRequest, what: str) -> HttpResponseBase:
 @require_key(cost=lambda request: int(request.headers["X-Size"]), resource="sized", environment="test")
 def sized(request: HttpRequest) -> HttpResponse:
     return HttpResponse()
+
+
+@require_key(cost=7, hold=True)
+def held(request: KeyRequest) -> HttpResponse:
+    return HttpResponse(request.portal_key.request)
 
 
 @require_key()
@@ -98,6 +103,7 @@ urlpatterns = [
     path("orders/", orders),
     path("any/<str:what>/", anything),
     path("sized/", sized),
+    path("held/", held),
     path("nothing/", nothing),
     path("async/", waited),
     path("class/", Orders.as_view()),
@@ -341,6 +347,13 @@ def test_a_preflight_is_answered_and_sees_no_view(issued: lifecycle.Issued, url:
 def test_head_costs_nothing(caller: Client) -> None:
     assert caller.head("/orders/").status_code == 200
     assert counted() == {"VALID": (1, 0)}
+
+
+def test_a_call_on_hold_is_kept_by_the_id_that_the_view_has(caller: Client) -> None:
+    answer = caller.get("/held/")
+    assert caller.head("/held/").status_code == 200
+    assert counted() == {"VALID": (2, 7)}
+    assert str(Hold.objects.get()) == answer.content.decode()
 
 
 def test_memory_that_is_too_old_is_503(journal_dir: Path) -> None:

@@ -21,7 +21,7 @@ from tests.builders import key, meter, organization
 from usage import definitions, gateway, metering, meters, rules
 from usage.drain import drain_once
 from usage.gateway import parse_rule
-from usage.models import Rollup, SecretUse, Segment
+from usage.models import Hold, Rollup, SecretUse, Segment
 
 pytestmark = pytest.mark.django_db
 
@@ -283,6 +283,27 @@ def test_head_is_recorded_and_costs_nothing(issued: lifecycle.Issued, header: st
     assert rollups() == {"VALID": (1, 0)}
 
 
+@pytest.mark.parametrize(
+    ("query", "path"),
+    [("cost=5&hold=1", "/gateway/authorize"), ("", "/gateway/envoy/orders")],
+)
+def test_a_call_on_hold_is_allowed_counted_and_kept(issued: lifecycle.Issued, query: str, path: str) -> None:
+    headers = {} if query else {"x_portal_rule": "cost=5&hold=1"}
+    answer = ask(query, path=path, bearer=issued.plaintext, **headers)
+    assert answer.code == "VALID"
+    assert rollups() == {"VALID": (1, 5)}
+    assert str(Hold.objects.get()) == answer.headers["X-Portal-Request"]
+
+
+def test_only_an_allowed_call_that_costs_is_held(issued: lifecycle.Issued) -> None:
+    ask("hold=1", method="HEAD", bearer=issued.plaintext)
+    ask("hold=0", bearer=issued.plaintext)
+    ask("hold=1&environment=test", bearer=issued.plaintext)
+    ask("hold=1", bearer="junk")
+    drain_once(timezone.now())
+    assert not Hold.objects.exists()
+
+
 def test_a_callers_own_head_costs_nothing(issued: lifecycle.Issued) -> None:
     assert ask("cost=5", method="HEAD", bearer=issued.plaintext).code == "VALID"
     assert rollups() == {"VALID": (1, 0)}
@@ -395,6 +416,10 @@ def test_other_paths_are_bad_requests(directory: Directory, path: str) -> None:
         "cost=99999999999999999999",
         "cost=%D9%A1",
         "meter=unknown",
+        "hold=",
+        "hold=2",
+        "hold=true",
+        "hold=1&hold=1",
         "scope=NoScope",
         "scope=",
         "environment=",
@@ -479,8 +504,9 @@ def test_a_meter_that_cannot_be_known_yet_is_unavailable_and_no_bug(
 
 
 def test_a_good_rule_is_read() -> None:
+    assert parse_rule("hold=1", 0).hold
     rule = parse_rule("scope=a:b&scope=c:d&cost=2147483648&resource=%C3%A9%20x&environment=test&deny=403", 0)
-    assert rule == (("a:b", "c:d"), "test", 2**31, "requests", "é x", 403, "")
+    assert rule == (("a:b", "c:d"), "test", 2**31, "requests", "é x", 403, False, "")
 
 
 def test_a_journal_that_fails_lets_nothing_pass(

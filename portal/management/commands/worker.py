@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -16,7 +17,7 @@ from django.utils import timezone
 from keys import presence
 from keys.management.base import PortalCommand
 from portal import folder, serving
-from usage import kept, refusal_log, watermark
+from usage import kept, refusal_log, retention, watermark
 from usage.drain import Drain
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ LONGEST_PAUSE = 15.0
 
 
 class Command(PortalCommand):
-    help = "Drain journals, delete old ones, forget dead processes, clear sessions; until it is told to stop."
+    help = "Drain journals, forget dead processes, clear what is old; until it is told to stop."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--parent", type=int, metavar="PID", help="end when this process does")
@@ -47,6 +48,7 @@ class Command(PortalCommand):
             (PRUNE_SECONDS, prune_journals),
             (CLEAR_SECONDS, clear_sessions),
             (CLEAR_SECONDS, lambda: refusal_log.prune(timezone.now(), stop=stop.is_set)),
+            (CLEAR_SECONDS, partial(retention.once, stop=stop.is_set)),
         ]
         due = [0.0] * len(chores)
         failures = 0

@@ -1,0 +1,220 @@
+"""`rebuild_usage`: finds any difference between counters and journals, and claims nothing about the rest."""
+
+import datetime as dt
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+from django.db.models import F
+from django.utils import timezone
+
+from keys import lifecycle
+from tests import builders
+from usage import events, rebuild
+from usage.drain import Drain, drain_once
+from usage.event_format import parse
+from usage.journal import Journal
+from usage.kept import FOLDER
+from usage.models import Rollup, Segment
+from usage.rebuild import Result
+from usage.records import HELD
+
+pytestmark = pytest.mark.django_db
+
+HOUR, DAY = dt.timedelta(hours=1), dt.timedelta(days=1)
+
+
+class Clock:
+    """Begins yesterday at noon; the command looks at the real time."""
+
+    def __init__(self) -> None:
+        midnight = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0)
+        self.now = midnight - DAY / 2
+
+    def __call__(self) -> int:
+        return int(self.now.timestamp()) * 1_000_000_000
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def journal(journal_dir: Path, clock: Clock) -> Iterator[Journal]:
+    journal = Journal(journal_dir, clock=clock, tick=False)
+    yield journal
+    journal.close()
+
+
+@pytest.fixture
+def issued() -> lifecycle.Issued:
+    return builders.key(builders.organization("acme"))
+
+
+def call(journal: Journal, of: lifecycle.Issued, cost: int = 1, code: int = 1, kind: int = 2) -> str:
+    labels = "requests", "chat", "192.0.2.1", "curl"
+    key = of.key
+    return journal.request_id(
+        journal.append(key.organization_id, key.pk, of.secret.pk, code, cost, labels, kind=kind)
+    )
+
+
+def drain(clock: Clock, journal_dir: Path) -> None:
+    """One pass; the files that it finishes are kept."""
+    kept = journal_dir / FOLDER
+    kept.mkdir(exist_ok=True)
+    before = [path for path in journal_dir.iterdir() if path.suffix == ".journal"]
+    copies = [Path(shutil.copy(path, kept)) for path in before]
+    drain_once(clock.now)
+    for path, copy in zip(before, copies, strict=True):
+        if path.exists():
+            copy.unlink()
+
+
+def compare(clock: Clock, journal_dir: Path, **options: Any) -> Result:
+    return rebuild.compare(journal_dir, clock.now - 2 * DAY, clock.now + DAY, **options)
+
+
+def test_what_was_recorded_is_what_is_counted(
+    journal: Journal, clock: Clock, journal_dir: Path, issued: lifecycle.Issued
+) -> None:
+    """A finished journal, a live one half drained, refusals, events and a settled call."""
+    for cost in range(5):
+        call(journal, issued, cost)
+    journal.close()
+    drain(clock, journal_dir)
+    clock.now += HOUR
+    held = call(journal, issued, 50, kind=HELD)
+    call(journal, issued, code=2)
+    drain(clock, journal_dir)
+    reported = [
+        parse({"id": "1", "key": issued.key.public_id, "meter": "requests", "value": "7"}, "us"),
+        parse({"id": "2", "settles": held, "value": "20"}, "us"),
+    ]
+    assert events.report(reported, clock.now + 2 * HOUR).accepted == 2
+    call(journal, issued)  # not drained
+    result = compare(clock, journal_dir)
+    assert (result.differences, result.groups) == ([], 4)
+    assert [gap.why for gap in result.gaps] == ["no journal is so old"]
+
+
+@pytest.mark.parametrize("change", [{"calls": F("calls") + 1}, {"quantity": F("quantity") - 1}])
+def test_a_counter_that_was_changed_is_found(
+    journal: Journal, clock: Clock, journal_dir: Path, issued: lifecycle.Issued, change: dict[str, Any]
+) -> None:
+    call(journal, issued)
+    drain(clock, journal_dir)
+    Rollup.objects.update(**change)
+    (difference,) = compare(clock, journal_dir).differences
+    assert difference.recorded == (1, 1)
+    assert difference.group[1] == clock.now
+
+
+def test_a_row_that_is_gone_and_one_too_many_are_found(
+    journal: Journal, clock: Clock, journal_dir: Path, issued: lifecycle.Issued
+) -> None:
+    call(journal, issued)
+    drain(clock, journal_dir)
+    Rollup.objects.update(resource="other")
+    found = {each.group[4]: (each.counted, each.recorded) for each in compare(clock, journal_dir).differences}
+    assert found == {"chat": ((0, 0), (1, 1)), "other": ((1, 1), (0, 0))}
+    nobody = compare(clock, journal_dir, organization=issued.key.organization_id + 1)
+    assert nobody.differences == []
+
+
+def test_hours_of_a_journal_that_is_not_kept_are_not_compared(
+    journal: Journal, clock: Clock, journal_dir: Path, issued: lifecycle.Issued
+) -> None:
+    call(journal, issued)
+    journal.close()
+    drain_once(clock.now)
+    clock.now += 3 * HOUR
+    call(journal, issued)
+    drain(clock, journal_dir)
+    result = compare(clock, journal_dir)
+    assert result.differences == []
+    assert "is not kept" in result.gaps[-1].why
+    assert (result.gaps[-1].start, result.gaps[-1].end) == (clock.now - 3 * HOUR, clock.now + HOUR)
+    clock.now += 2 * HOUR
+    call(journal, issued)
+    drain(clock, journal_dir)
+    Rollup.objects.update(calls=9)
+    assert [each.group[1] for each in compare(clock, journal_dir).differences] == [clock.now]
+
+
+def test_a_journal_that_was_changed_proves_nothing(
+    journal: Journal, clock: Clock, journal_dir: Path, issued: lifecycle.Issued
+) -> None:
+    call(journal, issued)
+    drain(clock, journal_dir)
+    Segment.objects.update(chain="0" * 64)
+    result = compare(clock, journal_dir)
+    assert "SHA-256" in result.gaps[-1].why
+    assert result.differences == []
+
+
+def test_a_torn_journal_is_read_up_to_its_end(
+    journal: Journal, clock: Clock, journal_dir: Path, issued: lifecycle.Issued
+) -> None:
+    call(journal, issued)
+    assert journal._segment is not None
+    path, size = journal._segment.path, journal._segment.size
+    with path.open("r+b") as file:
+        file.seek(size)
+        file.write(b"torn")
+    journal._segment.let_go()
+    journal._segment = None
+    Drain().once(clock.now)
+    torn = path.with_name(path.name + ".torn")
+    assert torn.exists()
+    assert compare(clock, journal_dir).groups == 1
+    (journal_dir / FOLDER).mkdir()
+    torn.rename(journal_dir / FOLDER / torn.name)
+    result = compare(clock, journal_dir)
+    assert (result.groups, result.differences) == (1, [])
+
+
+def test_the_command_ends_with_0_or_the_list_and_1(
+    journal: Journal,
+    clock: Clock,
+    journal_dir: Path,
+    issued: lifecycle.Issued,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    call(journal, issued, 3)
+    drain(clock, journal_dir)
+    call_command("rebuild_usage")
+    assert "No difference: 1 groups in" in capsys.readouterr().out
+    Rollup.objects.update(quantity=4)
+    with pytest.raises(CommandError) as raised:
+        call_command("rebuild_usage", "--organization", "acme")
+    assert raised.value.returncode == 1
+    line = capsys.readouterr().out.strip()
+    assert line == (
+        f"acme {clock.now:%Y-%m-%dT%H:00Z} {issued.key.public_id} requests chat VALID: counted 1 calls, "
+        "quantity 4; recorded 1 calls, quantity 3"
+    )
+    call_command("rebuild_usage", "--from", f"{clock.now + DAY:%Y-%m-%d}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["--from", "yesterday"], 2),
+        (["--to", "2026-02-30"], 2),
+        (["--from", "2020-01-01", "--to", "2020-01-02"], 2),
+        (["--organization", "nobody"], 2),
+        ([], 1),  # nothing was ever recorded
+    ],
+)
+def test_the_command_refuses_what_it_cannot_compare(
+    journal_dir: Path, arguments: list[str], status: int
+) -> None:
+    with pytest.raises(CommandError) as raised:
+        call_command("rebuild_usage", *arguments)
+    assert raised.value.returncode == status or "not a day" in str(raised.value)

@@ -1,0 +1,316 @@
+"""Usage from outside: events counted exactly once, and held calls settled.
+
+One transaction inserts an event's (source, id) and adds its quantity to the roll-ups: whatever dies, and
+whoever sends the same event at once or again, both are there or neither. This module alone decides whether an
+event counts. It claims nothing before that, and an event that cannot count never keeps another from it.
+"""
+
+import datetime as dt
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from django.db import connection, transaction
+
+from keys.models import Environment, Key
+from usage import counting, holds, meters
+from usage.event_format import Refusal, Rejection, Reported
+from usage.holds import Missing, Reference
+from usage.meters import Meter
+from usage.models import Event, Hold
+from usage.records import METER_LENGTH
+from usage.rollups import Sums
+
+LATEST: Final = dt.timedelta(days=35)  # after it happened, or after the call that it settles
+EARLIEST: Final = dt.timedelta(minutes=5)  # before it happened: clocks differ
+# For so long its id is remembered. LATEST twice: who sends one again after that is TOO_LATE.
+REMEMBERED: Final = dt.timedelta(days=70)
+WAIT_SECONDS: Final = 2.0  # for the drain to come to a held call
+_KEY_LENGTH: Final = 32
+_CHUNK: Final = 500  # rows in one statement
+
+type _Identity = tuple[str, str]  # source, id
+
+_INSERT = """
+INSERT INTO usage_event
+  (source, event_id, digest, organization_id, key_id, meter, resource, at, quantity, settles, received_at)
+VALUES {rows}
+ON CONFLICT (source, event_id) DO NOTHING
+RETURNING source, event_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """An event that is not counted: its place in the batch, and why."""
+
+    index: int
+    code: Rejection
+    detail: str
+
+
+@dataclass
+class Report:
+    """What came of a batch. Accepted and duplicate events are counted, once each."""
+
+    accepted: int = 0
+    duplicates: int = 0
+    rejected: list[Rejected] = field(default_factory=list)
+
+
+class _Counted(NamedTuple):
+    """What an event adds, and to whom. `hold` is the call that it settles."""
+
+    event: Reported
+    organization: int
+    key: int
+    is_live: bool
+    meter: str
+    resource: str
+    at: dt.datetime
+    quantity: int
+    hold: Reference | None
+
+    @property
+    def identity(self) -> _Identity:
+        return self.event.source, self.event.id
+
+
+class _Facts(NamedTuple):
+    """What the database knows about what a batch names."""
+
+    keys: Mapping[str, Key]  # by public id
+    keys_of_holds: Mapping[int, Key]  # by primary key
+    holds: Mapping[Reference, Hold | Missing]
+
+
+# What came of one event: None if it counts now, True if it did already.
+type _Outcome = Refusal | bool | None
+
+
+def report(events: Sequence[Reported | Refusal], now: dt.datetime, *, wait: float = WAIT_SECONDS) -> Report:
+    """Count the events of one batch, each as if it had come alone and in this order.
+
+    What is accepted is durable on return. `wait` is how many seconds a settlement may wait for the drain.
+    Raises DatabaseError when the database is away; then nothing of the batch is counted.
+    """
+    outcomes: dict[int, _Outcome] = {}
+    leaders: dict[_Identity, int] = {}  # who came first with an id that is not known yet
+    chosen: dict[int, _Counted] = {}
+    sent = [event for event in events if isinstance(event, Reported)]
+    known = _digests((event.source, event.id) for event in sent)
+    facts = _look_up([event for event in sent if (event.source, event.id) not in known], wait)
+    for index, event in enumerate(events):
+        if isinstance(event, Refusal):
+            outcomes[index] = event
+        elif (event.source, event.id) in known:
+            outcomes[index] = _again(event, known[event.source, event.id])
+        elif (event.source, event.id) not in leaders:
+            try:
+                chosen[index] = _check(event, facts, now)
+                leaders[event.source, event.id] = index
+            except Refusal as refusal:
+                outcomes[index] = refusal
+    outcomes |= _count(chosen, now)
+    for index, event in enumerate(events):
+        if index not in outcomes and isinstance(event, Reported):
+            outcomes[index] = _behind(
+                event, chosen[leader := leaders[event.source, event.id]], outcomes[leader]
+            )
+    return _summed(outcomes)
+
+
+def _summed(outcomes: Mapping[int, _Outcome]) -> Report:
+    found = Report()
+    for index, outcome in sorted(outcomes.items()):
+        if isinstance(outcome, Refusal):
+            found.rejected.append(Rejected(index, outcome.code, outcome.detail))
+        elif outcome:
+            found.duplicates += 1
+        else:
+            found.accepted += 1
+    return found
+
+
+def _again(event: Reported, digest: str) -> _Outcome:
+    """The outcome of an event whose id is counted already."""
+    if event.digest == digest:
+        return True
+    return Refusal(Rejection.CONFLICT, "An event with this id was counted, and it said something else.")
+
+
+def _behind(event: Reported, leader: _Counted, outcome: _Outcome) -> _Outcome:
+    """The outcome of an event with the id of an earlier one in its batch."""
+    again = _again(event, leader.event.digest)
+    return outcome if again is True and isinstance(outcome, Refusal) else again
+
+
+# --- what an event means ---------------------------------------------------------------------------
+
+
+def _look_up(events: Collection[Reported], wait: float) -> _Facts:
+    references = {holds.parse(event.settles) for event in events if event.settles}
+    found = holds.find({reference for reference in references if reference is not None}, wait=wait)
+    names = {event.key for event in events if _may_be_key(event.key)}
+    by_name = {key.public_id: key for key in Key.objects.filter(public_id__in=names)}
+    of_holds = {hold.key_id for hold in found.values() if isinstance(hold, Hold)}
+    return _Facts(by_name, Key.objects.in_bulk(of_holds), found)
+
+
+def _may_be_key(name: str) -> bool:
+    return name.isascii() and name.isprintable() and 0 < len(name) <= _KEY_LENGTH
+
+
+def _check(event: Reported, facts: _Facts, now: dt.datetime) -> _Counted:
+    """What the event adds. Raises Refusal."""
+    return _settlement(event, facts, now) if event.settles else _usage(event, facts, now)
+
+
+def _usage(event: Reported, facts: _Facts, now: dt.datetime) -> _Counted:
+    key = facts.keys.get(event.key)
+    if key is None:
+        raise Refusal(Rejection.UNKNOWN_KEY, "There is no key with this id; ids look like key_4kD….")
+    quantity = _quantity(event, _meter(event.meter))
+    at = now if event.at is None else event.at
+    if at > now + EARLIEST:
+        raise Refusal(Rejection.TOO_EARLY, "The event is of a time more than 5 minutes ahead.")
+    _not_too_late(at, now)
+    is_live = key.environment == Environment.LIVE
+    return _Counted(
+        event, key.organization_id, key.pk, is_live, event.meter, event.resource, at, quantity, None
+    )
+
+
+def _settlement(event: Reported, facts: _Facts, now: dt.datetime) -> _Counted:
+    """Between what the call was held for and what it really was; in the call's own hour."""
+    reference = holds.parse(event.settles)
+    hold = Missing.UNKNOWN if reference is None else facts.holds[reference]
+    if hold is Missing.UNKNOWN:
+        raise Refusal(Rejection.UNKNOWN_REQUEST, "No call of this portal has this request id.")
+    if hold is Missing.NOT_YET:
+        raise Refusal(Rejection.NOT_YET, "The call is not counted yet; send the event again.")
+    if not isinstance(hold, Hold):
+        raise Refusal(Rejection.NOT_HELD, "The call was not held, was refused, or is too long ago.")
+    key = facts.keys_of_holds.get(hold.key_id)
+    if event.key and (key is None or event.key != key.public_id):
+        raise Refusal(Rejection.INVALID_EVENT, "The call that is settled was another key's.")
+    if event.meter not in ("", hold.meter):
+        raise Refusal(Rejection.INVALID_EVENT, "The call that is settled is counted by another meter.")
+    if event.resource not in ("", hold.resource):
+        raise Refusal(Rejection.INVALID_EVENT, "The call that is settled was of another resource.")
+    really = 0 if event.void else _quantity(event, _meter(hold.meter))
+    _not_too_late(hold.at, now)
+    return _Counted(
+        event,
+        hold.organization_id,
+        hold.key_id,
+        key is not None and key.environment == Environment.LIVE,
+        hold.meter,
+        hold.resource,
+        hold.at,
+        really - hold.cost,
+        reference,
+    )
+
+
+def _meter(name: str) -> Meter:
+    meter = meters.get(name) if name.isprintable() and len(name) <= METER_LENGTH else None
+    if meter is None:
+        raise Refusal(Rejection.UNKNOWN_METER, "There is no meter of this name.")
+    return meter
+
+
+def _quantity(event: Reported, meter: Meter) -> int:
+    assert event.value is not None
+    try:
+        return meter.smallest(event.value)
+    except ValueError as error:
+        raise Refusal(Rejection.INVALID_VALUE, str(error)) from None
+
+
+def _not_too_late(at: dt.datetime, now: dt.datetime) -> None:
+    if at < now - LATEST:
+        raise Refusal(Rejection.TOO_LATE, "It was more than 35 days ago.")
+
+
+# --- counting --------------------------------------------------------------------------------------
+
+
+def _count(chosen: Mapping[int, _Counted], now: dt.datetime) -> dict[int, _Outcome]:
+    """Count what nobody else has in the meantime. First the ids, then the held calls, then the roll-ups, each
+    in the order of its keys: so two batches never wait for each other in a circle."""
+    if not chosen:
+        return {}
+    outcomes: dict[int, _Outcome] = {}
+    with transaction.atomic():
+        counting.share()
+        inserted = _insert(chosen.values(), now)
+        others = _digests(each.identity for each in chosen.values() if each.identity not in inserted)
+        first = {
+            each.hold: index
+            for index, each in reversed(list(chosen.items()))
+            if each.hold is not None and each.identity in inserted
+        }
+        settled = holds.settle(first.keys(), now)
+        for index, each in chosen.items():
+            if each.identity not in inserted:
+                outcomes[index] = _again(each.event, others[each.identity])
+            elif each.hold is not None and (each.hold not in settled or first[each.hold] != index):
+                outcomes[index] = Refusal(Rejection.SETTLED, "Another event has settled this call.")
+            else:
+                outcomes[index] = None
+        counted = [chosen[index] for index, outcome in outcomes.items() if outcome is None]
+        _take_back(
+            each.identity
+            for index, each in chosen.items()
+            if each.identity in inserted and outcomes[index] is not None
+        )
+        sums = Sums()
+        for each in counted:
+            if each.quantity:  # nothing added is no row
+                sums.add_event(each.organization, each.key, each.meter, each.resource, each.at, each.quantity)
+        sums.store()
+        _spend(each for each in counted if each.is_live)
+    return outcomes
+
+
+def _spend(counted: Iterable[_Counted]) -> None:
+    """Take what live keys used from their quotas, or give it back, in the transaction that counts it.
+
+    There are no quotas yet that could be told: (organization, key, meter, at, quantity) of each.
+    """
+
+
+def _insert(counted: Iterable[_Counted], now: dt.datetime) -> set[_Identity]:
+    """Insert the events whose ids are new, and say which. Waits for whoever is just inserting one of them."""
+    time = connection.ops.adapt_datetimefield_value
+    rows = [
+        (
+            *(each.event.source, each.event.id, each.event.digest, each.organization, each.key, each.meter),
+            *(each.resource, time(each.at), each.quantity, each.event.settles, time(now)),
+        )
+        for each in sorted(counted, key=lambda each: each.identity)
+    ]
+    inserted: set[_Identity] = set()
+    with connection.cursor() as cursor:
+        for start in range(0, len(rows), _CHUNK):
+            chunk = rows[start : start + _CHUNK]
+            places = ", ".join(["(" + ", ".join(["%s"] * len(chunk[0])) + ")"] * len(chunk))
+            cursor.execute(_INSERT.format(rows=places), [value for row in chunk for value in row])
+            inserted.update(cursor.fetchall())
+    return inserted
+
+
+def _take_back(identities: Iterable[_Identity]) -> None:
+    """Forget ids that this transaction has inserted: their events do not count after all."""
+    for source, event_id in identities:
+        Event.objects.filter(source=source, event_id=event_id).delete()
+
+
+def _digests(identities: Iterable[_Identity]) -> dict[_Identity, str]:
+    """What the events with these ids said, of those that are counted."""
+    wanted = set(identities)
+    rows = Event.objects.filter(
+        source__in={source for source, _ in wanted}, event_id__in={event_id for _, event_id in wanted}
+    ).values_list("source", "event_id", "digest")
+    return {(source, event_id): digest for source, event_id, digest in rows if (source, event_id) in wanted}

@@ -1,0 +1,78 @@
+"""What is kept no longer: ids of old events, old held calls, and the hours of usage that is long past.
+
+Every transaction is small, so that nobody waits for it. No sum ever changes: hours are merged into their day,
+and ids go only when events with them would be refused as too late. Nothing here decides what counts.
+"""
+
+import datetime as dt
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from usage import counting, rollups
+from usage.events import REMEMBERED
+from usage.models import Event, Hold, ResponseRollup, Rollup
+
+SECONDS: Final = 10.0
+BATCH: Final = 5000  # rows in one transaction
+_CHUNK: Final = 500  # rows in one statement, which SQLite bounds
+_DAYS: Final = 100  # organizations' days found at once
+
+
+def once(*, stop: Callable[[], bool] = lambda: False, seconds: float = SECONDS) -> None:
+    """Do what is due, for about so long; the rest is the next time's, for journals wait to be drained.
+    `stop` is asked after each transaction."""
+    now, deadline = timezone.now(), time.monotonic() + seconds
+    for _ in forget(now):
+        if stop() or time.monotonic() >= deadline:
+            return
+    if settings.USAGE_DETAIL_DAYS:
+        for _ in fold(now - dt.timedelta(days=settings.USAGE_DETAIL_DAYS)):
+            if stop() or time.monotonic() >= deadline:
+                return
+
+
+def forget(now: dt.datetime) -> Iterator[int]:
+    """Delete the ids of events and the held calls that can no longer matter; yields rows a transaction."""
+    yield from _delete(Event, "received_at", now - REMEMBERED)
+    yield from _delete(Hold, "at", now - REMEMBERED)
+
+
+def fold(before: dt.datetime) -> Iterator[tuple[int, dt.datetime]]:
+    """Merge the hours of each UTC day that is over by `before` into its first; yields (organization,
+    midnight) once each is done. One organization's day is one transaction."""
+    cutoff = _midnight(before)
+    for model in (Rollup, ResponseRollup):
+        while days := _unfolded(model, cutoff):
+            for organization, midnight in days:
+                with transaction.atomic():
+                    counting.alone()
+                    rollups.fold(organization, midnight)
+                yield organization, midnight
+
+
+def _unfolded(model: type[Rollup | ResponseRollup], cutoff: dt.datetime) -> list[tuple[int, dt.datetime]]:
+    """Some days of organizations that are still in hours."""
+    rows = model.objects.filter(hour__lt=cutoff).exclude(hour__hour=0)
+    hours = rows.values_list("organization_id", "hour").distinct()[: _DAYS * 23]
+    return sorted({(organization, _midnight(hour)) for organization, hour in hours})
+
+
+def _delete(model: type[Event | Hold], field: str, before: dt.datetime) -> Iterator[int]:
+    while True:
+        with transaction.atomic():
+            rows = model.objects.filter(**{f"{field}__lt": before}).order_by(field)
+            keys = list(rows.values_list("pk", flat=True)[:BATCH])
+            for start in range(0, len(keys), _CHUNK):
+                model.objects.filter(pk__in=keys[start : start + _CHUNK]).delete()
+        if not keys:
+            return
+        yield len(keys)
+
+
+def _midnight(moment: dt.datetime) -> dt.datetime:
+    return moment.astimezone(dt.UTC).replace(hour=0, minute=0, second=0, microsecond=0)
