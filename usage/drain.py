@@ -21,7 +21,8 @@ from django.db import transaction
 from django.db.models import Max, Min
 from django.db.models.functions import Coalesce
 
-from usage import counting
+from keys import presence
+from usage import counting, ledger
 from usage.journal import NEW_SUFFIX, SUFFIX
 from usage.models import Segment, Spool
 from usage.records import (
@@ -116,6 +117,7 @@ class Drain:
         listed = {_name(spool, number) for spool, numbers in spools.items() for number in numbers}
         for name in self._readers.keys() - listed:
             del self._readers[name]
+        ledger.settle_the_dead(now)
         return report
 
     def backlog(self) -> int:
@@ -245,7 +247,7 @@ class Drain:
                 reader.rewind(segment.offset)
                 return None, stretch
             following = self.directory / _name(header.spool, header.segment + 1)
-            stretch.sums.store()
+            stretch.sums.store(spool.pk)
             if stretch.records:
                 spool.sequence = stretch.sequence
                 if reached is not None:
@@ -255,6 +257,8 @@ class Drain:
             # come back after all (its disk was full), its next segment opens the spool again.
             spool.finished_at = now if ignored is not None and not following.exists() else None
             spool.save(update_fields=["sequence", "watermark", "finished_at"])
+            if spool.finished_at is not None and not self._is_alive(header.spool):
+                ledger.settle_spool(spool.pk)
             for name, calls, quantity in stretch.sums.outcomes():
                 old = segment.sums.get(name, [0, 0])
                 segment.sums[name] = [old[0] + calls, old[1] + quantity]
@@ -265,6 +269,11 @@ class Drain:
             segment.finished_at = now if ignored is not None else None
             segment.save(update_fields=["offset", "records", "sums", "chain", "ignored_bytes", "finished_at"])
             return ignored, stretch
+
+    def _is_alive(self, spool: str) -> bool:
+        """Does the process still hold its own lock? A full disk can make it leave its journal for a while."""
+        lock = self.directory / f"{spool}.lock"
+        return lock.exists() and not presence.lock_is_free(lock)
 
     def _read(self, fd: int, reader: Reader, stretch: _Stretch) -> None:
         """Add up whole records until the batch is full or the file ends."""

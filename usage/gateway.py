@@ -86,7 +86,7 @@ def application(environ: Environ, start_response: StartResponse) -> list[bytes]:
             if answered is not None:
                 return answered
         decided = metering.decide_call(credential or "", asked.call, time.time())
-        code, secret, _, request, standing = decided
+        code, secret, _, request, standing, _ = decided
         if code is not VALID or secret is None:
             return _refuse(start_response, metering.as_decision(decided), asked)
         key = secret.key
@@ -275,7 +275,7 @@ _NOBODY = [
 
 def _portal_headers(decision: metering.Decision) -> Headers:
     """Every X-Portal-* header, if need be empty: a proxy that copies them overwrites what a client forged."""
-    code, secret, _, request, _ = decision
+    code, secret, _, request, _, _ = decision
     headers = [("X-Portal-Status", code.status_text), ("X-Portal-Code", code.text)]
     if secret is None:
         headers += _NOBODY

@@ -56,6 +56,10 @@ class JournalError(Exception):
     """The event is not durable, so the call must not be allowed."""
 
 
+class Unsure(JournalError):
+    """The event may be in the journal or not; the call must not be allowed all the same."""
+
+
 class TooLate(Exception):
     """The moment before which an event was to be written has passed; nothing was written."""
 
@@ -163,8 +167,8 @@ class Journal:
 
         Ids are 0 where there is none; `code` is `Code.number`; `kind` is CALL or HELD with the bits of the
         quotas charged; `before` (µs since the epoch) is the end of a period that the event must be in. Raises
-        TooLate after that, and JournalError: the event is in no file, or not surely, and the call must be
-        refused.
+        TooLate after that, and JournalError: the event is in no file, or (Unsure) perhaps, and the call must
+        be refused.
         """
         # Not `with`: that costs a tenth of the whole call.
         self._lock.acquire()
@@ -397,13 +401,13 @@ class Journal:
             if segment.synced >= sequence:
                 return
             if segment.failed or segment.closed:
-                raise JournalError("the segment failed before the event reached the disk")
+                raise Unsure("the segment failed before the event reached the disk")
             target = segment.written
             try:
                 os.fdatasync(segment.fd)
             except OSError as error:
                 segment.fail()
-                raise JournalError(f"cannot sync {segment.path.name}: {error}") from error
+                raise Unsure(f"cannot sync {segment.path.name}: {error}") from error
             segment.synced = target
 
     def _run_ticker(self, stop: threading.Event) -> None:

@@ -37,17 +37,21 @@ def refusal(
 
     `status` is the one that is sent, if not the code's own; `address` is the client's, for it to read.
     """
-    code, _, detail, request, standing = decision
+    code, _, detail, request, standing, balance = decision
     if code is Code.IP_NOT_ALLOWED and not detail and address:
         detail = f"This API key may not be used from {address}."
-    problem, common = _describe(
-        code, detail or code.sentence, status or code.status, standing.name if standing is not None else ""
-    )
+    violated, retry = "", 0
+    if code is Code.QUOTA_EXCEEDED and balance is not None:
+        violated, retry = balance.name, balance.retry
+    elif code is Code.RATE_LIMITED and standing is not None:
+        violated, retry = standing.name, standing.reset
+    problem, common = _describe(code, detail or code.sentence, status or code.status, violated)
     body = b'%b"request": "%b"}' % (problem, request.encode())
     headers = [*common, ("Content-Length", str(len(body)))]
     if standing is not None:
         headers += limits.headers(standing)
-        headers.append(("Retry-After", str(standing.reset)))
+    if retry:
+        headers.append(("Retry-After", str(retry)))
     return body, headers
 
 

@@ -1,4 +1,4 @@
-"""Adds calls to the counters: hourly roll-ups, each secret's last use, how calls were answered.
+"""Adds calls to the counters: hourly roll-ups, each secret's last use, how calls were answered, quotas.
 
 The one place with SQL of its own: an upsert that adds, which the ORM has not, the same text on SQLite and
 PostgreSQL. Rows are written in the order of their keys, so that two writers never wait for each other in a
@@ -12,6 +12,7 @@ from typing import Any
 from django.db import connection
 
 from keys.verdicts import BY_NUMBER, Code
+from usage import ledger
 from usage.records import Record
 
 _HOUR = 3_600_000_000  # µs
@@ -63,12 +64,29 @@ class Sums:
         self._outcomes: dict[tuple[int, str], list[int]] = {}
         # (organization, hours since the epoch, key, resource, class of the status) → responses
         self._responses: dict[tuple[int, int, int, str, int], int] = {}
+        # (organization, hours since the epoch, key, meter, bits of the quotas charged) → cost
+        self._charges: dict[tuple[int, int, int, str, int], int] = {}
 
     def add(self, record: Record) -> None:
         """Count one call record. What was refused counts apart, and its quantity is 0."""
-        _, _, at, _, _, organization, key, secret, cost, calls, code, meter, resource, address, agent, _ = (
-            record
-        )
+        (
+            _,
+            _,
+            at,
+            _,
+            _,
+            organization,
+            key,
+            secret,
+            cost,
+            calls,
+            code,
+            meter,
+            resource,
+            address,
+            agent,
+            charged,
+        ) = record
         quantity = cost if code == _VALID else 0
         outcome = self._outcomes.setdefault((code, meter), [0, 0])
         outcome[0] += calls
@@ -82,6 +100,9 @@ class Sums:
         if code == _VALID:
             use = self._uses.setdefault(secret, [0, 0, "", ""])
             use[0] += calls
+            if charged:
+                charge = organization, at // _HOUR, key, meter, charged
+                self._charges[charge] = self._charges.get(charge, 0) + cost
             if at >= use[1]:
                 use[1:] = at, address, agent
 
@@ -95,8 +116,8 @@ class Sums:
         for (code, meter), (calls, quantity) in self._outcomes.items():
             yield f"{outcome_name(code)}/{meter}", calls, quantity
 
-    def store(self) -> None:
-        """Add them to the database, inside the caller's transaction."""
+    def store(self, spool: str = "") -> None:
+        """Add them to the database, inside the caller's transaction; `spool` is whose journal it was."""
         hour = connection.ops.adapt_datetimefield_value
         day = connection.ops.adapt_datefield_value
         rollups = []
@@ -125,6 +146,18 @@ class Sums:
                     self._responses.items()
                 )
             ],
+        )
+        ledger.add_drained(
+            spool,
+            [
+                (organization, key, meter, moment(hours * _HOUR), quantity)
+                for (organization, hours, key, meter, _, code), (_, quantity) in self._rollups.items()
+                if code == _VALID and quantity
+            ],
+            {
+                (organization, key, meter, moment(hours * _HOUR), bits): cost
+                for (organization, hours, key, meter, bits), cost in self._charges.items()
+            },
         )
 
 
