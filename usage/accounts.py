@@ -112,8 +112,13 @@ class Account:
 
     @property
     def is_idle(self) -> bool:
-        """Is there more than what is spent in two seconds?"""
-        return self.parked > 0 or self.left > 2 * (self.spent + self.used)
+        """Is there more than what is spent in two seconds, or anything though nothing is?"""
+        return self.parked > 0 or self.left > self.enough
+
+    @property
+    def enough(self) -> int:
+        """What it may keep: more is taken when it has less than half, so that steady calls never wait."""
+        return 4 * (self.spent + self.used)
 
 
 class Plan:

@@ -317,9 +317,9 @@ class Quotas:
                 if is_lost and account.granted is not None:
                     account.granted -= account.left + account.parked
                     account.left = account.parked = 0
-                elif account.is_idle and not account.asked and account.end > self._clock():
-                    self._ask(account)
                 account.used, account.spent = account.spent, 0
+                if account.is_idle and not account.asked and account.end > self._clock():
+                    self._ask(account)
             if (
                 max(len(self._accounts), len(self._plans)) >= _SWEEP_AT
                 and not self._waiting
@@ -345,7 +345,7 @@ class Quotas:
             self.look()
 
     def look(self) -> None:
-        """Visit the ledger once for what is asked. Raises DatabaseError."""
+        """Visit the ledger once for what is asked. Raises DatabaseError; then it is asked still."""
         with self._lock:
             batch = {account.place: account for account in list(self._asked)[:_BATCH]}
             self._visiting_since = self._monotonic()
@@ -361,18 +361,23 @@ class Quotas:
 
         failed = True
         try:
-            now = self._monotonic()
-            if now - self._processes_at > PROCESSES_SECONDS:
-                self._processes, self._processes_at = ledger.live_processes(), now
-            moment = dt.datetime.fromtimestamp(self._clock(), tz=dt.UTC)
-            ledger.renew(self.spool, list(batch), decide, moment)
+            self._renew(list(batch), decide)
             failed = False
         finally:
             with self._lock:
-                self._apply(batch.values(), [] if failed else visits)
+                for account in batch.values():
+                    account.wanted = account.least = 0
+                if not failed:  # else all stay asked: what was decided may stand in the ledger
+                    self._apply(batch.values(), visits)
                 self._trouble, self._visiting_since = failed, None
                 self._looks += 1
                 self._looked.notify_all()
+
+    def _renew(self, places: list[Place], decide: Callable[[Place, Held], int]) -> None:
+        now = self._monotonic()
+        if now - self._processes_at > PROCESSES_SECONDS:
+            self._processes, self._processes_at = ledger.live_processes(), now
+        ledger.renew(self.spool, places, decide, dt.datetime.fromtimestamp(self._clock(), tz=dt.UTC))
 
     def _decide(self, account: Account, held: Held) -> _Visit:
         """How much to take or to give back. The use is locked in the ledger, and the lock is held."""
@@ -382,8 +387,7 @@ class Quotas:
         if granted and not held.granted:  # somebody has ended the lease: nothing of it may be spent
             granted = account.left = 0
         free = account.quota.limit - held.spent - held.others - max(granted - held.drained, 0)
-        lately = 2 * (account.spent + account.used)
-        keep = 0 if self._closed else max(lately, account.wanted)
+        keep = 0 if self._closed else max(account.enough, account.wanted)
         # A lower limit takes back what it does not cover.
         surplus = min(max(account.left - keep, -free, 0), account.left)
         account.left -= surplus
@@ -391,7 +395,7 @@ class Quotas:
         more = 0
         if not surplus and not self._closed:
             share = free // (2 * self._processes)
-            more = min(max(account.wanted, lately - account.left), share)
+            more = min(max(account.wanted, account.enough // 2 - account.left), share)
             if more < account.least:
                 more = account.least if account.least <= free else 0
         if surplus:  # whether or not the ledger hears of it, it is no longer this process's to spend
@@ -402,7 +406,6 @@ class Quotas:
         """The lock is held."""
         now = self._monotonic()
         for account in looked_at:
-            account.wanted = account.least = 0
             account.asked = False
             self._asked.pop(account, None)
         for account, start, granted, more, available, others in visits:
