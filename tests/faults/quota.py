@@ -1,7 +1,7 @@
 """Workers are killed while they spend one hard quota: it is never exceeded, and all of it can be spent.
 
-`python -m tests.faults.quota --kills N` is the long form, on a database of its own; `test_quota.py` has a few.
-First calls come at a pace that leaves time for kills, then as fast as they can until nothing is left.
+`python -m tests.faults.quota --kills N` is the long form, on a database of its own; `test_quota.py` has
+a few. First calls come at a pace that leaves time for kills, then as fast as they can until nothing is left.
 """
 
 import argparse
