@@ -29,7 +29,7 @@ _ADVICE = {
     Code.ENVIRONMENT_MISMATCH: "Use a live key for the live service, and a test key for the test one.",
     Code.INSUFFICIENT_SCOPE: "Add the scope that the answer names to the key, or use a key that has it.",
     Code.RATE_LIMITED: "Wait for as many seconds as Retry-After says, then go on more slowly.",
-    Code.QUOTA_EXCEEDED: "Wait for the next period, or ask for a larger quota.",
+    Code.QUOTA_EXCEEDED: "Wait until it begins anew, as the answer and Retry-After say, or have it raised.",
     Code.UNAVAILABLE: "Try again after Retry-After. The key is fine; do not replace it.",
 }
 

@@ -132,7 +132,8 @@ def test_scopes_are_grouped_and_the_portals_own_come_last(acme: Organization) ->
 
 @pytest.mark.parametrize("junk", JUNK, ids=range(len(JUNK)))
 @pytest.mark.parametrize(
-    "field", ["name", "environment", "scopes", "expiry", "expires_on", "networks", "rates", "metadata"]
+    "field",
+    ["name", "environment", "scopes", "expiry", "expires_on", "networks", "rates", "quotas", "metadata"],
 )
 def test_junk_in_a_field_is_an_error_and_never_an_exception(
     acme: Organization, field: str, junk: str
@@ -163,16 +164,20 @@ def test_editing_begins_with_what_the_key_has(acme: Organization) -> None:
         scopes=("orders:read",),
         networks=["10.0.0.0/8"],
         rates=["10/second"],
+        quotas=["1000/month"],
         metadata={"a": "b"},
         now=NOW,
     )
     form = EditKeyForm(issued.key, NOW)
-    shown = {name: form[name].value() for name in ("name", "scopes", "networks", "rates", "metadata")}
+    shown = {
+        name: form[name].value() for name in ("name", "scopes", "networks", "rates", "quotas", "metadata")
+    }
     assert shown == {
         "name": "Backend",
         "scopes": ["orders:read"],
         "networks": "10.0.0.0/8",
         "rates": "10/second",
+        "quotas": "1000/month",
         "metadata": "a = b",
     }
     sent = EditKeyForm(issued.key, NOW, post(**shown, expiry=KEEP))

@@ -1,10 +1,12 @@
 """Hard quotas: never above the limit and all of it spent, by however many processes."""
 
+import collections
 import contextlib
 import datetime as dt
 import itertools
 import math
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,12 +24,13 @@ from keys.directory import Directory
 from keys.lifecycle import Issued
 from keys.records import KeyRecord, OrganizationRecord
 from keys.verdicts import Code
+from portal import server
 from tests.builders import key, organization
 from usage import counting, journal, ledger, metering
 from usage.drain import Drain
 from usage.ledger import Held, Place
 from usage.models import QuotaLease, QuotaUse, Rollup, Spool
-from usage.quotas import Quotas
+from usage.quotas import WAITERS, Quotas
 from usage.records import CALL, Record
 from usage.rollups import Sums
 
@@ -570,3 +573,38 @@ def test_a_journal_that_is_left_by_a_living_process_settles_nothing(
     Drain().once(timezone.now())
     assert not QuotaLease.objects.exists()
     assert QuotaUse.objects.get().spent == 2
+
+
+# --- with a thread of its own -------------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+def test_many_threads_at_once_spend_exactly_the_limit(issued: Issued) -> None:
+    mine = record(issued, "100/month")
+    quotas = Quotas("threaded")
+    quotas.start()
+    together = threading.Barrier(8)
+    codes: collections.Counter[Code] = collections.Counter()
+    lock = threading.Lock()
+
+    def call() -> None:
+        together.wait(10)
+        for _ in range(40):
+            balance = quotas.spend(mine, "requests", 1, NOW.timestamp())
+            assert balance is not None
+            with lock:
+                codes[balance.code] += 1
+
+    threads = [threading.Thread(target=call) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    quotas.close()
+    assert codes[VALID] == 100
+    assert codes[VALID] + codes[EXCEEDED] == 320
+    assert [(lease.granted, lease.drained) for lease in QuotaLease.objects.all()] == [(100, 0)]
+
+
+def test_half_of_the_servers_threads_are_never_kept_waiting() -> None:
+    assert 2 * WAITERS <= server.THREADS

@@ -16,6 +16,7 @@ from django.utils import timezone
 from keys import presence
 from keys.management.base import PortalCommand
 from portal import folder, serving
+from usage import ledger
 from usage.drain import Drain
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ LONGEST_PAUSE = 15.0
 
 
 class Command(PortalCommand):
-    help = "Drain journals, forget dead processes, clear expired sessions; until it is told to stop."
+    help = "Drain journals, forget dead processes, expired sessions and old quotas; until it is told to stop."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--parent", type=int, metavar="PID", help="end when this process does")
@@ -43,6 +44,7 @@ class Command(PortalCommand):
         chores: list[tuple[float, Callable[[], object]]] = [
             (FORGET_SECONDS, presence.forget_the_dead),
             (CLEAR_SECONDS, clear_sessions),
+            (CLEAR_SECONDS, lambda: ledger.forget_the_past(timezone.now())),
         ]
         due = [0.0] * len(chores)
         failures = 0
