@@ -61,6 +61,7 @@ class Account:
         "bit",
         "end",
         "granted",
+        "is_known",
         "key",
         "known_until",
         "least",
@@ -79,11 +80,13 @@ class Account:
         "wanted",
     )  # fmt: skip
 
-    def __init__(self, organization: int, key: int, quota: Quota) -> None:
+    def __init__(self, organization: int, key: int, quota: Quota, *, is_known: bool = True) -> None:
+        """`is_known`: this process has not had an account of this name before."""
         self.organization, self.key, self.meter, self.unit = organization, key, quota.meter, quota.unit
         self.quota = quota
         self.name = f"{'key' if key else 'organization'}-{quota.unit}"
         self.bit = BITS[bool(key), quota.unit]
+        self.is_known = is_known
         self.begin(0)
 
     def begin(self, second: int) -> None:
@@ -92,7 +95,9 @@ class Account:
         self.start, self.end = int(start.timestamp()), int(end.timestamp()) if second else 0
         self.before = self.end * 1_000_000  # µs
         self.left = self.parked = 0  # `parked`: not to be spent before the next look
-        self.granted: int | None = None  # in all, less what was given back; None: as the ledger has it
+        # In all, less what was given back; None: as the ledger has it.
+        self.granted: int | None = 0 if self.is_known else None
+        self.is_known = self.is_known or second > 0
         self.available, self.known_until, self.retry = 0, float("-inf"), 0
         self.low = 0  # with less left than this, more is asked for
         self.asked = False  # about to be looked at, or being

@@ -71,6 +71,7 @@ class Quotas:
         self._looked = threading.Condition(self._lock)
         self._plans: dict[tuple[int, str], Plan] = {}  # by key and meter
         self._accounts: dict[tuple[int, int, str, str], Account] = {}
+        self._has_forgotten = False  # an account
         self._asked: dict[Account, None] = {}  # to be looked at, in this order
         self._waiting = 0  # calls
         self._looks = 0  # visits so far, failed ones included
@@ -259,7 +260,8 @@ class Quotas:
         name = organization, key, quota.meter, quota.unit
         account = self._accounts.get(name)
         if account is None:
-            account = self._accounts[name] = Account(organization, key, quota)
+            account = Account(organization, key, quota, is_known=not self._has_forgotten)
+            self._accounts[name] = account
         elif account.quota != quota:
             account.set_quota(quota)
         return account
@@ -327,6 +329,7 @@ class Quotas:
             ):
                 # What a call gives back to an account that is forgotten here is lost until the process ends.
                 self._plans.clear()
+                self._has_forgotten = True
                 self._accounts = {
                     name: account
                     for name, account in self._accounts.items()

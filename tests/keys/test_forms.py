@@ -53,6 +53,7 @@ def test_a_name_is_enough_besides_what_is_preselected(acme: Organization) -> Non
         "scopes": [],
         "networks": [],
         "rates": [],
+        "quotas": [],
         "metadata": {},
         "expires_at": NOW + dt.timedelta(days=90),
     }

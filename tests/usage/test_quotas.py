@@ -559,20 +559,24 @@ def test_a_journal_that_is_left_by_a_living_process_settles_nothing(
     authorize(issued)
     own = journal.current()
     held = presence.take_lock(journal_dir / f"{own.spool}.lock")
-    assert own._segment is not None
-    own._segment.let_go()  # as when its disk was full
+    _leave(own)  # as when its disk was full
     Drain().once(timezone.now())
     assert Spool.objects.get(pk=own.spool).finished_at is not None
     assert QuotaLease.objects.exists()
-    own._segment = None
     authorize(issued)
-    assert own._segment is not None
-    own._segment.let_go()
-    own._segment = None
+    _leave(own)
     os.close(held)
     Drain().once(timezone.now())
     assert not QuotaLease.objects.exists()
     assert QuotaUse.objects.get().spent == 2
+
+
+def _leave(own: journal.Journal) -> None:
+    """Let go of the journal's file as a process that ends does."""
+    with own._lock:
+        assert own._segment is not None
+        own._segment.let_go()
+        own._segment = None
 
 
 # --- with a thread of its own -------------------------------------------------------------------------
