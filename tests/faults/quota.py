@@ -25,7 +25,7 @@ THREADS = 8
 PACED = 0.6  # of the limit, in all that while
 KILL_SECONDS = 1.5  # from one kill to the next
 SILENT_SECONDS = 4.0  # without an allowed call: nothing is left
-WITHIN = 2.0  # seconds of hammering, in which the limit must be reached
+WITHIN = 2.0  # seconds of hammering, which begins with the last kill, in which the limit must be reached
 
 
 @dataclass
@@ -114,8 +114,8 @@ def _oldest_worker(workers: int) -> int:
         time.sleep(0.05)
 
 
-def judge(tally: Tally, counted: int) -> list[str]:
-    """What is wrong: `counted` is what the roll-ups hold in the end."""
+def judge(tally: Tally, counted: int, *, within: float = WITHIN) -> list[str]:
+    """What is wrong: `counted` is what the roll-ups hold in the end, `within` are seconds of hammering."""
     wrong = []
     if counted > LIMIT or tally.allowed > LIMIT:
         wrong.append(f"{max(counted, tally.allowed)} calls were allowed, {LIMIT} may be")
@@ -123,7 +123,7 @@ def judge(tally: Tally, counted: int) -> list[str]:
         wrong.append(f"{tally.allowed} calls were answered 200, {counted} are counted")
     if counted < LIMIT:
         wrong.append(f"only {counted} of {LIMIT} could be spent")
-    if tally.last_allowed - max(tally.hammered_from, 0) > WITHIN:
+    if tally.last_allowed - tally.hammered_from > within:
         wrong.append(f"the last was allowed only after {tally.last_allowed - tally.hammered_from:.1f} s")
     if strange := tally.ways - {"QUOTA_EXCEEDED", "UNAVAILABLE"}:
         wrong.append(f"refused as {sorted(strange)}")

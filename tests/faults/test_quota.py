@@ -27,7 +27,7 @@ def test_killed_workers_neither_exceed_a_quota_nor_keep_any_of_it(
     counted = valid.aggregate(sum=Sum("quantity"))["sum"]
     with capsys.disabled():
         print(f"\n{quota.figures(3, tally, counted)}", end=" ")
-    assert quota.judge(tally, counted) == []
+    assert quota.judge(tally, counted, within=6) == []  # three times as long, for a busy machine
     assert QuotaUse.objects.get().spent == quota.LIMIT
     assert not QuotaLease.objects.exists()
 

@@ -235,12 +235,15 @@ def test_a_quota_of_another_meter_is_another(issued: Issued) -> None:
 
 def test_test_keys_and_free_calls_spend_nothing(issued: Issued) -> None:
     test = key(issued.key.organization, name="Test", environment="test")
-    tester, live = process(record(test, "1/month")), process(record(issued, "1/month"))
-    assert [tester.call() for _ in range(3)] == [VALID] * 3
-    assert live.call(0) is VALID
+    tester = process(record(test, "1/month", shared=("3/month",)))
+    live = process(record(issued, shared=("3/month",)))
+    assert [tester.call() for _ in range(5)] == [VALID] * 5
+    tester.drain(2)
+    assert [live.call(0), live.call()] == [VALID, VALID]
     tester.drain()
-    assert [live.call(), live.call()] == [VALID, EXCEEDED]
-    assert QuotaUse.objects.get().key_id == issued.key.pk
+    assert [live.call(2), live.call()] == [VALID, EXCEEDED]
+    live.drain()
+    assert QuotaUse.objects.get().spent == 3
 
 
 def test_a_quota_that_begins_in_the_month_counts_what_was_used_before(issued: Issued) -> None:
@@ -492,12 +495,13 @@ def test_neither_quotas_nor_rates_are_spent_by_what_the_other_refuses(directory:
 
 
 def test_a_call_at_the_end_of_a_month_is_of_the_month_of_its_record(directory: Directory) -> None:
-    issued = key(organization("acme"), quotas=["1/day"])
+    issued = key(organization("acme"), quotas=["1/day", "1/month"])
     directory.refresh()
     decision = authorize(issued, now=time.time() - 86_400)
     assert decision.code is VALID
     Drain().once(timezone.now())
-    assert {use.spent for use in QuotaUse.objects.filter(start=texts.period("day", timezone.now())[0])} == {1}
+    today, _ = texts.period("day", timezone.now())
+    assert QuotaUse.objects.get(unit="day", start=today).spent == 1
     assert authorize(issued).code is EXCEEDED
 
 
