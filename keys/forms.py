@@ -147,6 +147,12 @@ class KeySettingsForm(RefusableForm):
         placeholder="10/second",
         help_text="Per second, minute, hour or day, one a line, e.g. 600/minute. Empty: none of its own.",
     )
+    quotas = LinesField(
+        label="Quotas",
+        rows=2,
+        placeholder="100000/month",
+        help_text="Hard limits in a UTC day or month, one a line, e.g. 5000/day. Empty: none of its own.",
+    )
     metadata = MetadataField(
         label="Metadata",
         help_text="Labels of your own, one a line: name = value.",
@@ -233,7 +239,7 @@ class NewKeyForm(KeySettingsForm):
 
     def values(self) -> dict[str, Any]:
         """The arguments of `lifecycle.create_key`."""
-        names = ("name", "environment", "scopes", "networks", "rates", "metadata")
+        names = ("name", "environment", "scopes", "networks", "rates", "quotas", "metadata")
         return {name: self.cleaned_data[name] for name in names} | {"expires_at": self.expires_at()}
 
 
@@ -248,6 +254,7 @@ class EditKeyForm(KeySettingsForm):
             "expiry": KEEP,
             "networks": key.networks,
             "rates": key.rates,
+            "quotas": key.quotas,
             "metadata": key.metadata,
         }
         super().__init__(key.organization, now, *args, **kwargs)
@@ -258,7 +265,7 @@ class EditKeyForm(KeySettingsForm):
 
     def values(self) -> dict[str, Any]:
         """The arguments of `lifecycle.edit_key`."""
-        names = ("name", "scopes", "networks", "rates", "metadata")
+        names = ("name", "scopes", "networks", "rates", "quotas", "metadata")
         return {name: self.cleaned_data[name] for name in names} | {"expires_at": self.expires_at()}
 
 

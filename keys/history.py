@@ -49,6 +49,7 @@ _LABELS = {
     "scopes": "Scopes",
     "networks": "Networks",
     "rates": "Rates",
+    "quotas": "Quotas",
     "metadata": "Metadata",
     "expires_at": "Expires",
     "secret": "Secret",
@@ -65,7 +66,7 @@ _LABELS = {
 _TIMES = {"expires_at", "stops_at"}
 _NOTHING = {"expires_at": "never", "networks": "anywhere"}
 # A new key is from anywhere and without limits unless said otherwise: say only what was said.
-_SILENT_WHEN_EMPTY = {"networks", "rates", "scopes", "metadata", "reason", "owner"}
+_SILENT_WHEN_EMPTY = {"networks", "rates", "quotas", "scopes", "metadata", "reason", "owner"}
 # What the event's own line says already, or concerns the provider alone.
 _SAID_ALREADY = {
     "organization.created": ("slug", "policy", "name"),

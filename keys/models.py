@@ -183,6 +183,7 @@ class Key(models.Model):
     scopes = models.ManyToManyField(Scope, blank=True, related_name="keys")
     networks = models.JSONField(default=list, blank=True)  # canonical CIDR; empty: anywhere
     rates = models.JSONField(default=list, blank=True)  # e.g. ["10/second"]; beside the policy's
+    quotas = models.JSONField(default=list, db_default=[], blank=True)  # e.g. ["100000/month"]; likewise
     metadata = models.JSONField(default=dict, blank=True)  # text → text, the customer's own
     expires_at = models.DateTimeField(null=True, blank=True)
     disabled_at = models.DateTimeField(null=True, blank=True)

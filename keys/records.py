@@ -13,9 +13,10 @@ from functools import lru_cache
 from sys import intern
 from typing import NamedTuple
 
-from keys import rates
+from keys import quotas, rates
 from keys.models import Key, Organization, Secret
 from keys.networks import Network, compile_networks
+from keys.quotas import Quota
 from keys.rates import Rate
 
 
@@ -26,6 +27,7 @@ class OrganizationRecord:
     name: str
     suspended: bool
     rates: tuple[Rate, ...]
+    quotas: tuple[Quota, ...] = ()
 
     @classmethod
     def of(cls, row: Organization) -> "OrganizationRecord":
@@ -37,6 +39,7 @@ class OrganizationRecord:
         self.name = row.name
         self.suspended = row.suspended
         self.rates = _shared_rates(tuple(row.policy.rates))
+        self.quotas = _shared_quotas(tuple(row.policy.quotas))
 
 
 @dataclass(slots=True, eq=False)
@@ -54,6 +57,7 @@ class KeyRecord:
     revoked: bool
     rates: tuple[Rate, ...]
     metadata: dict[str, str]
+    quotas: tuple[Quota, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -96,6 +100,12 @@ def _shared_rates(texts: tuple[str, ...]) -> tuple[Rate, ...]:
     return tuple(rates.parse(text) for text in texts)
 
 
+@lru_cache(maxsize=4096)
+def _shared_quotas(texts: tuple[str, ...]) -> tuple[Quota, ...]:
+    """As `_shared_scopes`."""
+    return tuple(quotas.parse(text) for text in texts)
+
+
 class Found(NamedTuple):
     """Keys as the database had them, with all their secrets, and organizations that were not known yet."""
 
@@ -112,7 +122,7 @@ def read_keys(ids: Collection[int], known: Mapping[int, OrganizationRecord]) -> 
         .order_by("pk")
         .values_list(
             *("pk", "public_id", "name", "organization_id", "environment", "networks", "expires_at"),
-            *("disabled_at", "revoked_at", "rates", "metadata"),
+            *("disabled_at", "revoked_at", "rates", "metadata", "quotas"),
         )
     )
     secrets: dict[int, list[tuple[int, bytes, dt.datetime | None, str, bool]]] = defaultdict(list)
@@ -144,6 +154,7 @@ def read_keys(ids: Collection[int], known: Mapping[int, OrganizationRecord]) -> 
         revoked,
         limits,
         data,
+        hard,
     ) in rows:
         names, text = _shared_scopes(frozenset(scopes[pk]))
         key = KeyRecord(
@@ -160,6 +171,7 @@ def read_keys(ids: Collection[int], known: Mapping[int, OrganizationRecord]) -> 
             revoked=revoked is not None,
             rates=_shared_rates(tuple(limits)),
             metadata=data or _NO_METADATA,
+            quotas=_shared_quotas(tuple(hard)),
         )
         found.append(
             (

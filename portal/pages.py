@@ -14,12 +14,12 @@ from django.core.paginator import Page, Paginator
 from django.db.models import Count, Q, QuerySet
 from django.views.decorators.debug import sensitive_variables
 
-from keys import history, oversight, tokens
+from keys import history, oversight, quotas, tokens
 from keys.history import Entry
-from keys.models import EXPIRING_WITHIN, AuditEvent, Key, KeyState, Organization, Secret
+from keys.models import EXPIRING_WITHIN, AuditEvent, Environment, Key, KeyState, Organization, Secret
 from keys.verdicts import Code
 from portal.charts import BarChart, bar_chart, sparkline
-from usage import meters, reports, resources
+from usage import ledger, meters, reports, resources
 from usage.exports.csv import guarded
 from usage.meters import REQUESTS, Meter
 from usage.models import SecretUse
@@ -58,6 +58,20 @@ class Answered(NamedTuple):
     share: str  # of all responses
 
 
+class QuotaRow(NamedTuple):
+    """A hard quota, and how much of it is used as far as roll-ups are complete."""
+
+    owner: str  # key or organization
+    limit: int
+    meter: str
+    unit: str
+    used: int
+    share: str  # of a bar's width, in percent
+    is_full: bool
+    anew_in: str
+    anew_at: dt.datetime
+
+
 @dataclass(frozen=True, slots=True)
 class KeyRow:
     """One line of the key list."""
@@ -94,6 +108,7 @@ class KeyPage:
     last_used: dt.datetime | None
     reasons: list[Reason]
     answers: list[Answered]
+    quotas: list[QuotaRow]
     complete_through: dt.datetime | None
     history: Page[AuditEvent] | None  # None: not for this member
     entries: list[Entry]
@@ -111,6 +126,7 @@ class Overview:
     top_reason: str
     chart: BarChart
     quiet: bool  # no call in the chart's days
+    quotas: list[QuotaRow]
     complete_through: dt.datetime | None
     attention: list[tuple[Key, Badge]]
     entries: list[Entry]
@@ -141,6 +157,7 @@ class Usage:
     share: str
     reasons: list[Reason]
     answers: list[Answered]
+    quotas: list[QuotaRow]
     rows: list[UsageRow]
     complete_through: dt.datetime | None
 
@@ -194,6 +211,24 @@ def _answers(responses: dict[int, int]) -> list[Answered]:
     return [
         Answered(f"{each}xx", _STATUS_CLASSES.get(each, ""), count, percent(count, total))
         for each, count in responses.items()
+    ]
+
+
+def _quotas(organization: Organization, now: dt.datetime, key: Key | None = None) -> list[QuotaRow]:
+    """The organization's quotas; before them the key's own. Calls of test keys spend none."""
+    if key is not None and key.environment == Environment.TEST:
+        return []
+    own = [] if key is None else [quotas.parse(text) for text in key.quotas]
+    shared = [quotas.parse(text) for text in organization.policy.quotas]
+    return [
+        QuotaRow(
+            *(each.owner, each.quota.limit, each.quota.meter, each.quota.unit, each.used),
+            share=f"{min(100 * each.used / each.quota.limit, 100):.2f}",
+            is_full=each.used >= each.quota.limit,
+            anew_in=span(each.end - now),
+            anew_at=each.end,
+        )
+        for each in ledger.used(organization.pk, key.pk if key else 0, own, shared, now)
     ]
 
 
@@ -303,6 +338,7 @@ def key_page(
         last_used=max((use.last_used_at for use in uses.values()), default=None),
         reasons=_reasons(sums.reasons),
         answers=_answers(reports.responses(organization, _midnight(start), _midnight(end), key=key)),
+        quotas=_quotas(organization, now, key),
         complete_through=reports.complete_through(),
         history=page,
         entries=history.entries(page.object_list if page else []),
@@ -339,6 +375,7 @@ def overview(organization: Organization, now: dt.datetime, *, with_activity: boo
         top_reason=f"Mostly: {top[0].title.lower()}" if top else "Nothing refused",
         chart=_chart(days),
         quiet=not any(day.accepted or day.refused for day in days),
+        quotas=_quotas(organization, now),
         complete_through=reports.complete_through(),
         attention=[(key, badge(key, now)) for key in _attention(organization, now)],
         entries=history.entries(events),
@@ -390,6 +427,7 @@ def usage(organization: Organization, days: int, by: str, name: str, now: dt.dat
         share=percent(sums.refused, sums.accepted + sums.refused),
         reasons=_reasons(sums.reasons),
         answers=_answers(reports.responses(organization, _midnight(start), _midnight(end))),
+        quotas=_quotas(organization, now),
         rows=rows,
         complete_through=reports.complete_through(),
     )

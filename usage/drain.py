@@ -19,8 +19,9 @@ from pathlib import Path
 from django.conf import settings
 from django.db import DataError, transaction
 
+from keys import presence
 from keys.verdicts import VALID
-from usage import counting, findings, holds, kept, watermark
+from usage import counting, findings, holds, kept, ledger, watermark
 from usage.journal import NEW_SUFFIX
 from usage.models import Finding, Segment, Spool
 from usage.records import (
@@ -144,6 +145,7 @@ class Drain:
         for name in self._readers.keys() - listed:
             del self._readers[name]
         watermark.store()
+        ledger.settle_the_dead(now)
         return report
 
     def backlog(self) -> int:
@@ -294,7 +296,7 @@ class Drain:
             if spool.retired_at is not None and (stretch.calls or stretch.responses):
                 stretch.found.append(findings.late(spool.retired_reason))
             following = self.directory / _name(header.spool, header.segment + 1)
-            stretch.sums.store()
+            stretch.sums.store(spool.pk)
             holds.keep(spool.pk, stretch.sums.held)
             findings.store(stretch.found, header.spool, header.segment, now)
             stretch.refusals.store(header.spool)
@@ -306,6 +308,8 @@ class Drain:
             # come back after all (its disk was full), its next segment opens the spool again.
             spool.finished_at = now if ignored is not None and not following.exists() else None
             spool.save(update_fields=["sequence", "watermark", "finished_at"])
+            if spool.finished_at is not None and not self._is_alive(header.spool):
+                ledger.settle_spool(spool.pk)
             for name, calls, quantity in stretch.sums.outcomes():
                 old = segment.sums.get(name, [0, 0])
                 segment.sums[name] = [old[0] + calls, old[1] + quantity]
@@ -323,6 +327,11 @@ class Drain:
         if problem not in self._said:
             findings.store([finding], spool, number, now)
         self._say(report, problem)
+
+    def _is_alive(self, spool: str) -> bool:
+        """Does the process still hold its own lock? A full disk can make it leave its journal for a while."""
+        lock = self.directory / f"{spool}.lock"
+        return lock.exists() and not presence.lock_is_free(lock)
 
     def _say(self, report: DrainReport, problem: str) -> None:
         """Report it each time, log it once."""

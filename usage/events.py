@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from django.db import connection, transaction
 
-from keys.models import Environment, Key
+from keys.models import Key
 from usage import counting, holds, meters
 from usage.event_format import Refusal, Rejection, Reported
 from usage.holds import Missing, Reference
@@ -64,7 +64,6 @@ class _Counted(NamedTuple):
     event: Reported
     organization: int
     key: int
-    is_live: bool
     meter: str
     resource: str
     at: dt.datetime
@@ -175,10 +174,7 @@ def _usage(event: Reported, facts: _Facts, now: dt.datetime) -> _Counted:
     if at > now + EARLIEST:
         raise Refusal(Rejection.TOO_EARLY, "The event is of a time more than 5 minutes ahead.")
     _not_too_late(at, now)
-    is_live = key.environment == Environment.LIVE
-    return _Counted(
-        event, key.organization_id, key.pk, is_live, event.meter, event.resource, at, quantity, None
-    )
+    return _Counted(event, key.organization_id, key.pk, event.meter, event.resource, at, quantity, None)
 
 
 def _settlement(event: Reported, facts: _Facts, now: dt.datetime) -> _Counted:
@@ -204,7 +200,6 @@ def _settlement(event: Reported, facts: _Facts, now: dt.datetime) -> _Counted:
         event,
         hold.organization_id,
         hold.key_id,
-        key is not None and key.environment == Environment.LIVE,
         hold.meter,
         hold.resource,
         hold.at,
@@ -270,15 +265,7 @@ def _count(chosen: Mapping[int, _Counted], now: dt.datetime) -> dict[int, _Outco
             if each.quantity:  # nothing added is no row
                 sums.add_event(each.organization, each.key, each.meter, each.resource, each.at, each.quantity)
         sums.store()
-        _spend(each for each in counted if each.is_live)
     return outcomes
-
-
-def _spend(counted: Iterable[_Counted]) -> None:
-    """Take what live keys used from their quotas, or give it back, in the transaction that counts it.
-
-    There are no quotas yet that could be told: (organization, key, meter, at, quantity) of each.
-    """
 
 
 def _insert(counted: Iterable[_Counted], now: dt.datetime) -> set[_Identity]:

@@ -93,7 +93,7 @@ def application(environ: Environ, start_response: StartResponse) -> list[bytes]:
             if answered is not None:
                 return answered
         decided = decide_call(credential or "", asked.call, now())
-        code, secret, _, request, standing = decided
+        code, secret, _, request, standing, _ = decided
         if code is not VALID or secret is None:
             return _refuse(start_response, decided, asked)
         key = secret.key
@@ -289,7 +289,7 @@ _NAMELESS: dict[str, Headers] = {
 
 def _portal_headers(decided: metering.Decided) -> Headers:
     """Every X-Portal-* header, if need be empty: a proxy that copies them overwrites what a client forged."""
-    code, secret, _, request, _ = decided
+    code, secret, _, request, _, _ = decided
     if secret is None:
         return [*_NAMELESS[code.text], ("X-Portal-Request", request)]
     key = secret.key

@@ -54,6 +54,10 @@ class JournalError(Exception):
     """The event is not durable, so the call must not be allowed."""
 
 
+class Unsure(JournalError):
+    """The event may be in the journal or not; the call must not be allowed all the same."""
+
+
 class TooLate(Exception):
     """The moment before which an event was to be written has passed; nothing was written."""
 
@@ -117,7 +121,7 @@ class Journal:
         Ids are 0 where there is none; `code` is `Code.number`; `kind` is CALL or HELD with the bits of the
         quotas charged; `before` (µs since the epoch) is the end of a period that the event must be in;
         without `wait` it is not held to USAGE_DURABILITY. Raises TooLate after that period, and JournalError:
-        the event is in no file, or not surely, and the call must be refused.
+        the event is in no file, or (Unsure) perhaps, and the call must be refused.
         """
         # Not `with`: that costs a tenth of the whole call.
         self._lock.acquire()
@@ -376,13 +380,13 @@ class Journal:
             if segment.synced >= sequence:
                 return
             if segment.failed or segment.closed:
-                raise JournalError("the segment failed before the event reached the disk")
+                raise Unsure("the segment failed before the event reached the disk")
             target = segment.written
             try:
                 os.fdatasync(segment.fd)
             except OSError as error:
                 segment.fail()
-                raise JournalError(f"cannot sync {segment.path.name}: {error}") from error
+                raise Unsure(f"cannot sync {segment.path.name}: {error}") from error
             segment.synced = target
 
     def _run_ticker(self, stop: threading.Event) -> None:

@@ -1,7 +1,7 @@
 """`authorize`: verify, limit, record. The only place where the three meet.
 
 What it answers is in the journal before it answers. Nothing that goes wrong here ever becomes an allow: what
-cannot be decided or recorded is UNAVAILABLE. It holds this process's directory, windows and journal.
+cannot be decided or recorded is UNAVAILABLE. It holds this process's directory, windows, quotas and journal.
 """
 
 import logging
@@ -22,7 +22,8 @@ from keys.verification import decide
 from usage import journal, meters, watermark
 from usage.limits import RateWindows, Standing, Windows, WindowsAway
 from usage.meters import REQUESTS
-from usage.records import CALL, HELD
+from usage.quotas import Balance, Quotas
+from usage.records import CALL, CHARGED_SHIFT, HELD
 from usage.refusals import Refusals
 from usage.segment import Labels
 
@@ -42,6 +43,7 @@ class Decision(NamedTuple):
     detail: str = ""
     request: str = ""
     standing: Standing | None = None
+    balance: Balance | None = None  # at its quotas
 
     @property
     def verdict(self) -> Verdict:
@@ -49,7 +51,7 @@ class Decision(NamedTuple):
 
 
 # What a Decision is made of. As with `keys.verdicts.Facts`, the gateway's path does without the name.
-type Decided = tuple[Code, SecretRecord | None, str, str, Standing | None]
+type Decided = tuple[Code, SecretRecord | None, str, str, Standing | None, Balance | None]
 # A named tuple's own constructor costs twice as much.
 as_decision: Callable[[Decided], Decision] = partial(tuple.__new__, Decision)
 
@@ -64,6 +66,7 @@ class _Process:
         self.journal.clock.agrees = lambda: directory.clock_agrees
         self.append = self.journal.append
         self.spool = self.journal.spool
+        self.quotas = Quotas(self.spool)
         self.refusals = Refusals(self.journal)
         self.refuse = self.refusals.record
 
@@ -89,6 +92,7 @@ def start(directory: Directory | None = None) -> Directory:
     global _process
     with _lock:
         if _process is None:
+            is_own = directory is None
             if directory is None:
                 mine = journal.current()
                 # Opened before it is on the list of those that serve: a process on that list without a
@@ -107,6 +111,8 @@ def start(directory: Directory | None = None) -> Directory:
                 except OSError as error:
                     raise journal.JournalError(f"cannot lock a file there: {error}") from error
             _process = _Process(directory)
+            if is_own:
+                _process.quotas.start()
         return _process.directory
 
 
@@ -115,6 +121,7 @@ def stop() -> None:
     global _process
     with _lock:
         if _process is not None:
+            _process.quotas.close()  # while it is still on the list
             _process.directory.close()
             _process.refusals.close()
             _process = None
@@ -179,6 +186,8 @@ def decide_call(credential: str, call: Call, now: float) -> Decided:
         if code is VALID and secret is not None:
             key = secret.key
             organization = key.organization
+            if key.quotas or organization.quotas:
+                return _charge(process, secret, call, now)
             if key.rates or organization.rates:
                 code, detail, standing = _spend(process.windows, key, cost, now)
             if code is VALID:
@@ -186,11 +195,55 @@ def decide_call(credential: str, call: Call, now: float) -> Decided:
                 sequence = process.append(
                     organization.id, key.id, secret.id, code.number, cost, labels, 1, kind
                 )
-                return code, secret, detail, f"{process.spool}-{sequence}", standing
-        return code, secret, detail, process.refuse(code.number, secret, cost, labels, now), standing
+                return code, secret, detail, f"{process.spool}-{sequence}", standing, None
+        request = process.refuse(code.number, secret, cost, labels, now)
     except journal.JournalError as error:
         _complain(error)
         return Decision(Code.UNAVAILABLE, secret)
+    return code, secret, detail, request, standing, None
+
+
+def _charge(process: _Process, secret: SecretRecord, call: Call, now: float) -> Decided:
+    """The rest of `decide_call` for a valid call of a key with quotas. Raises JournalError.
+
+    Quotas are charged first, and given back what windows refuse: neither's refusal spends the other.
+    """
+    key, (_, _, cost, labels, hold) = secret.key, call
+    quotas, organization = process.quotas, key.organization
+    standing, asked = None, not (key.rates or organization.rates)
+    while True:
+        code, detail = VALID, ""
+        balance = quotas.spend(key, labels[0], cost, now)
+        if balance is not None:
+            code, detail = balance.code, balance.sentence
+        if code is VALID and not asked:
+            asked = True
+            code, detail, standing = _spend(process.windows, key, cost, now)
+            if code is not VALID and balance is not None:
+                quotas.give_back(key, cost, balance)
+                balance = None
+        if code is not VALID:
+            request = process.refuse(code.number, secret, cost, labels, now)
+            return code, secret, detail, request, standing, balance
+        kind, before = HELD if hold else CALL, 0
+        if balance is not None:
+            kind, before = kind | balance.charged << CHARGED_SHIFT, balance.before
+        try:
+            sequence = process.append(
+                *(organization.id, key.id, secret.id, code.number, cost, labels, 1, kind, before)
+            )
+        except journal.TooLate:
+            assert balance is not None
+            quotas.give_back(key, cost, balance)
+            now = before / 1_000_000  # the period has ended since; the next one has this call
+        except journal.Unsure:
+            raise  # it may count, so it stays charged
+        except journal.JournalError:
+            if balance is not None:
+                quotas.give_back(key, cost, balance)
+            raise
+        else:
+            return code, secret, detail, f"{process.spool}-{sequence}", standing, balance
 
 
 def refuse(
@@ -256,6 +309,8 @@ def readiness() -> Readiness:
     amiss, refuses = _current().windows.explain()
     if amiss:
         (found.reasons if refuses else found.warnings).append(amiss)
+    if amiss := _current().quotas.explain():
+        found.warnings.append(amiss)
     return found
 
 

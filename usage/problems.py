@@ -20,7 +20,8 @@ Headers = list[tuple[str, str]]
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_SECONDS = "1"
-IP_NOT_ALLOWED = Code.IP_NOT_ALLOWED  # a name of its own, as `VALID`
+# Names of their own, as `VALID`.
+IP_NOT_ALLOWED, RATE_LIMITED, QUOTA_EXCEEDED = Code.IP_NOT_ALLOWED, Code.RATE_LIMITED, Code.QUOTA_EXCEEDED
 STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 NO_STORE = ("Cache-Control", "no-store")
 _NOTHING: Headers = []
@@ -40,16 +41,21 @@ def refusal(
     `status` is the one that is sent, if not the code's own; `address` is the client's, for it to read;
     `first` are headers to begin with.
     """
-    code, _, detail, request, standing = decision
+    code, _, detail, request, standing, balance = decision
     if code is IP_NOT_ALLOWED and not detail and address:
         detail = f"This API key may not be used from {address}."
-    violated = standing.name if standing is not None else ""
+    violated, retry = "", 0
+    if code is QUOTA_EXCEEDED and balance is not None:
+        violated, retry = balance.name, balance.retry
+    elif code is RATE_LIMITED and standing is not None:
+        violated, retry = standing.name, standing.reset
     begin, common = _describe(code.text, detail, status or code.status, violated)
     body = begin + request.encode() + b'"}'
     headers = [*first, *common, ("Content-Length", str(len(body)))]
     if standing is not None:
         headers += limits.headers(standing)
-        headers.append(("Retry-After", str(standing.reset)))
+    if retry:
+        headers.append(("Retry-After", str(retry)))
     return body, headers
 
 

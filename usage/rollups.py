@@ -1,4 +1,4 @@
-"""Adds calls to the counters: hourly roll-ups, each secret's last use, how calls were answered.
+"""Adds calls to the counters: hourly roll-ups, each secret's last use, how calls were answered, quotas.
 
 A place with SQL of its own (another is `usage.events`): an upsert that adds, which the ORM has not, the same
 text on SQLite and PostgreSQL. Rows are written in the order of their keys, so that two writers never wait for
@@ -13,7 +13,7 @@ from typing import Any
 from django.db import connection
 
 from keys.verdicts import BY_NUMBER, Code
-from usage import resources
+from usage import ledger, resources
 from usage.meters import REQUESTS
 from usage.records import HELD, Record
 
@@ -119,12 +119,13 @@ class Sums:
         # (organization, hours since the epoch, key, resource, class of the status) → responses
         self._responses: dict[tuple[int, int, int, str, int], int] = {}
         self.held: list[Record] = []
+        # (organization, hours since the epoch, key, meter, bits of the quotas charged) → cost
+        self._charges: dict[tuple[int, int, int, str, int], int] = {}
 
     def add(self, record: Record) -> None:
         """Count one call record. What was refused counts apart, and its quantity is 0."""
-        _, _, at, _, _, organization, key, secret, cost, calls, code, meter, resource, address, agent, _ = (
-            record
-        )
+        kind, _, at, _, _, organization, key, secret, cost, calls, code, *texts, charged = record
+        meter, resource, address, agent = texts
         quantity = cost if code == _VALID else 0
         outcome = self._outcomes.setdefault((code, meter), [0, 0])
         outcome[0] += calls
@@ -136,10 +137,13 @@ class Sums:
         rollup[0] += calls
         rollup[1] += quantity
         if code == _VALID:
-            if record.kind == HELD:
+            if kind == HELD:
                 self.held.append(record)
             use = self._uses.setdefault(secret, [0, 0, "", ""])
             use[0] += calls
+            if charged:
+                charge = organization, at // _HOUR, key, meter, charged
+                self._charges[charge] = self._charges.get(charge, 0) + cost
             if at >= use[1]:
                 use[1:] = at, address, agent
 
@@ -168,9 +172,9 @@ class Sums:
             start = moment(hours * _HOUR)
             yield (organization, start, key_id, meter, resource, outcome_name(code)), calls, quantity
 
-    def store(self) -> None:
-        """Add them to the database, inside the caller's transaction. Resources beyond the bound come together
-        under `other`; the sums in here keep all names."""
+    def store(self, spool: str = "") -> None:
+        """Add them to the database, inside the caller's transaction; `spool` is whose journal it was, if any.
+        Resources beyond the bound come together under `other`; the sums in here keep all names."""
         named = resources.bounded(self._resources())
         hour = connection.ops.adapt_datetimefield_value
         day = connection.ops.adapt_datefield_value
@@ -205,6 +209,18 @@ class Sums:
                 (organization, hour(moment(hours * _HOUR)), key, resource, status_class, count)
                 for (organization, hours, key, resource, status_class), count in sorted(responses.items())
             ],
+        )
+        ledger.add_drained(
+            spool,
+            [
+                (organization, key, meter, moment(hours * _HOUR), quantity)
+                for (organization, hours, key, meter, _, code), (_, quantity) in self._rollups.items()
+                if code == _VALID and quantity
+            ],
+            {
+                (organization, key, meter, moment(hours * _HOUR), bits): cost
+                for (organization, hours, key, meter, bits), cost in self._charges.items()
+            },
         )
 
     def _resources(self) -> Iterator[resources.Group]:

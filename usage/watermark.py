@@ -22,6 +22,7 @@ from keys.lifecycle import Conflict, Invalid
 from keys.lifecycle.rules import clean_text
 from keys.models import Process
 from keys.presence import lock_is_free
+from usage import ledger
 from usage.journal import Journal
 from usage.models import Spool, Watermark
 from usage.records import HOST_LENGTH
@@ -189,6 +190,8 @@ def retire(host: str, reason: str, actor: Actor, *, now: dt.datetime) -> list[Sp
         ids = [spool.pk for spool in chosen]
         Spool.objects.filter(pk__in=ids).update(retired_at=now, retired_reason=reason)
         Process.objects.filter(pk__in=ids).delete()
+        for spool in ids:
+            ledger.settle_spool(spool)
         data = {"host": host, "spools": ids, "since": _since(chosen).isoformat(), "reason": reason}
         audit.append("spool.retired", actor=actor, at=now, data=data)
     store()

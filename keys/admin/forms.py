@@ -23,11 +23,14 @@ OVERLAPS = {
 class KeyEditForm(LifecycleForm[Key]):
     networks = LinesField(help_text="Addresses or CIDR networks, one a line; empty: anywhere.")
     rates = LinesField(help_text="One a line: 10/second, 600/minute; beside the policy's. Empty: none.")
+    quotas = LinesField(
+        help_text="Hard, in a UTC day or month, one a line: 100000/month; beside the policy's. Empty: none."
+    )
     metadata = MetadataField(help_text="The customer's own labels, one a line: name = value.")
 
     class Meta:
         model = Key
-        fields = ("name", "scopes", "networks", "rates", "expires_at", "metadata")
+        fields = ("name", "scopes", "networks", "rates", "quotas", "expires_at", "metadata")
         help_texts = {
             "expires_at": "UTC; empty: never.",
             "scopes": "Staff may also grant portal:verify and portal:report.",

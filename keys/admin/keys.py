@@ -96,7 +96,7 @@ class KeyAdmin(LifecycleAdmin[Key]):
         )
 
     def get_fieldsets(self, request: HttpRequest, obj: Key | None = None) -> Any:
-        allowed = ("Allowed", {"fields": ("scopes", "networks", "rates")})
+        allowed = ("Allowed", {"fields": ("scopes", "networks", "rates", "quotas")})
         labels = ("Labels", {"fields": ("metadata",)})
         if obj is None:
             return [
@@ -240,6 +240,7 @@ class KeyAdmin(LifecycleAdmin[Key]):
                     expires_at=form.chosen_expiry(),
                     networks=data["networks"],
                     rates=data["rates"],
+                    quotas=data["quotas"],
                     metadata=data["metadata"],
                     now=timezone.now(),
                 )

@@ -40,9 +40,14 @@ class PolicyForm(LifecycleForm[Policy]):
         help_text="For all keys of an organization together, one a line: 10/second, 1000/hour."
     )
 
+    quotas = LinesField(
+        help_text="Hard limits for all keys of an organization together in a UTC day or month, one a line: "
+        "100000/month, or 5000000 input_tokens/month for another meter than requests."
+    )
+
     class Meta:
         model = Policy
-        exclude = ("quotas",)
+        exclude = ()
 
 
 @admin.register(Policy)
@@ -52,7 +57,7 @@ class PolicyAdmin(LifecycleAdmin[Policy]):
         (None, {"fields": ("name", "slug")}),
         ("Scopes", {"fields": ("all_scopes", "scopes")}),
         ("Life of a key", {"fields": ("default_lifetime_days", "max_lifetime_days", "expiry_required")}),
-        ("Limits", {"fields": ("max_keys", "networks_required", "rates")}),
+        ("Limits", {"fields": ("max_keys", "networks_required", "rates", "quotas")}),
     )
     list_display = ("name", "slug", "default_lifetime_days", "max_lifetime_days", "max_keys", "all_scopes")
     search_fields = ("name", "slug")

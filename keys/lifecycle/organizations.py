@@ -352,7 +352,7 @@ def _set_policy(policy: Policy, fields: dict[str, Any]) -> dict[str, Any]:
         elif field == "rates":
             cleaned[field] = rules.clean_rates(value)
         elif field == "quotas":
-            cleaned[field] = [str(quota) for quota in value]
+            cleaned[field] = rules.clean_quotas(value)
         else:
             raise Invalid(f"A policy has no {field}.", field)
     changes = {

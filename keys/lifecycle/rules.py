@@ -14,6 +14,7 @@ from django.conf import settings
 from django.db.models import QuerySet
 
 from keys import networks as network_rules
+from keys import quotas as quota_rules
 from keys import rates as rate_rules
 from keys import tokens
 from keys.audit import Actor
@@ -155,6 +156,19 @@ def clean_rates(values: Iterable[str]) -> list[str]:
     if len({rate.seconds for rate in rates}) != len(rates):
         raise Invalid("Give one rate for each window.", "rates")
     return [rate.text for rate in rates]
+
+
+def clean_quotas(values: Iterable[str]) -> list[str]:
+    """Quotas in canonical text, by meter and then by period, one for each of both."""
+    try:
+        quotas = sorted((quota_rules.parse(str(value)) for value in values), key=lambda quota: quota[1:])
+    except ValueError as error:
+        raise Invalid(str(error), "quotas") from None
+    if len({quota[1:] for quota in quotas}) != len(quotas):
+        raise Invalid("Give one quota for each meter and period.", "quotas")
+    if len(quotas) > quota_rules.MAX_QUOTAS:
+        raise Invalid(f"There can be at most {quota_rules.MAX_QUOTAS} quotas.", "quotas")
+    return [quota.text for quota in quotas]
 
 
 def clean_metadata(value: Mapping[str, str] | None) -> dict[str, str]:

@@ -50,6 +50,7 @@ def _make_key(
     expires_at: Expiry,
     networks: Iterable[str],
     rates: Iterable[str],
+    quotas: Iterable[str],
     metadata: Mapping[str, str] | None,
     now: dt.datetime,
 ) -> tuple[Key, dict[str, Any]]:
@@ -69,6 +70,7 @@ def _make_key(
         environment=environment,
         networks=rules.clean_networks(organization, environment, networks),
         rates=rules.clean_rates(rates),
+        quotas=rules.clean_quotas(quotas),
         metadata=rules.clean_metadata(metadata),
         expires_at=rules.clean_expiry(organization, expires_at, now),
         created_at=now,
@@ -82,6 +84,7 @@ def _make_key(
         "scopes": [scope.name for scope in granted],
         "networks": key.networks,
         "rates": key.rates,
+        "quotas": key.quotas,
         "expires_at": _iso(key.expires_at),
     }
 
@@ -110,6 +113,7 @@ def create_key(
     expires_at: Expiry = DEFAULT,
     networks: Iterable[str] = (),
     rates: Iterable[str] = (),
+    quotas: Iterable[str] = (),
     metadata: Mapping[str, str] | None = None,
     now: dt.datetime,
 ) -> Issued:
@@ -124,6 +128,7 @@ def create_key(
             expires_at=expires_at,
             networks=networks,
             rates=rates,
+            quotas=quotas,
             metadata=metadata,
             now=now,
         )
@@ -151,6 +156,7 @@ def import_key(
     expires_at: Expiry = DEFAULT,
     networks: Iterable[str] = (),
     rates: Iterable[str] = (),
+    quotas: Iterable[str] = (),
     metadata: Mapping[str, str] | None = None,
     now: dt.datetime,
 ) -> Key:
@@ -173,6 +179,7 @@ def import_key(
                 expires_at=expires_at,
                 networks=networks,
                 rates=rates,
+                quotas=quotas,
                 metadata=metadata,
                 now=now,
             )
@@ -325,6 +332,7 @@ def edit_key(
     networks: Iterable[str] | Choice = UNSET,
     expires_at: Expiry = UNSET,
     rates: Iterable[str] | Choice = UNSET,
+    quotas: Iterable[str] | Choice = UNSET,
     metadata: Mapping[str, str] | Choice | None = UNSET,
 ) -> Key:
     """Change what is given and leave the rest; the event says each field's old and new value."""
@@ -347,6 +355,8 @@ def edit_key(
             change("networks", rules.clean_networks(key.organization, key.environment, networks))
         if not isinstance(rates, Choice):
             change("rates", rules.clean_rates(rates))
+        if not isinstance(quotas, Choice):
+            change("quotas", rules.clean_quotas(quotas))
         if not isinstance(metadata, Choice):
             change("metadata", rules.clean_metadata(metadata))
         if expires_at is not UNSET and expires_at != key.expires_at:

@@ -183,6 +183,7 @@ def add_key_arguments(parser: CommandParser) -> None:
     )
     parser.add_argument("--network", action="append", default=[], metavar="CIDR", dest="networks")
     parser.add_argument("--rate", action="append", default=[], metavar="N/second|minute|hour", dest="rates")
+    parser.add_argument("--quota", action="append", default=[], metavar="N[ METER]/day|month", dest="quotas")
 
 
 def key_fields(options: dict[str, Any], now: dt.datetime) -> dict[str, Any]:
@@ -194,6 +195,7 @@ def key_fields(options: dict[str, Any], now: dt.datetime) -> dict[str, Any]:
         "scopes": options["scopes"],
         "networks": options["networks"],
         "rates": options["rates"],
+        "quotas": options["quotas"],
         "expires_at": now + expires if isinstance(expires, dt.timedelta) else expires,
     }
 

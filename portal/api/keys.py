@@ -3,8 +3,11 @@
 import time
 
 from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
 from ninja import Body, Router
 
+from keys.models import Environment
+from keys.records import KeyRecord
 from keys.verdicts import Code
 from portal.api.callers import CallRequest, caller
 from portal.api.document import declare
@@ -17,7 +20,7 @@ from portal.api.schemas import (
     VerifyAnswer,
     VerifyBody,
 )
-from usage import metering
+from usage import ledger, metering
 from usage.meters import REQUESTS
 
 router = Router(tags=["keys"])
@@ -65,6 +68,8 @@ def verify(request: HttpRequest, response: HttpResponse, asked: Body[VerifyBody]
         answer.organization = OrganizationFacts.of(verdict.secret.key.organization)
     if standing is not None:
         answer.rate_limit = Allowance.of(standing)
+    if decision.balance is not None:
+        answer.quota = Allowance.of_quota(decision.balance)
     return answer
 
 
@@ -85,4 +90,13 @@ def me(request: CallRequest, response: HttpResponse) -> MeAnswer:
     answer = MeAnswer(key=MyKey.of(secret.key), organization=OrganizationFacts.of(secret.key.organization))
     if standing is not None:
         answer.rate_limit = Allowance.of(standing)
+    _tell_quota(answer, secret.key)
     return answer
+
+
+def _tell_quota(answer: MeAnswer, key: KeyRecord) -> None:
+    """A call of the API costs nothing and so asks no quota; the ledger says how they stand."""
+    if key.environment == Environment.LIVE and (key.quotas or key.organization.quotas):
+        now = timezone.now()
+        found = ledger.used(key.organization.id, key.id, key.quotas, key.organization.quotas, now)
+        answer.quota = Allowance.of_used(min(found, key=lambda used: used.remaining), now)

@@ -15,8 +15,10 @@ from keys.records import KeyRecord, OrganizationRecord
 from keys.verdicts import Code
 from usage import meters, rules
 from usage.event_format import Rejection
+from usage.ledger import Used
 from usage.limits import Standing
 from usage.meters import REQUESTS
+from usage.quotas import Balance
 from usage.records import RESOURCE_LENGTH
 
 MAX_SCOPES = 100
@@ -153,6 +155,15 @@ class Allowance(BaseModel):
     def of(cls, standing: Standing) -> Self:
         return cls(limit=standing.rate.limit, remaining=standing.remaining, reset=standing.reset)
 
+    @classmethod
+    def of_quota(cls, balance: Balance) -> Self:
+        return cls(limit=balance.quota.limit, remaining=balance.remaining, reset=balance.reset)
+
+    @classmethod
+    def of_used(cls, used: Used, now: dt.datetime) -> Self:
+        reset = math.ceil((used.end - now).total_seconds())
+        return cls(limit=used.quota.limit, remaining=used.remaining, reset=reset)
+
 
 RateLimit = Annotated[
     Allowance | None,
@@ -162,7 +173,17 @@ RateLimit = Annotated[
     ),
 ]
 Quota = Annotated[
-    Allowance | None, Field(description="What is left of the quota. Absent: this portal has no quotas yet.")
+    Allowance | None,
+    Field(
+        description="The hard quota of the key and its organization on this meter with least left after this "
+        "call, in the meter's smallest unit; of a QUOTA_EXCEEDED one, the quota to wait for. What other "
+        "processes hold at the moment is not counted as left. Absent where no quota applies, or the call "
+        "costs nothing."
+    ),
+]
+OwnQuota = Annotated[
+    Allowance | None,
+    Field(description="The hard quota of the key and its organization with least left, of any meter."),
 ]
 
 
@@ -235,4 +256,4 @@ class MeAnswer(BaseModel):
     key: MyKey
     organization: OrganizationFacts
     rate_limit: RateLimit = None
-    quota: Quota = None
+    quota: OwnQuota = None

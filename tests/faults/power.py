@@ -23,7 +23,7 @@ from types import SimpleNamespace
 from typing import Any, Final, NamedTuple
 from unittest import mock
 
-from usage import journal, segment
+from usage import journal, records, segment
 from usage.journal import Journal
 from usage.records import CALL, SEAL, read_records
 from usage.room import SUFFIX
@@ -129,11 +129,16 @@ def recorded(recording: Recording) -> Iterator[None]:
             recording.note(Event("rename", name=f"{path.name} {target.name}"))
             return real_rename(path, target)
 
+    def put_call(into: _Map, start: int, size: int, crc: int, payload: bytes) -> None:
+        data = records.FRAME.pack(size, crc) + payload
+        into[start : start + len(data)] = data
+
     maps = SimpleNamespace(mmap=lambda fd, length: _Map(recording, fd, length))
     with (
         mock.patch.object(journal, "os", _Os(recording)),
         mock.patch.object(segment, "os", _Os(recording)),
         mock.patch.object(segment, "mmap", maps),
+        mock.patch.object(journal, "_put_call", put_call),  # which takes no map but the kernel's
         mock.patch.object(Path, "rename", rename),
     ):
         yield

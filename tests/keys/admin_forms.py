@@ -49,6 +49,7 @@ def key_form(admin: Client, of: Organization, **fields: Any) -> dict[str, Any]:
         "expires_at_1": "",
         "networks": "",
         "rates": "",
+        "quotas": "",
         "metadata": "",
     } | fields
 
@@ -60,6 +61,7 @@ def edit_form(key: Key, **fields: Any) -> dict[str, Any]:
         "scopes": [scope.pk for scope in key.scopes.all()],
         "networks": "\n".join(key.networks),
         "rates": "\n".join(key.rates),
+        "quotas": "\n".join(key.quotas),
         "metadata": "",
         "expires_at_0": at.strftime("%Y-%m-%d") if at else "",
         "expires_at_1": at.strftime("%H:%M:%S") if at else "",

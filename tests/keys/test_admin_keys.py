@@ -32,6 +32,7 @@ def test_staff_make_a_key_for_a_customer_and_see_it_once(
         scopes=scopes,
         networks="203.0.113.0/24\n198.51.100.7",
         rates="10/second",
+        quotas="1000/month",
         metadata="team = payments",
     )
     with one_act("key.created", sam):
@@ -43,6 +44,7 @@ def test_staff_make_a_key_for_a_customer_and_see_it_once(
     assert (key.organization, key.name, key.created_by) == (acme, "Backend", sam)
     assert key.networks == ["203.0.113.0/24", "198.51.100.7/32"]
     assert (key.rates, key.metadata) == (["10/second"], {"team": "payments"})
+    assert key.quotas == ["1000/month"]
     assert sorted(key.scopes.values_list("name", flat=True)) == ["orders:read", "portal:verify"]
     assert key.expires_at is not None
     assert secret not in text(admin.get(page("key", "change", key.pk)))
@@ -79,6 +81,8 @@ def test_making_a_key_needs_a_recent_sign_in(client: Client, sam: User, acme: Or
         ({"networks": "nowhere"}, "is not an address"),
         ({"rates": "fast"}, "is not a rate"),
         ({"rates": "1/second\n2/second"}, "one rate for each window"),
+        ({"quotas": "fast"}, "is not a quota"),
+        ({"quotas": "1/day\n2/day"}, "one quota for each meter and period"),
         ({"metadata": "no equals"}, "name = value"),
         ({"expiry": "date", "expires_at_0": "2020-01-01", "expires_at_1": "00:00"}, "in the past"),
         ({"expiry": "date", "expires_at_0": "9999-12-31", "expires_at_1": "23:59:59"}, "too far away"),

@@ -156,11 +156,13 @@ def test_policies_are_created_and_edited(admin: Client, sam: User) -> None:
         "max_lifetime_days": "60",
         "max_keys": "",
         "rates": "1000/hour\n10/second",
+        "quotas": "5000000 input_tokens/month\n100000 requests/month",
     }
     with one_act("policy.created", sam):
         assert admin.post(page("policy", "add"), form).status_code == 302
     policy = Policy.objects.get(slug="gold")
     assert (policy.rates, policy.all_scopes) == (["10/second", "1000/hour"], False)
+    assert policy.quotas == ["5000000 input_tokens/month", "100000/month"]
     assert list(policy.scopes.all()) == [scope]
     with one_act("policy.edited", sam):
         changed = form | {"slug": "silver", "max_keys": "5", "rates": "10/second\n1000/hour"}
@@ -178,6 +180,8 @@ def test_policies_are_created_and_edited(admin: Client, sam: User) -> None:
         {"max_keys": "-1"},
         {"max_keys": "9" * 30},
         {"rates": "often"},
+        {"quotas": "plenty"},
+        {"quotas": "1/day\n2/day"},
         {"slug": "standard"},
         {"scopes": ["x"]},
     ],

@@ -129,6 +129,7 @@ def test_create_key_prints_the_secret_and_nothing_else_on_stdout(acme: Organizat
     ran = Ran(
         *("create_key", "--organization", "acme", "--name", "Backend", "--scope", "orders:read"),
         *("--environment", "test", "--network", "10.0.0.0/8", "--rate", "10/second", "--expires-in", "30d"),
+        *("--quota", "1000/month", "--quota", "50 pages/day"),
     )
 
     secret = ran.out.removesuffix("\n")
@@ -139,6 +140,7 @@ def test_create_key_prints_the_secret_and_nothing_else_on_stdout(acme: Organizat
         *("Backend", "test"),
         *(["10.0.0.0/8"], ["10/second"]),
     )
+    assert key.quotas == ["50 pages/day", "1000/month"]
     assert key.expires_at is not None
     assert abs(key.expires_at - timezone.now() - timedelta(days=30)) < timedelta(minutes=1)
     assert key.public_id in ran.err

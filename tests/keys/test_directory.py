@@ -78,15 +78,16 @@ def test_every_act_on_a_key_reaches_the_picture_with_the_next_read(directory: Di
 
 
 @pytest.mark.django_db
-def test_a_policys_rates_reach_all_its_organizations(directory: Directory) -> None:
+def test_a_policys_limits_reach_all_its_organizations(directory: Directory) -> None:
     acme = builders.organization("acme")
     issued = builders.key(acme, now=NOW)
     directory.refresh()
-    lifecycle.edit_policy(COMMAND, acme.policy, rates=["10/second"], now=NOW)
+    lifecycle.edit_policy(COMMAND, acme.policy, rates=["10/second"], quotas=["9/day"], now=NOW)
     directory.refresh()
     secret = directory.recall(tokens.digest(issued.plaintext))
     assert isinstance(secret, SecretRecord)
     assert [rate.text for rate in secret.key.organization.rates] == ["10/second"]
+    assert [quota.text for quota in secret.key.organization.quotas] == ["9/day"]
 
 
 @pytest.mark.django_db

@@ -53,6 +53,7 @@ def test_a_name_is_enough_besides_what_is_preselected(acme: Organization) -> Non
         "scopes": [],
         "networks": [],
         "rates": [],
+        "quotas": [],
         "metadata": {},
         "expires_at": NOW + dt.timedelta(days=90),
     }
@@ -132,7 +133,8 @@ def test_scopes_are_grouped_and_the_portals_own_come_last(acme: Organization) ->
 
 @pytest.mark.parametrize("junk", JUNK, ids=range(len(JUNK)))
 @pytest.mark.parametrize(
-    "field", ["name", "environment", "scopes", "expiry", "expires_on", "networks", "rates", "metadata"]
+    "field",
+    ["name", "environment", "scopes", "expiry", "expires_on", "networks", "rates", "quotas", "metadata"],
 )
 def test_junk_in_a_field_is_an_error_and_never_an_exception(
     acme: Organization, field: str, junk: str
@@ -163,16 +165,20 @@ def test_editing_begins_with_what_the_key_has(acme: Organization) -> None:
         scopes=("orders:read",),
         networks=["10.0.0.0/8"],
         rates=["10/second"],
+        quotas=["1000/month"],
         metadata={"a": "b"},
         now=NOW,
     )
     form = EditKeyForm(issued.key, NOW)
-    shown = {name: form[name].value() for name in ("name", "scopes", "networks", "rates", "metadata")}
+    shown = {
+        name: form[name].value() for name in ("name", "scopes", "networks", "rates", "quotas", "metadata")
+    }
     assert shown == {
         "name": "Backend",
         "scopes": ["orders:read"],
         "networks": "10.0.0.0/8",
         "rates": "10/second",
+        "quotas": "1000/month",
         "metadata": "a = b",
     }
     sent = EditKeyForm(issued.key, NOW, post(**shown, expiry=KEEP))

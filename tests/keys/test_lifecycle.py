@@ -84,6 +84,10 @@ def test_a_key_with_a_junk_name_is_refused_and_nothing_is_written(name: str) -> 
         ("rates", ["0/second"]),
         ("rates", ["1/second", "2/second"]),
         ("rates", ["9" * 5000 + "/second"]),
+        ("quotas", ["10 per month"]),
+        ("quotas", ["0/month"]),
+        ("quotas", ["1/month", "2 requests/month"]),
+        ("quotas", [f"1 meter_{n}/day" for n in range(9)]),
         ("expires_at", NOW),
         ("expires_at", NOW - DAY),
         ("expires_at", dt.datetime(2027, 1, 1)),  # noqa: DTZ001  a time without a zone is the junk

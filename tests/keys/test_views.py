@@ -156,6 +156,8 @@ def test_the_form_is_prefilled_from_the_address(alice: Client) -> None:
         ("networks", "\n".join(f"10.0.{n}.0/24" for n in range(60))),
         ("rates", "10/fortnight"),
         ("rates", "1/second\n2/second"),
+        ("quotas", "10/fortnight"),
+        ("quotas", "1/month\n2/month"),
         ("metadata", "no equals"),
         ("metadata", "\n".join(f"a{n}=b" for n in range(21))),
         ("metadata", "a" * 41 + "=b"),

@@ -104,6 +104,22 @@ def test_one_call_verifies_limits_and_counts(portal: Portal) -> None:
     assert SecretUse.objects.get(secret=limited.secret).address == "192.0.2.7"
 
 
+def test_a_quota_is_kept_and_told(portal: Portal) -> None:
+    limited = portal.key("globex", name="Limited", quotas=["10/month"])
+    rooms = [verify(portal, {"key": limited.plaintext, "cost": 4}).json() for _ in range(3)]
+    assert [room["code"] for room in rooms] == ["VALID", "VALID", "QUOTA_EXCEEDED"]
+    assert [(room["quota"]["limit"], room["quota"]["remaining"]) for room in rooms] == [
+        (10, 6),
+        (10, 2),
+        (10, 2),
+    ]
+    assert "begins anew" in rooms[2]["detail"]
+    assert 0 < rooms[0]["quota"]["reset"] <= 31 * 86_400
+    own = me(limited.plaintext).json()["quota"]
+    assert (own["limit"], own["remaining"]) == (10, 2)
+    assert "quota" not in verify(portal).json()
+
+
 def test_calls_to_the_api_neither_bill_nor_spend(portal: Portal) -> None:
     own = portal.key("globex", name="Own", rates=["1/hour"])
     for _ in range(3):

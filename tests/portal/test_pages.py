@@ -653,3 +653,19 @@ def test_every_reason_to_reject_an_event_and_every_field_is_in_the_docs(client: 
 def test_the_gateways_parameters_and_headers_are_in_the_docs() -> None:
     assert {name for name, _ in reference.RULE} == {"scope", *gateway._SINGLE}
     assert {name for name, _ in reference.IDENTITY} == PORTAL_HEADERS
+
+
+def test_quotas_stand_on_the_pages_of_who_has_them(alice: Client, acme: Organization) -> None:
+    key = builders.key(acme, quotas=["1000/day"]).key
+    calls(key, 912)
+    calls(key, 3, Code.QUOTA_EXCEEDED)
+    shown = alice.get(url("key", key)).content.decode()
+    assert "This key, requests this day" in shown
+    assert "912 of 1,000" in shown
+    actor = lifecycle.command_actor()
+    lifecycle.edit_policy(actor, acme.policy, quotas=["900/month"], now=timezone.now())
+    for page in (url("key", key), url("overview"), url("usage")):
+        shown = alice.get(page).content.decode()
+        assert "All keys together, requests this month" in shown
+        assert "912 of 900" in shown
+        assert "Used up; begins" in shown

@@ -255,6 +255,17 @@ def test_rates_are_told_and_kept(directory: Directory, caller: Client) -> None:
     assert answered() == {("orders/", 2): 2}  # how a refusal is answered is known from its code
 
 
+def test_a_quota_is_kept(directory: Directory, caller: Client) -> None:
+    limited = key(organization("globex"), scopes=("orders:read",), quotas=["2/month"])
+    directory.refresh()
+    headers = {"X-API-Key": limited.plaintext, "Authorization": ""}
+    answers = [caller.get("/orders/", headers=headers) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert problem(answers[2])["violated-policies"] == ["key-month"]
+    assert int(answers[2].headers["Retry-After"]) > 0
+    assert len(seen) == 2
+
+
 # --- refused ---------------------------------------------------------------------------------------
 
 

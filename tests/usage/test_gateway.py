@@ -270,6 +270,21 @@ def test_a_rate_is_kept_and_told(directory: Directory) -> None:
     assert rollups() == {"VALID": (2, 2), "RATE_LIMITED": (2, 0)}
 
 
+def test_a_quota_is_kept_and_told(directory: Directory) -> None:
+    limited = key(organization("acme"), quotas=["5/month"])
+    directory.refresh()
+    answers = [ask("cost=3", bearer=limited.plaintext), ask("cost=3", bearer=limited.plaintext)]
+    assert [answer.status for answer in answers] == [200, 429]
+    assert "RateLimit" not in answers[0].headers  # those are about rates
+    assert 0 < int(answers[1].headers["Retry-After"]) <= 31 * 86_400
+    assert answers[1].problem["code"] == "QUOTA_EXCEEDED"
+    assert answers[1].problem["violated-policies"] == ["key-month"]
+    assert "it begins anew on" in answers[1].problem["detail"]
+    assert ask("cost=2", bearer=limited.plaintext).status == 200
+    assert ask("deny=403", bearer=limited.plaintext).headers["X-Portal-Status"] == "429"
+    assert rollups() == {"VALID": (2, 5), "QUOTA_EXCEEDED": (2, 0)}
+
+
 @pytest.fixture
 def trusted(settings: Settings) -> None:
     """The proxy at 127.0.0.1 is ours, and states the client's method."""

@@ -17,7 +17,7 @@ from django.utils import timezone
 from keys import presence
 from keys.management.base import PortalCommand
 from portal import folder, serving
-from usage import kept, refusal_log, retention, watermark
+from usage import kept, ledger, refusal_log, retention, watermark
 from usage.drain import Drain
 
 logger = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ class Command(PortalCommand):
             (CLEAR_SECONDS, clear_sessions),
             (CLEAR_SECONDS, lambda: refusal_log.prune(timezone.now(), stop=stop.is_set)),
             (CLEAR_SECONDS, partial(retention.once, stop=stop.is_set)),
+            (CLEAR_SECONDS, lambda: ledger.forget_the_past(timezone.now())),
         ]
         due = [0.0] * len(chores)
         failures = 0
