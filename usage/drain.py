@@ -124,6 +124,7 @@ class Drain:
         """
         report = DrainReport()
         spools = self._list()
+        self._bury_the_empty(spools, now, report)
         # Every journal that is listed holds the watermark back from now on, not only once its turn comes.
         all_known = self._register(spools, now)
         for spool, numbers in sorted(spools.items()):
@@ -185,6 +186,24 @@ class Drain:
             self._known.update(header.spool for header in headers)
         self._known &= spools.keys()
         return readable
+
+    def _bury_the_empty(self, spools: dict[str, list[int]], now: dt.datetime, report: DrainReport) -> None:
+        """Set dead journals aside of which nothing reached the disk: they must not hold anything back."""
+        for spool in spools.keys() - self._known:
+            for number in list(spools[spool]):
+                path = self.directory / _name(spool, number)
+                if not _is_dead_and_empty(path):
+                    continue
+                spools[spool].remove(number)
+                with transaction.atomic():
+                    findings.store([findings.empty()], spool, number, now)
+                    if not spools[spool]:
+                        Spool.objects.filter(pk=spool, finished_at=None).update(finished_at=now)
+                        ledger.settle_spool(spool)
+                self._say(report, f"{path.name}: {findings.empty().text}")
+                kept.keep(path, torn=True, now=now)
+            if not spools[spool]:
+                del spools[spool]
 
     def _list(self) -> dict[str, list[int]]:
         """Spool → its segments' numbers."""
@@ -281,7 +300,8 @@ class Drain:
             if segment.finished_at is not None:
                 # Counted and committed already; only the file is still here.
                 return segment.ignored_bytes
-            _go_to(fd, reader, segment.offset)
+            if lost := _go_to(fd, reader, segment.offset, orphan=orphan):
+                stretch.found.append(findings.lost(lost, reader.offset))
             _read(fd, reader, stretch)
             ignored = None
             if orphan and not stretch.full and stretch.unreadable is None:
@@ -313,7 +333,7 @@ class Drain:
             for name, calls, quantity in stretch.sums.outcomes():
                 old = segment.sums.get(name, [0, 0])
                 segment.sums[name] = [old[0] + calls, old[1] + quantity]
-            segment.offset = reader.offset
+            segment.offset = max(reader.offset, segment.offset)
             segment.records += stretch.records
             segment.chain = stretch.chain.hex()
             segment.ignored_bytes = ignored or 0
@@ -395,6 +415,15 @@ def _lock_is_free(fd: int) -> bool:
     return True
 
 
+def _is_dead_and_empty(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            fd = file.fileno()
+            return not has_begun(os.pread(fd, FRAME.size, 0)) and _lock_is_free(fd) and not _leftover(fd, 0)
+    except OSError:
+        return False  # gone, or named when its turn comes
+
+
 def _leftover(fd: int, offset: int) -> int:
     """Bytes behind the last whole record that are not just the zeros of a journal that was not sealed."""
     last = start = offset
@@ -442,16 +471,21 @@ def _locked_rows(header: Header) -> tuple[Spool, Segment]:
     return spool, segment
 
 
-def _go_to(fd: int, reader: Reader, offset: int) -> None:
-    """Bring the reader to `offset`, with every text that was defined before it."""
+def _go_to(fd: int, reader: Reader, offset: int, *, orphan: bool) -> int:
+    """Bring the reader to `offset`, with every text that was defined before it.
+
+    Returns how many bytes of that the disk has lost, as a power cut may make it: what a dead process's file
+    lacks was counted, and nothing can follow it. Raises Unreadable where somebody still writes.
+    """
     if reader.offset > offset:  # the transaction that went there was rolled back
         reader.rewind(0)
     if reader.offset < offset:
         for record in reader.records(lambda size, start: os.pread(fd, size, start)):
             if record.end >= offset:
                 break
-    if reader.offset != offset:
+    if reader.offset > offset or (reader.offset < offset and not orphan):
         raise Unreadable(f"byte {offset}, up to which it was read, is not the end of a record")
+    return offset - reader.offset
 
 
 def _is_old(spool: Spool, stretch: _Stretch, now: dt.datetime) -> bool:

@@ -67,6 +67,20 @@ def torn(size: int, offset: int, tail: bytes) -> Finding:
     )
 
 
+def lost(size: int, offset: int) -> Finding:
+    """What was counted and is no more on the disk, of a journal that is finished by that."""
+    return Finding(
+        kind=Kind.LOST,
+        offset=offset,
+        text=f"{size} bytes that were counted are gone from the disk, as after a power cut; they count on",
+    )
+
+
+def empty() -> Finding:
+    """A dead process's journal of which nothing reached the disk."""
+    return Finding(kind=Kind.LOST, text="nothing of it reached the disk, as after a power cut")
+
+
 def late(reason: str) -> Finding:
     """A journal that nobody waits for any more, and that came."""
     return Finding(

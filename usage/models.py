@@ -104,6 +104,7 @@ class Finding(models.Model):
         REPEATED = "repeated", "Records that came again"
         TORN = "torn", "Torn tail"
         UNREADABLE = "unreadable", "Unreadable"
+        LOST = "lost", "Counted, and gone from the disk"
         LATE = "late", "Given up on, and here after all"
 
     kind = models.CharField(max_length=10, choices=Kind)

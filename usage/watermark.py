@@ -190,8 +190,8 @@ def retire(host: str, reason: str, actor: Actor, *, now: dt.datetime) -> list[Sp
         ids = [spool.pk for spool in chosen]
         Spool.objects.filter(pk__in=ids).update(retired_at=now, retired_reason=reason)
         Process.objects.filter(pk__in=ids).delete()
-        for spool in ids:
-            ledger.settle_spool(spool)
+        for pk in ids:
+            ledger.settle_spool(pk)
         data = {"host": host, "spools": ids, "since": _since(chosen).isoformat(), "reason": reason}
         audit.append("spool.retired", actor=actor, at=now, data=data)
     store()

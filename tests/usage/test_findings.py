@@ -12,7 +12,18 @@ from hypothesis import strategies as st
 
 from keys import lifecycle
 from keys.models import AuditEvent
-from tests.usage.journals import NOW, Clock, call, kept, kill, path_of, responses, totals, write_behind
+from tests.usage.journals import (
+    NOW,
+    Clock,
+    call,
+    kept,
+    kill,
+    path_of,
+    responses,
+    totals,
+    undrained,
+    write_behind,
+)
 from usage import findings, records
 from usage.drain import Drain, drain_once
 from usage.journal import Journal
@@ -351,3 +362,54 @@ def test_a_finding_is_seen_once_and_the_audit_says_by_whom() -> None:
     assert findings.unseen() == 0
     event = AuditEvent.objects.get(act="finding.seen")
     assert event.data["journal"] == "aaaaaaaaaaa.000001: records 3 to 5 are missing"
+
+
+def test_what_a_power_cut_took_after_it_was_counted_stays_counted_once(
+    journal: Journal, journal_dir: Path
+) -> None:
+    for _ in range(5):
+        call(journal)
+    drain_once(NOW)
+    path = path_of(journal)
+    kill(journal)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: list(records.read_records(whole))[5].end] + bytes(4096))
+    report = drain_once(NOW)
+    assert report.segments_finished == 1
+    assert totals() == {(2, "VALID"): (5, 5)}
+    finding = Finding.objects.get(kind=Finding.Kind.LOST)
+    assert "were counted are gone" in finding.text
+    assert Spool.objects.get().finished_at is not None
+    assert undrained(journal_dir) == []
+
+
+def test_a_live_journal_that_lost_what_was_counted_is_left_alone(journal: Journal, journal_dir: Path) -> None:
+    call(journal)
+    drain_once(NOW)
+    path = path_of(journal)
+    with path.open("r+b") as file:
+        file.seek(200)
+        file.write(bytes(4096))
+    drain = Drain(journal_dir)
+    assert drain.once(NOW).problems != []
+    assert not Finding.objects.filter(kind=Finding.Kind.LOST).exists()
+    assert path.exists()
+
+
+@pytest.mark.parametrize("content", [b"", bytes(100_000)])
+def test_a_dead_journal_of_which_nothing_reached_the_disk_holds_nothing_back(
+    journal: Journal, journal_dir: Path, content: bytes
+) -> None:
+    call(journal)
+    drain_once(NOW)
+    path = path_of(journal)
+    kill(journal)
+    path.write_bytes(content)
+    stranger = journal_dir / f"{'0' * 11}.000000.journal"
+    stranger.write_bytes(content)
+    drain_once(NOW)
+    drain_once(NOW)
+    assert undrained(journal_dir) == []
+    assert Finding.objects.filter(kind=Finding.Kind.LOST).count() == 2
+    assert not Spool.objects.filter(finished_at=None).exists()
+    assert totals() == {(2, "VALID"): (1, 1)}

@@ -24,7 +24,7 @@ class Migration(migrations.Migration):
             name='Finding',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('kind', models.CharField(choices=[('poison', 'Record in quarantine'), ('missing', 'Records missing'), ('repeated', 'Records that came again'), ('torn', 'Torn tail'), ('unreadable', 'Unreadable'), ('late', 'Given up on, and here after all')], max_length=10)),
+                ('kind', models.CharField(choices=[('poison', 'Record in quarantine'), ('missing', 'Records missing'), ('repeated', 'Records that came again'), ('torn', 'Torn tail'), ('unreadable', 'Unreadable'), ('lost', 'Counted, and gone from the disk'), ('late', 'Given up on, and here after all')], max_length=10)),
                 ('spool', models.CharField(max_length=16)),
                 ('segment', models.PositiveIntegerField()),
                 ('offset', models.BigIntegerField(default=0)),
