@@ -127,8 +127,9 @@ def test_values_are_exact_decimals(key: Key) -> None:
     assert Rollup.objects.get().quantity == 1001
 
 
-def test_a_meter_that_counts_counts_one_for_each_event(key: Key) -> None:
-    send(event(key, "1", meter="jobs", value=Decimal(500)), event(key, "2", meter="jobs", value=Decimal(0)))
+def test_a_meter_that_counts_counts_one_for_each_event_that_has_a_value(key: Key) -> None:
+    values = (500, 0, 1)
+    send(*(event(key, str(n), meter="jobs", value=Decimal(value)) for n, value in enumerate(values)))
     assert Rollup.objects.get().quantity == 2
 
 
