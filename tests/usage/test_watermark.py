@@ -110,6 +110,7 @@ def test_a_spool_that_comes_back_is_waited_for_from_when_it_came(journal: Journa
     call(journal)
     clock.now += 60 * SECOND
     other = Journal(journal.directory, clock=clock, tick=False)
+    other.spool = "0" * 11  # its turn comes first
     call(other)
     seen: list[dt.datetime | None] = []
     Drain().once(NOW, progress=lambda size: seen.append(complete_through()))
