@@ -168,7 +168,9 @@ def part_metering(bench: Bench) -> None:
     """Journal, drain and the usage page, with few and many roll-ups, on both databases."""
     sql(bench.postgres.url, "CREATE DATABASE metering")
     for name, url in (("SQLite", ""), ("PostgreSQL", another_database(bench.postgres.url, "metering"))):
-        command = [sys.executable, "-m", "tests.bench.metering", url, "--large", str(bench.large)]
+        records = 100_000 if bench.large == LARGE else 2000
+        command = [sys.executable, "-m", "tests.bench.metering", url]
+        command += ["--large", str(bench.large), "--records", str(records)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         bench.figures[f"metering, {name}"] = json.loads(done.stdout)
 

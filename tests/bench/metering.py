@@ -22,7 +22,6 @@ from tests.faults import alone
 SMALL = 10_000  # roll-ups
 ORGANIZATIONS, KEYS = 100, 10  # of each
 ROUNDS = 5
-RECORDS = 100_000  # drained in a round
 _COLUMNS = "organization_id, hour, key_id, meter, resource, outcome, booked_period, calls, quantity"
 
 
@@ -128,7 +127,7 @@ def page_milliseconds(organization: int) -> float:
     return spent * 1000
 
 
-def figures(folder: Path, large: int) -> dict[str, float]:
+def figures(folder: Path, large: int, records: int) -> dict[str, float]:
     from tests import builders
     from usage.journal import Journal
 
@@ -144,11 +143,11 @@ def figures(folder: Path, large: int) -> dict[str, float]:
     for name, rows in (("10 k", SMALL), ("1 M", large)):
         fill(_rollups(before, rows, organizations, keys))
         before = rows
-        rounds = [drained(folder / "drain", organizations, keys, RECORDS) for _ in range(ROUNDS + 1)]
+        rounds = [drained(folder / "drain", organizations, keys, records) for _ in range(ROUNDS + 1)]
         found[f"drain, a record, {name} roll-ups"] = statistics.median(cost for cost, _ in rounds[1:])
         pages = [page_milliseconds(organizations[n]) for n in range(1, ROUNDS + 2)]
         found[f"usage page, ms, {name} roll-ups"] = statistics.median(pages[1:])
-    _, most = drained(folder / "drain", organizations, keys, RECORDS * 10)
+    _, most = drained(folder / "drain", organizations, keys, records * 10)
     found["drain, MiB more for ten times the records"] = most - max(peak for _, peak in rounds)
     return {name: round(value, 2) for name, value in found.items()}
 
@@ -157,9 +156,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("url", nargs="?", default="")
     parser.add_argument("--large", type=int, default=1_000_000)
+    parser.add_argument("--records", type=int, default=100_000, help="drained in a round")
     options = parser.parse_args()
     with alone.portal(options.url) as (_, folder):
-        print(json.dumps(figures(folder, options.large)))
+        print(json.dumps(figures(folder, options.large, options.records)))
 
 
 if __name__ == "__main__":
