@@ -81,9 +81,15 @@ def announce(journal: Journal) -> None:
 
 
 def register(spool: str, host: str, pid: int, started_at: dt.datetime) -> Spool:
-    row, _ = Spool.objects.get_or_create(
-        id=spool, defaults={"host": host, "pid": pid, "started_at": started_at}
-    )
+    """A journal's row, made if there is none."""
+
+    def begun() -> dt.datetime:
+        # Its process opens it before it is on the list of those that serve, and answers nothing till then;
+        # from its place on the list on it has been waited for, and that must not go back.
+        joined = Process.objects.filter(pk=spool).values_list("started_at", flat=True).first()
+        return max(started_at, joined or started_at)
+
+    row, _ = Spool.objects.get_or_create(id=spool, defaults={"host": host, "pid": pid, "started_at": begun})
     return row
 
 

@@ -286,3 +286,16 @@ def test_a_journal_that_was_given_up_on_counts_when_it_comes_and_a_finding_says_
     assert finding.kind == Finding.Kind.LATE
     assert "lost at sea" in finding.text
     assert complete_through() == NOW
+
+
+def test_a_journal_that_was_opened_before_its_process_was_on_the_list_does_not_move_it_back(
+    journal: Journal, clock: Clock
+) -> None:
+    journal.start()
+    process(journal.spool, started=BEGIN + dt.timedelta(milliseconds=4))
+    before = complete_through()
+    assert before == BEGIN + dt.timedelta(milliseconds=4)
+    drain_once(NOW)
+    after = complete_through()
+    assert after is not None
+    assert after >= before
