@@ -323,7 +323,7 @@ class Drain:
             spool.sequence = stretch.sequence
             if stretch.last_time and reached is not None:
                 reached = min(moment(stretch.last_time), reached)
-                spool.watermark = max(reached, spool.watermark or reached)
+                spool.watermark = max(reached, spool.watermark or min(spool.started_at, now))
             # A process opens its next segment before it leaves one; without that it is gone. Should it
             # come back after all (its disk was full), its next segment opens the spool again.
             spool.finished_at = now if ignored is not None and not following.exists() else None

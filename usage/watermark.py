@@ -10,6 +10,7 @@ import socket
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 from django.db import transaction
@@ -89,7 +90,12 @@ def register(spool: str, host: str, pid: int, started_at: dt.datetime) -> Spool:
         joined = Process.objects.filter(pk=spool).values_list("started_at", flat=True).first()
         return max(started_at, joined or started_at)
 
-    row, _ = Spool.objects.get_or_create(id=spool, defaults={"host": host, "pid": pid, "started_at": begun})
+    defaults: dict[str, Any] = {
+        "host": host,
+        "pid": pid,
+        "started_at": begun,
+    }  # which Django calls if need be
+    row, _ = Spool.objects.get_or_create(id=spool, defaults=defaults)
     return row
 
 
