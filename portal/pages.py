@@ -5,7 +5,7 @@ time, through `organization.<related>` and `usage.reports`, and never writes.
 """
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import batched
 from typing import NamedTuple
@@ -403,10 +403,10 @@ def usage(organization: Organization, days: int, by: str, name: str, now: dt.dat
     resource. A meter without calls in these days is as none: then `requests`, or whichever has some."""
     end = _today(now) + DAY
     start = end - days * DAY
-    used = _meters_used(organization, _midnight(start), _midnight(end))
+    found = reports.by_meter(organization, start, end)
+    used = _meters(found)
     meter = used.get(name) or used.get(REQUESTS.name) or next(iter(used.values()), REQUESTS)
-    daily = reports.daily(organization, start, end, meter=meter.name)
-    sums = reports.totals(organization, _midnight(start), _midnight(end), meter=meter.name)
+    daily, sums = found.get(meter.name) or reports.no_history(start, end)
     if by == "key":
         rows = _by_key(organization, _midnight(start), _midnight(end), meter)
     elif by == "resource":
@@ -433,9 +433,8 @@ def usage(organization: Organization, days: int, by: str, name: str, now: dt.dat
     )
 
 
-def _meters_used(organization: Organization, start: dt.datetime, end: dt.datetime) -> dict[str, Meter]:
+def _meters(used: Collection[str]) -> dict[str, Meter]:
     """By name, `requests` first; one that this database has lost counts in smallest units of no name."""
-    used = reports.meters_used(organization, start, end)
     known = {name: meter for name, meter in meters.read().items() if name in used}
     return known | {name: Meter(name, "unit", name) for name in used if name not in known}
 

@@ -6,7 +6,7 @@ never writes.
 """
 
 import datetime as dt
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from operator import add
 from typing import NamedTuple
 
@@ -47,6 +47,46 @@ class Totals(NamedTuple):
     reasons: list[tuple[str, int]]  # (name of the code, refused calls), the most frequent first
 
 
+class History(NamedTuple):
+    """The calls of one meter: one entry for every day, and all of them together."""
+
+    days: list[Day]
+    totals: Totals
+
+
+def by_meter(organization: Organization, start: dt.date, end: dt.date) -> dict[str, History]:
+    """The meters that were used in [start, end), each as `daily` and `totals` have it; every roll-up is read
+    once."""
+    rows = (
+        _between(organization, _midnight(start), _midnight(end))
+        .values_list("meter", "hour", "outcome")
+        .annotate(calls_sum=Sum("calls"), quantity_sum=Sum("quantity"))
+    )
+    days: dict[str, dict[dt.date, list[int]]] = {}
+    outcomes: dict[str, dict[str, list[int]]] = {}
+    for meter, hour, outcome, calls, quantity in rows:
+        if meter not in days:
+            days[meter], outcomes[meter] = _no_days(start, end), {}
+        day = days[meter][hour.astimezone(dt.UTC).date()]
+        if outcome == Code.VALID.name:
+            day[0] += calls
+            day[2] += quantity
+        else:
+            day[1] += calls
+        total = outcomes[meter].setdefault(outcome, [0, 0])
+        total[0] += calls
+        total[1] += quantity
+    return {
+        meter: History([Day(date, *sums) for date, sums in found.items()], _totals(outcomes[meter]))
+        for meter, found in sorted(days.items())
+    }
+
+
+def no_history(start: dt.date, end: dt.date) -> History:
+    """Of a meter that was not used in [start, end)."""
+    return History([Day(date, *sums) for date, sums in _no_days(start, end).items()], _totals({}))
+
+
 def daily(
     organization: Organization,
     start: dt.date,
@@ -58,7 +98,7 @@ def daily(
     """Calls per day: one entry for every day of [start, end), those without calls included; of all meters
     if none is given."""
     rows = _between(organization, _midnight(start), _midnight(end), key, meter)
-    days = {start + dt.timedelta(days=n): [0, 0, 0] for n in range((end - start).days)}
+    days = _no_days(start, end)
     # By hour in SQL, by day here: the key's order serves the first, and no database has to cut a
     # time to its date for every row.
     for hour, *sums in rows.values_list("hour").annotate(**_SUMS):
@@ -81,13 +121,21 @@ def totals(
         .values_list("outcome")
         .annotate(calls=Sum("calls"), quantity=Sum("quantity"))
     )
-    by_outcome = {outcome: (calls, quantity) for outcome, calls, quantity in rows}
-    accepted, quantity = by_outcome.pop(Code.VALID.name, (0, 0))
+    return _totals({outcome: (calls, quantity) for outcome, calls, quantity in rows})
+
+
+def _totals(by_outcome: Mapping[str, Sequence[int]]) -> Totals:
+    """Of calls and quantity by outcome."""
+    accepted, quantity = by_outcome.get(Code.VALID.name, (0, 0))
     reasons = sorted(
-        ((outcome, calls) for outcome, (calls, _) in by_outcome.items()),
+        ((outcome, sums[0]) for outcome, sums in by_outcome.items() if outcome != Code.VALID.name),
         key=lambda reason: (-reason[1], reason[0]),
     )
     return Totals(accepted, sum(calls for _, calls in reasons), quantity, reasons)
+
+
+def _no_days(start: dt.date, end: dt.date) -> dict[dt.date, list[int]]:
+    return {start + dt.timedelta(days=n): [0, 0, 0] for n in range((end - start).days)}
 
 
 def responses(
@@ -122,12 +170,6 @@ def by_resource(
     """Calls of [start, end) of each resource that was called; those without one under an empty name."""
     rows = _between(organization, start, end, meter=meter).values_list("resource").annotate(**_SUMS)
     return {resource: Calls(*sums) for resource, *sums in rows}
-
-
-def meters_used(organization: Organization, start: dt.datetime, end: dt.datetime) -> list[str]:
-    """The names of the meters with calls in [start, end), in order."""
-    rows = _between(organization, start, end).order_by("meter")
-    return list(rows.values_list("meter", flat=True).distinct())
 
 
 def sparklines(
