@@ -235,7 +235,7 @@ def sums(folder: Path, payloads: list[bytes], batch: int) -> tuple[object, ...]:
     return totals(), responses(), report.calls, Segment.objects.get().sums
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     items=ITEMS,
     name=st.sampled_from(sorted(POISON)),
