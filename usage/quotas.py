@@ -21,9 +21,9 @@ from keys.records import KeyRecord
 from keys.verdicts import VALID, Code
 from usage import ledger
 from usage.accounts import Account, Balance, Plan, new_balance
-from usage.ledger import Held, Place, add_spent, settle_spool
+from usage.ledger import Held, Place
 
-__all__ = ["Balance", "Quotas", "add_spent", "settle_spool"]
+__all__ = ["Balance", "Quotas"]
 
 logger = logging.getLogger(__name__)
 

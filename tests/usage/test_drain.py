@@ -265,19 +265,6 @@ def test_a_spool_that_comes_back_is_opened_again(journal: Journal) -> None:
     assert totals() == {(2, "VALID"): (2, 2)}
 
 
-def test_missing_records_are_named(journal_dir: Path, clock: Clock) -> None:
-    journal = Journal(journal_dir, clock=clock, tick=False, segment_bytes=300)
-    for _ in range(12):
-        call(journal)
-    journal.close()
-    gone = sorted(journal_dir.iterdir())[1]
-    lost = [record.sequence for record in records.read_records(gone.read_bytes())]
-    gone.unlink()
-    report = drain_once(NOW)
-    assert len(report.problems) == 1
-    assert f"records {lost[0]} to {lost[-1]} are missing" in report.problems[0]
-
-
 def test_a_finished_file_that_could_not_be_moved_is_not_counted_again(
     journal: Journal, journal_dir: Path
 ) -> None:

@@ -287,8 +287,10 @@ def test_missing_records_are_a_finding_with_their_numbers(journal_dir: Path, clo
     gone = sorted(journal_dir.iterdir())[1]
     lost = [record.sequence for record in records.read_records(gone.read_bytes())]
     gone.unlink()
-    for _ in range(2):
-        drain_once(NOW)
+    report = drain_once(NOW)
+    assert len(report.problems) == 1
+    assert f"records {lost[0]} to {lost[-1]} are missing" in report.problems[0]
+    drain_once(NOW)
     finding = Finding.objects.get()
     assert (finding.kind, finding.segment) == (Finding.Kind.MISSING, 2)
     assert (finding.first_sequence, finding.last_sequence) == (lost[0], lost[-1])

@@ -1,7 +1,6 @@
 """`rebuild_usage`: finds any difference between counters and journals, and claims nothing about the rest."""
 
 import datetime as dt
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +41,6 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-@pytest.fixture
-def journal(journal_dir: Path, clock: Clock) -> Iterator[Journal]:
-    journal = Journal(journal_dir, clock=clock, tick=False)
-    yield journal
-    journal.close()
 
 
 @pytest.fixture

@@ -54,13 +54,6 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def journal(journal_dir: Path, clock: Clock) -> Iterator[Journal]:
-    journal = Journal(journal_dir, clock=clock, tick=False)
-    yield journal
-    journal.close()
-
-
-@pytest.fixture
 def recorder(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> Iterator[Refusals]:
     """Whose background thread never comes to write: the tests say when."""
     monkeypatch.setattr(refusals, "FLUSH_SECONDS", 3600)
