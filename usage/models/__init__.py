@@ -1,0 +1,34 @@
+"""How much was called: meters, spools with segments and findings, hourly roll-ups, refusals, last uses; what
+was reported from outside, the held calls that wait for it, and quotas.
+
+`usage.drain`, `usage.events` and `usage.retention` alone count here, and `usage.ledger` for quotas; what
+staff define goes through `usage.definitions`, what people decide about journals through `usage.watermark` and
+`usage.findings`. Rows name keys and organizations without a database constraint: a journal that outlived a
+restored database must still drain.
+"""
+
+from usage.models.events import Event, Hold
+from usage.models.journals import Finding, Segment, Spool, Watermark
+from usage.models.meters import Aggregation, Meter
+from usage.models.quotas import QuotaLease, QuotaUse
+from usage.models.refusals import Refusal
+from usage.models.rollups import Resource, ResourceBound, ResponseRollup, Rollup, SecretUse
+
+__all__ = [
+    "Aggregation",
+    "Event",
+    "Finding",
+    "Hold",
+    "Meter",
+    "QuotaLease",
+    "QuotaUse",
+    "Refusal",
+    "Resource",
+    "ResourceBound",
+    "ResponseRollup",
+    "Rollup",
+    "SecretUse",
+    "Segment",
+    "Spool",
+    "Watermark",
+]
