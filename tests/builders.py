@@ -18,11 +18,12 @@ from django.test import Client
 from django.utils import timezone
 
 from keys import lifecycle
+from keys.lifecycle.organizations import standard_policy
 from keys.models import Key, Membership, Organization, Scope
 from keys.permissions import Role
 from portal.models import User
 from usage import definitions
-from usage.models import Meter
+from usage.models import Meter, Plan, PlanVersion, Price, Subscription
 
 NOW = dt.datetime(2026, 6, 15, 12, 0, tzinfo=dt.UTC)
 PASSWORD = "correct horse battery staple"
@@ -104,6 +105,31 @@ def meter(slug: str, *, unit: str = "", now: dt.datetime | None = None, **fields
         title=fields.pop("title", slug.title()),
         now=now or timezone.now(),
         **fields,
+    )
+
+
+def version(slug: str, *, currency: str = "USD", fee: int = 0, **prices: dict[str, Any]) -> PlanVersion:
+    """A published version of the plan of this slug, which is made if there is none; each of `prices` is a
+    meter's, without a resource."""
+    plan = Plan.objects.filter(slug=slug).first() or Plan.objects.create(
+        slug=slug, name=slug.title(), policy=standard_policy(), created_at=timezone.now()
+    )
+    number = plan.versions.count() + 1
+    now = timezone.now()
+    made = PlanVersion.objects.create(
+        plan=plan, number=number, currency=currency, fee=fee, created_at=now, published_at=now
+    )
+    for meter_name, fields in prices.items():
+        Price.objects.create(version=made, meter=meter_name, **fields)
+    return made
+
+
+def subscription(
+    of: Organization, to: PlanVersion, start: dt.datetime, end: dt.datetime | None = None
+) -> Subscription:
+    """The organization on this version in [start, end), whatever the rules for acts say."""
+    return Subscription.objects.create(
+        organization=of, version=to, start=start, end=end, created_at=timezone.now()
     )
 
 

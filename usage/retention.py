@@ -7,15 +7,17 @@ and ids go only when events with them would be refused as too late. Nothing here
 import datetime as dt
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Final
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from usage import counting, rollups
 from usage.events import REMEMBERED
-from usage.models import Event, Hold, ResponseRollup, Rollup
+from usage.models import Event, Hold, ResponseRollup, Rollup, Subscription
 
 SECONDS: Final = 10.0
 BATCH: Final = 5000  # rows in one transaction
@@ -44,22 +46,35 @@ def forget(now: dt.datetime) -> Iterator[int]:
 
 def fold(before: dt.datetime) -> Iterator[tuple[int, dt.datetime]]:
     """Merge the hours of each UTC day that is over by `before` into its first; yields (organization,
-    midnight) once each is done. One organization's day is one transaction."""
+    midnight) once each is done. One organization's day is one transaction. Where a subscription begins or
+    ends within the day, the hours before and after are merged apart: they have different prices."""
     cutoff = _midnight(before)
     for model in (Rollup, ResponseRollup):
         while days := _unfolded(model, cutoff):
             for organization, midnight in days:
                 with transaction.atomic():
                     counting.alone()
-                    rollups.fold(organization, midnight)
+                    edges = [midnight, *_edges(organization, midnight), midnight + dt.timedelta(days=1)]
+                    for start, end in pairwise(edges):
+                        rollups.fold(organization, start, end)
                 yield organization, midnight
 
 
 def _unfolded(model: type[Rollup | ResponseRollup], cutoff: dt.datetime) -> list[tuple[int, dt.datetime]]:
     """Some days of organizations that are still in hours."""
-    rows = model.objects.filter(hour__lt=cutoff).exclude(hour__hour=0)
+    edge = Subscription.objects.filter(organization=OuterRef("organization_id")).filter(
+        Q(start=OuterRef("hour")) | Q(end=OuterRef("hour"))
+    )
+    rows = model.objects.filter(hour__lt=cutoff).exclude(hour__hour=0).exclude(Exists(edge))
     hours = rows.values_list("organization_id", "hour").distinct()[: _DAYS * 23]
     return sorted({(organization, _midnight(hour)) for organization, hour in hours})
+
+
+def _edges(organization: int, midnight: dt.datetime) -> list[dt.datetime]:
+    """The hours within a day at which a subscription of the organization begins or ends, in order."""
+    rows = Subscription.objects.filter(organization=organization).values_list("start", "end")
+    day = midnight + dt.timedelta(days=1)
+    return sorted({edge for row in rows for edge in row if edge is not None and midnight < edge < day})
 
 
 def _delete(model: type[Event | Hold], field: str, before: dt.datetime) -> Iterator[int]:

@@ -53,7 +53,7 @@ ON CONFLICT (secret_id) DO UPDATE SET
     THEN EXCLUDED.user_agent ELSE usage_secretuse.user_agent END
 """
 
-# A day's hours into its first: what is there afterwards adds up to what was there before.
+# Hours into the first of them: what is there afterwards adds up to what was there before.
 _FOLD = """
 INSERT INTO {table} ({others}, hour, {sums})
 SELECT {others}, %s, {added} FROM {table}
@@ -75,14 +75,12 @@ _HOURLY = {
 }
 
 
-def fold(organization: int, day: dt.datetime) -> None:
-    """Merge the roll-ups of an organization's UTC day, given by its midnight, into its first hour.
+def fold(organization: int, start: dt.datetime, end: dt.datetime) -> None:
+    """Merge the roll-ups of an organization's hours in [start, end) into the first of them.
 
     Inside the caller's transaction, which must be alone in counting (`usage.counting`).
     """
-    midnight, end = (
-        connection.ops.adapt_datetimefield_value(each) for each in (day, day + dt.timedelta(days=1))
-    )
+    first, last = (connection.ops.adapt_datetimefield_value(each) for each in (start, end))
     with connection.cursor() as cursor:
         for table, (others, sums) in _HOURLY.items():
             statement = _FOLD.format(
@@ -92,8 +90,8 @@ def fold(organization: int, day: dt.datetime) -> None:
                 added=", ".join(f"CAST(SUM({each}) AS bigint)" for each in sums),
                 updates=", ".join(f"{each} = {table}.{each} + EXCLUDED.{each}" for each in sums),
             )
-            cursor.execute(statement, [midnight, organization, midnight, end])
-            cursor.execute(_UNFOLDED.format(table=table), [organization, midnight, end])
+            cursor.execute(statement, [first, organization, first, last])
+            cursor.execute(_UNFOLDED.format(table=table), [organization, first, last])
 
 
 def moment(microseconds: int) -> dt.datetime:

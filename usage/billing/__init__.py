@@ -3,6 +3,7 @@
 Others import from here; the modules below are each one step of it.
 """
 
-from usage.billing.lines import Line, Period, lines
+from usage.billing.lines import Line, lines
+from usage.billing.periods import Period
 
 __all__ = ["Line", "Period", "lines"]

@@ -5,61 +5,33 @@ month that they were booked to. It reads; it neither drains nor rounds, and it n
 integers.
 """
 
-import datetime as dt
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import batched
-from typing import Any, NamedTuple, Self
+from collections.abc import Iterator, Mapping
+from itertools import batched, groupby
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 from django.db import connection
-from django.db.models import CharField, F, OuterRef, Subquery, Sum, Value
+from django.db.models import CharField, F, FilteredRelation, OuterRef, Q, Subquery, Sum, Value
 from django.db.models.functions import Cast, Coalesce, Collate, Concat
 
 from keys.models import Environment, Key, Organization
 from keys.verdicts import Code
 from usage import meters
+from usage.billing import money, rating, terms
+from usage.billing.periods import Period
+from usage.billing.rating import Fee, Rated, Share, Terms, Used
 from usage.meters import Meter
 from usage.models import Rollup
 
-CHUNK = 2000  # lines fetched at once
-_PERIOD = re.compile(r"([0-9]{4})-([0-9]{2})", re.ASCII)
-
-
-class Period(NamedTuple):
-    """A calendar month in UTC."""
-
-    year: int
-    month: int
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """`YYYY-MM`. Raises ValueError with a sentence that can be shown."""
-        match = _PERIOD.fullmatch(text)
-        if match is None or not 1 <= int(match[2]) <= 12 or not 2000 <= int(match[1]) <= 9000:
-            raise ValueError(f"{text[:40]!r} is not a month; write it as 2026-01")
-        return cls(int(match[1]), int(match[2]))
-
-    @property
-    def first_day(self) -> dt.date:
-        return dt.date(self.year, self.month, 1)
-
-    @property
-    def start(self) -> dt.datetime:
-        return dt.datetime(self.year, self.month, 1, tzinfo=dt.UTC)
-
-    @property
-    def end(self) -> dt.datetime:
-        """The first moment that is not in it."""
-        return dt.datetime(self.year + self.month // 12, self.month % 12 + 1, 1, tzinfo=dt.UTC)
-
-    def __str__(self) -> str:
-        return f"{self.year:04}-{self.month:02}"
+CHUNK = 2000  # rows fetched at once
+FEE_UNIT = "s"
 
 
 class Line(NamedTuple):
     """One line of a statement: the columns of the billing export, in their order; None has no value.
 
-    Quantities are in the meter's smallest unit here, and in units once `usage.exports` has written them.
+    Quantities are in the meter's smallest unit here, and in units once `usage.exports` has written them. The
+    resource is the price's, where the usage has a price: empty where one price is for all resources.
     """
 
     period: str
@@ -83,16 +55,202 @@ class Line(NamedTuple):
     original_period: str | None
 
 
-def lines(period: Period, organization: Organization | None = None) -> Iterator[Line]:
-    """The period's lines, one for each organization, key, meter and resource, in order of these as text.
+class Caller(NamedTuple):
+    """A key as lines name it."""
 
-    They are streamed from one query, so they are the numbers of one moment and memory stays flat.
+    public_id: str
+    name: str
+    environment: str
+
+
+class Billed(NamedTuple):
+    """One organization's usage of a period, before it is rated, and how lines name it and its keys."""
+
+    slug: str
+    organization_id: int
+    organization: Organization | None  # None where only roll-ups know it (a restored database)
+    used: list[Used]
+    callers: dict[str, Caller]  # by public id
+
+
+def lines(period: Period, organization: Organization | None = None) -> Iterator[Line]:
+    """The period's lines, in order of their columns as text, by code points.
+
+    Usage is priced by the subscription in force in its hour. In a month in which nobody subscribes there are
+    no prices, and their columns are empty. All is streamed, one organization at a time, from one query.
     """
-    rows = Rollup.objects.filter(booked_period=period.first_day, outcome=Code.VALID.name)
+    known = meters.read()
+    agreed = terms.of_period(period, organization)
+    priced = bool(agreed) or terms.in_period(period).exists()
+    for billed in usage(period, agreed, organization):
+        yield from sorted(
+            _of_organization(period, billed, agreed.get(billed.organization_id, {}), known, priced=priced),
+            key=lambda line: order(line, known),
+        )
+
+
+def usage(
+    period: Period, agreed: Mapping[int, Mapping[int, Terms]], organization: Organization | None = None
+) -> Iterator[Billed]:
+    """What each organization used in the period's own hours and was booked to it, in order of their slugs;
+    those that have only a subscription (`agreed`, as `terms.of_period` has it) are there without usage."""
+    idle = Organization.objects.in_bulk(list(agreed))
+    waiting = sorted(idle.values(), key=lambda each: each.slug, reverse=True)
+    rows = _rows(period, organization)
+    for (slug, organization_id), group in groupby(rows, key=itemgetter("slug", "organization_id")):
+        while waiting and waiting[-1].slug <= slug:
+            without = waiting.pop()
+            if without.slug != slug:
+                yield Billed(without.slug, without.pk, without, [], {})
+        yield _billed(slug, organization_id, group)
+    for without in reversed(waiting):
+        yield Billed(without.slug, without.pk, without, [], {})
+
+
+def order(line: Line, known: Mapping[str, Meter]) -> tuple[str, ...]:
+    """What lines are sorted by: their columns as text, quantities in units."""
+    meter = known.get(line.meter)
+    quantities = [
+        "" if each is None else meter.as_text(each) if meter else str(each)
+        for each in (line.quantity, line.included, line.billable)
+    ]
+    head = (line.organization, line.key, line.environment, line.meter, line.resource or "", line.tier or "")
+    rest = (line.unit_price, line.amount, line.currency, line.kind, line.original_period)
+    return (*head, *quantities, *(each or "" for each in rest))
+
+
+def currency_of(agreed: Mapping[int, Terms]) -> str | None:
+    """The one currency of an organization in a period, given its terms; None without a subscription."""
+    return next((each.currency for each in agreed.values()), None)
+
+
+def _of_organization(
+    period: Period, billed: Billed, agreed: Mapping[int, Terms], known: Mapping[str, Meter], *, priced: bool
+) -> Iterator[Line]:
+    currency = currency_of(agreed)
+    for each in agreed.values():
+        if (fee := rating.fee(each, period)) is not None:
+            yield _fee_line(period, billed, fee, each.currency)
+    for rated in rating.rate(billed.used, agreed):
+        for share in rated.shares:
+            yield _usage_line(period, billed, rated, share, currency, known, priced=priced)
+
+
+def _fee_line(period: Period, billed: Billed, fee: Fee, currency: str) -> Line:
+    return _blank(period, billed)._replace(
+        unit=FEE_UNIT,
+        quantity=fee.seconds,
+        billable=fee.seconds,
+        unit_price=money.as_text(fee.monthly, currency),
+        amount=money.as_text(fee.amount, currency),
+        currency=currency,
+        kind="fee",
+    )
+
+
+def _usage_line(
+    period: Period,
+    billed: Billed,
+    rated: Rated,
+    share: Share,
+    currency: str | None,
+    known: Mapping[str, Meter],
+    *,
+    priced: bool,
+) -> Line:
+    caller, meter = billed.callers[share.key], known.get(rated.meter)
+    line = _blank(period, billed)._replace(
+        key=caller.public_id,
+        key_name=caller.name,
+        environment=caller.environment,
+        meter=rated.meter,
+        resource=rated.resource or None,
+        unit=meter.unit if meter else None,
+        quantity=share.quantity,
+        billable=share.billable,
+    )
+    if not priced:
+        return line
+    return line._replace(
+        tier=rated.tier or None,
+        included=share.included,
+        unit_price=money.plain(rated.unit_price),
+        amount=money.as_text(share.amount, currency) if currency else "0",
+        currency=currency,
+    )
+
+
+def _blank(period: Period, billed: Billed) -> Line:
+    """A line of this organization, still without what it is about."""
+    known = billed.organization
+    return Line(
+        period=str(period),
+        organization=billed.slug,
+        organization_name=known.name if known else "",
+        external_customer=(known.external_customer or None) if known else None,
+        key="",
+        key_name="",
+        environment="",
+        meter="",
+        resource=None,
+        unit=None,
+        tier=None,
+        quantity=0,
+        included=None,
+        billable=0,
+        unit_price=None,
+        amount=None,
+        currency=None,
+        kind="usage",
+        original_period=None,
+    )
+
+
+# Any: a row of `values()` with annotations has no type that could be named here.
+def _billed(slug: str, organization_id: int, rows: Iterator[Any]) -> Billed:
+    billed = Billed(slug, organization_id, None, [], {})
+    names: dict[str, str] = {}  # one text for each, not one a row
+    for row in rows:
+        key = row["key"]
+        public_id = row["public_id"]
+        if public_id not in billed.callers:
+            billed.callers[public_id] = Caller(
+                public_id, key.name if key else "", key.environment if key else ""
+            )
+        caller = billed.callers[public_id]
+        billed.used.append(
+            Used(
+                row["subscription"],
+                caller.public_id,
+                caller.environment != Environment.TEST,
+                names.setdefault(row["meter"], row["meter"]),
+                names.setdefault(row["resource"], row["resource"]),
+                row["quantity"],
+            )
+        )
+        organization = row["organization"]
+    return billed._replace(organization=organization)
+
+
+def _rows(period: Period, organization: Organization | None) -> Iterator[Any]:  # Any: as above
+    """Sums by organization, key, meter, resource and subscription, with the organization and key as rows."""
+    rows = Rollup.objects.filter(
+        booked_period=period.first_day, hour__gte=period.start, outcome=Code.VALID.name
+    )
     if organization is not None:
         rows = rows.filter(organization=organization)
     grouped = (
-        rows.values("organization_id", "key_id", "meter", "resource")
+        rows.annotate(
+            in_force=FilteredRelation(
+                "organization__subscriptions",
+                condition=Q(organization__subscriptions__start__lte=F("hour"))
+                & (
+                    Q(organization__subscriptions__end=None)
+                    | Q(organization__subscriptions__end__gt=F("hour"))
+                ),
+            )
+        )
+        .values("organization_id", "key_id", "meter", "resource", subscription=F("in_force__id"))
         .annotate(quantity=Sum("quantity"))
         # Looked up for each line, not joined to each row; and a key that this database lost (restored
         # from a backup older than the journals) keeps its line.
@@ -100,42 +258,16 @@ def lines(period: Period, organization: Organization | None = None) -> Iterator[
             slug=_name_of("organization_id", Organization, "slug"),
             public_id=_name_of("key_id", Key, "public_id"),
         )
-        .order_by(_as_bytes("slug"), _as_bytes("public_id"), _as_bytes("meter"), _as_bytes("resource"))
+        .order_by(_as_bytes("slug"), _as_bytes("public_id"))
     )
-    known = meters.read()
     for chunk in batched(grouped.iterator(chunk_size=CHUNK), CHUNK):
-        yield from _lines(period, chunk, known)
-
-
-# Any: a row of `values()` with annotations has no type that could be named here.
-def _lines(period: Period, rows: Sequence[Any], known: Mapping[str, Meter]) -> Iterator[Line]:
-    organizations = Organization.objects.in_bulk({row["organization_id"] for row in rows})
-    keys = Key.objects.in_bulk({row["key_id"] for row in rows})
-    for row in rows:
-        organization, key = organizations.get(row["organization_id"]), keys.get(row["key_id"])
-        meter = known.get(row["meter"])
-        yield Line(
-            period=str(period),
-            organization=row["slug"],
-            organization_name=organization.name if organization else "",
-            external_customer=(organization.external_customer or None) if organization else None,
-            key=row["public_id"],
-            key_name=key.name if key else "",
-            environment=key.environment if key else "",
-            meter=row["meter"],
-            resource=row["resource"] or None,
-            unit=meter.unit if meter else None,
-            tier=None,
-            quantity=row["quantity"],
-            included=None,
-            # What a test key does is listed, so that the sums are the calls made, and never billed.
-            billable=0 if key and key.environment == Environment.TEST else row["quantity"],
-            unit_price=None,
-            amount=None,
-            currency=None,
-            kind="usage",
-            original_period=None,
-        )
+        organizations = Organization.objects.in_bulk({row["organization_id"] for row in chunk})
+        keys = Key.objects.in_bulk({row["key_id"] for row in chunk})
+        for row in chunk:
+            yield row | {
+                "organization": organizations.get(row["organization_id"]),
+                "key": keys.get(row["key_id"]),
+            }
 
 
 def _name_of(reference: str, model: type[Organization | Key], field: str) -> Coalesce:

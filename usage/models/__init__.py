@@ -1,12 +1,13 @@
 """How much was called: meters, spools with segments and findings, hourly roll-ups, refusals, last uses; what
-was reported from outside, the held calls that wait for it, and quotas.
+was reported from outside, the held calls that wait for it, and quotas; plans, prices, subscriptions.
 
-`usage.drain`, `usage.events` and `usage.retention` alone count here, and `usage.ledger` for quotas; what
-staff define goes through `usage.definitions`, what people decide about journals through `usage.watermark` and
-`usage.findings`. Rows name keys and organizations without a database constraint: a journal that outlived a
-restored database must still drain.
+`usage.drain`, `usage.events` and `usage.retention` alone count here, and `usage.ledger` for quotas; what staff
+define goes through `usage.definitions` and `usage.billing`, what people decide about journals through
+`usage.watermark` and `usage.findings`. Rows name keys and organizations without a database constraint: a
+journal that outlived a restored database must still drain.
 """
 
+from usage.models.billing import BillingAccount, Plan, PlanVersion, Price, PricingModel, Subscription
 from usage.models.events import Event, Hold
 from usage.models.journals import Finding, Segment, Spool, Watermark
 from usage.models.meters import Aggregation, Meter
@@ -16,10 +17,15 @@ from usage.models.rollups import Resource, ResourceBound, ResponseRollup, Rollup
 
 __all__ = [
     "Aggregation",
+    "BillingAccount",
     "Event",
     "Finding",
     "Hold",
     "Meter",
+    "Plan",
+    "PlanVersion",
+    "Price",
+    "PricingModel",
     "QuotaLease",
     "QuotaUse",
     "Refusal",
@@ -30,5 +36,6 @@ __all__ = [
     "SecretUse",
     "Segment",
     "Spool",
+    "Subscription",
     "Watermark",
 ]

@@ -10,6 +10,7 @@ import stat
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tqdm import tqdm
 from keys.management.base import REFUSED, PortalCommand, find_organization, iso, refuse, said
 from usage import billing, drain, meters
 from usage.billing import Line, Period
+from usage.billing.money import EXACT
 from usage.exports import FORMATS
 from usage.exports.cells import in_units
 from usage.exports.files import write_whole
@@ -38,12 +40,17 @@ class Counted:
     def __init__(self) -> None:
         self.lines = 0
         self.quantities: Counter[str] = Counter()
+        self.amounts: dict[str, Decimal] = {}
         self.sha256 = hashlib.sha256()
 
     def of(self, lines: Iterable[Line]) -> Iterator[Line]:
         for line in lines:
             self.lines += 1
-            self.quantities[line.meter] += line.quantity
+            if line.meter:
+                self.quantities[line.meter] += line.quantity
+            if line.currency and line.amount is not None:
+                before = self.amounts.get(line.currency, Decimal(0))
+                self.amounts[line.currency] = EXACT.add(before, Decimal(line.amount))
             yield line
 
     def through(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -153,7 +160,9 @@ def _manifest(period: Period, complete: dt.datetime | None, counted: Counted) ->
             meter: in_units(quantity, known.get(meter))
             for meter, quantity in sorted(counted.quantities.items())
         },
-        "amount_by_currency": {},
+        "amount_by_currency": {
+            currency: f"{amount:f}" for currency, amount in sorted(counted.amounts.items())
+        },
         "sha256": counted.sha256.hexdigest(),
         "previous_sha256": None,
     }
