@@ -1,8 +1,8 @@
 """How much was called: meters, spools with segments and findings, hourly roll-ups, refusals, last uses; what
 was reported from outside, the held calls that wait for it, and quotas; plans, prices, subscriptions.
 
-`usage.drain`, `usage.events` and `usage.retention` alone count here, and `usage.ledger` for quotas; what staff
-define goes through `usage.definitions` and `usage.billing`, what people decide about journals through
+`usage.drain`, `usage.events` and `usage.retention` alone count here, and `usage.ledger` for quotas; what
+staff define goes through `usage.definitions` and `usage.billing`, what people decide about journals through
 `usage.watermark` and `usage.findings`. Rows name keys and organizations without a database constraint: a
 journal that outlived a restored database must still drain.
 """
