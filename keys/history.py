@@ -29,6 +29,8 @@ TITLES = {
     "key.disabled": "Key disabled",
     "key.enabled": "Key enabled",
     "key.edited": "Key edited",
+    "subscription.started": "Plan begins",
+    "subscription.ended": "Plan ends",
     "spool.retired": "Journals given up on",
     "finding.seen": "Finding seen",
 }

@@ -92,6 +92,7 @@ class Subscription(models.Model):
     start = models.DateTimeField()
     end = models.DateTimeField(null=True, blank=True)  # None: until further notice
     created_at = models.DateTimeField()
+    policy_applied_at = models.DateTimeField(null=True, blank=True)  # the plan's, to the organization
 
     class Meta:
         ordering = ["organization", "start", "id"]

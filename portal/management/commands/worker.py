@@ -18,6 +18,7 @@ from keys import presence
 from keys.management.base import PortalCommand
 from portal import folder, serving
 from usage import kept, ledger, refusal_log, retention, watermark
+from usage.billing import subscriptions
 from usage.drain import Drain
 
 logger = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 DRAIN_SECONDS = 1.0
 FORGET_SECONDS = 30.0
 PRUNE_SECONDS = 60.0
+PLAN_SECONDS = 30.0
 CLEAR_SECONDS = 3600.0
 LONGEST_PAUSE = 15.0
 
@@ -49,6 +51,7 @@ class Command(PortalCommand):
             (CLEAR_SECONDS, clear_sessions),
             (CLEAR_SECONDS, lambda: refusal_log.prune(timezone.now(), stop=stop.is_set)),
             (CLEAR_SECONDS, partial(retention.once, stop=stop.is_set)),
+            (PLAN_SECONDS, lambda: subscriptions.apply_due(timezone.now())),
             (CLEAR_SECONDS, lambda: ledger.forget_the_past(timezone.now())),
         ]
         due = [0.0] * len(chores)

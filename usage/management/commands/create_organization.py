@@ -1,5 +1,5 @@
-"""`create_organization SLUG --name NAME [--owner EMAIL]`: a customer; running it again changes only the
-name, or who owns it."""
+"""`create_organization SLUG --name NAME [--owner EMAIL] [--plan SLUG]`: a customer; running it again changes
+only the name, who owns it, or its plan."""
 
 from typing import Any
 
@@ -15,6 +15,8 @@ from keys import lifecycle
 from keys.management.base import PortalCommand, refuse
 from keys.models import Organization
 from keys.permissions import Role
+from usage.billing import subscriptions
+from usage.models import PlanVersion
 
 
 class Command(PortalCommand):
@@ -23,10 +25,14 @@ class Command(PortalCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("slug", metavar="SLUG", help="lower-case letters, digits and hyphens; for ever")
         parser.add_argument("--name", required=True)
+        parser.add_argument("--plan", metavar="SLUG", help="subscribe it to this plan's newest version")
         parser.add_argument("--owner", metavar="EMAIL", help="who will own it; signs in with a mailed code")
 
-    def handle(self, *args: Any, slug: str, name: str, owner: str | None, **options: Any) -> None:
+    def handle(
+        self, *args: Any, slug: str, name: str, owner: str | None, plan: str | None, **options: Any
+    ) -> None:
         now, actor = timezone.now(), lifecycle.command_actor()
+        version = None if plan is None else _version(plan)
         email = None if owner is None else _clean_email(owner)
         found = Organization.objects.filter(slug=slug).first() if slug.isascii() else None
         if found is None:
@@ -42,6 +48,17 @@ class Command(PortalCommand):
             self.say(f"The organization {organization.slug} exists already.{changed}")
             if email is not None:
                 self._make_owner(organization, email)
+        if version is not None:
+            self._subscribe(organization, version)
+
+    def _subscribe(self, organization: Organization, version: PlanVersion) -> None:
+        now = timezone.now()
+        at = subscriptions.next_hour(now)
+        current = subscriptions.in_force(organization, at)
+        if current is not None and current.version.plan_id == version.plan_id:
+            return
+        subscriptions.subscribe(lifecycle.command_actor(), organization, version, now=now)
+        self.say(f"It is on the plan {version.plan.slug} from {at:%Y-%m-%d %H:%M} UTC.")
 
     def _make_owner(self, organization: Organization, email: str) -> None:
         now, actor = timezone.now(), lifecycle.command_actor()
@@ -54,6 +71,15 @@ class Command(PortalCommand):
         else:
             return
         self.say(f"{email} is now an owner.")
+
+
+def _version(slug: str) -> PlanVersion:
+    """The newest published version of a plan."""
+    rows = PlanVersion.objects.filter(plan__slug=slug, published_at__isnull=False)
+    found = rows.select_related("plan").order_by("-number").first() if slug.isascii() else None
+    if found is None:
+        refuse(f"There is no published plan {slug[:50]!r}.")
+    return found
 
 
 def _clean_email(text: str) -> str:
