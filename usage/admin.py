@@ -13,6 +13,7 @@ from django.http import HttpRequest, HttpResponseBase
 from django.utils import timezone
 from django.utils.html import format_html
 
+import usage.billing_admin  # noqa: F401  registers plans and subscriptions
 from keys.admin.base import EVERYWHERE, LifecycleAdmin, LifecycleForm, ReadOnly, TabularInline, actor
 from usage import definitions, findings
 from usage.models import Finding, Meter, Segment, Spool
