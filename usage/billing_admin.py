@@ -68,8 +68,8 @@ class VersionForm(LifecycleForm[PlanVersion]):
         min_value=0, max_digits=15, help_text="A month's, e.g. 49.00; pro rata by the second."
     )
     prices = LinesField(
-        help_text="One a line, quantities in units: requests per_unit 0.002 included=1000; tokens resource=large "
-        "package 5.00 of=1000; tokens graduated 1000=0.02 5000=0.01 rest=0.005; tokens volume 1000=0.02 "
+        help_text="One a line, quantities in units: requests per_unit 0.002 included=1000; tokens "
+        "resource=large package 5.00 of=1000; tokens graduated 1000=0.02 5000=0.01 rest=0.005; tokens volume 1000=0.02 "
         "rest=0.01."
     )
 
