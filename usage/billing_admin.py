@@ -69,8 +69,8 @@ class VersionForm(LifecycleForm[PlanVersion]):
     )
     prices = LinesField(
         help_text="One a line, quantities in units: requests per_unit 0.002 included=1000; tokens "
-        "resource=large package 5.00 of=1000; tokens graduated 1000=0.02 5000=0.01 rest=0.005; tokens volume 1000=0.02 "
-        "rest=0.01."
+        "resource=large package 5.00 of=1000; tokens graduated 1000=0.02 5000=0.01 rest=0.005; "
+        "tokens volume 1000=0.02 rest=0.01."
     )
 
     class Meta:
