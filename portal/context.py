@@ -46,6 +46,7 @@ _ORGANIZATION_PAGES = (
     ),
     ("Usage", "usage", "usage", Act.VIEW, ()),
     ("Refusals", "refusals", "revoke", Act.VIEW, ()),
+    ("Billing", "billing", "docs", Act.VIEW_BILLING, ()),
     ("Team", "team", "team", Act.VIEW_TEAM, ()),
     ("Activity", "activity", "activity", Act.VIEW_ACTIVITY, ()),
 )

@@ -6,7 +6,7 @@ from django.urls import URLPattern, URLResolver, include, path
 
 from keys import urls as keys_urls  # first: it registers the key_id converter
 from portal.api import urls as api_urls
-from portal.views import console, public, refusals, welcome
+from portal.views import billing, console, public, refusals, welcome
 
 _organization: list[URLPattern | URLResolver] = [
     path("", console.overview, name="overview"),
@@ -15,6 +15,7 @@ _organization: list[URLPattern | URLResolver] = [
     path("keys/<key_id:key_id>/revoke/", console.key_revoke, name="key_revoke"),
     path("usage/", console.usage, name="usage"),
     path("usage.csv", console.usage_csv, name="usage_csv"),
+    path("billing/", billing.billing, name="billing"),
     path("refusals/", refusals.refusals, name="refusals"),
     path("refusals.csv", refusals.refusals_csv, name="refusals_csv"),
     *keys_urls.urlpatterns,

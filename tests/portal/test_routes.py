@@ -69,6 +69,7 @@ TABLE: dict[str, list[Expected]] = {
     # A search without words shows the page again.
     "refusals": [members(ALL), members(ALL, 400, "POST")],
     "refusals_csv": [members(ALL)],
+    "billing": [members(frozenset({"owner", "admin", "billing"}))],
     "team": [members(ALL)],
     "activity": [members(MAKERS)],
     # A POST without fields shows the form again; nothing is made of it.

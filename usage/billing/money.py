@@ -49,6 +49,11 @@ def as_text(amount: int, currency: str) -> str:
     return f"{'-' if amount < 0 else ''}{whole}.{rest:0{digits}}"
 
 
+def in_minor(text: str, currency: str) -> int:
+    """What `as_text` made text of."""
+    return minor(Decimal(text), currency)
+
+
 def plain(value: Decimal) -> str:
     """A decimal without exponent and without zeros at its end."""
     text = f"{value:f}"
