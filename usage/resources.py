@@ -15,7 +15,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from keys.models import Organization
-from usage.models import Resource, ResourceBound
+from usage.models import Price, Resource, ResourceBound
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +41,13 @@ class _Known(NamedTuple):
 _memory: dict[_Pair, _Known] = {}
 
 
-def keeps(meter: str, resource: str) -> bool:
-    """Must this resource keep its name, whatever the bound? None must, until resources have prices."""
-    return False
+def keeps(names: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Which of these (meter, resource) must keep their names, whatever the bound: those that have a price of
+    their own in a published version of a plan."""
+    if not names:
+        return set()
+    priced = Price.objects.filter(version__published_at__isnull=False).exclude(resource="")
+    return set(priced.values_list("meter", "resource").distinct()) & set(names)
 
 
 def bounded(groups: Iterable[Group]) -> dict[Group, str]:
@@ -57,15 +61,17 @@ def bounded(groups: Iterable[Group]) -> dict[Group, str]:
     for group in groups:
         organization, meter, resource = group
         names[group] = resource
-        if resource not in ("", OTHER) and not keeps(meter, resource):
+        if resource not in ("", OTHER):
             asked.setdefault((organization, meter), set()).add(resource)
     known = _known(asked)
-    for group in names:
-        organization, meter, resource = group
-        pair = organization, meter
-        if resource in asked.get(pair, ()) and resource not in known[pair].names:
-            names[group] = OTHER
-    return names
+    beyond = [
+        (organization, meter, resource)
+        for organization, meter, resource in names
+        if resource in asked.get((organization, meter), ())
+        and resource not in known[organization, meter].names
+    ]
+    kept = keeps([group[1:] for group in beyond])
+    return names | {group: OTHER for group in beyond if group[1:] not in kept}
 
 
 def reached(organization: Organization | int) -> dict[str, int]:

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from pytest_django import DjangoAssertNumQueries, Settings
 
 from keys.verdicts import Code
-from tests.builders import NOW, organization
+from tests.builders import NOW, organization, version
 from tests.threads import at_once
 from usage import resources
 from usage.drain import Drain
 from usage.journal import Journal
-from usage.models import Resource, ResourceBound, ResponseRollup, Rollup
+from usage.models import PlanVersion, Price, Resource, ResourceBound, ResponseRollup, Rollup
 from usage.records import CALL, RESPONSE, Record
 from usage.resources import OTHER, bounded
 from usage.rollups import Sums
@@ -98,9 +98,12 @@ def test_a_raised_bound_makes_room_and_a_lowered_one_takes_none_away(settings: S
     assert booked("a", "d", "f") == ["a", "d", OTHER]
 
 
-def test_a_resource_with_a_price_keeps_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resources, "keeps", lambda meter, resource: resource == "priced")
-    assert booked("a", "b", "c", "d", "priced") == ["a", "b", "c", OTHER, "priced"]
+def test_a_resource_with_a_price_keeps_its_name() -> None:
+    sold = version("basic", requests={"unit_price": "1"})
+    draft = PlanVersion.objects.create(plan=sold.plan, number=2, currency="USD", created_at=NOW)
+    Price.objects.create(version=sold, meter="requests", resource="priced", unit_price="2")
+    Price.objects.create(version=draft, meter="requests", resource="draft", unit_price="2")
+    assert booked("a", "b", "c", "d", "draft", "priced") == ["a", "b", "c", OTHER, OTHER, "priced"]
     assert kept() == ["a", "b", "c"]
 
 
@@ -112,10 +115,10 @@ def test_names_that_were_met_before_cost_no_query(
     with transaction.atomic(), django_assert_num_queries(0):
         bounded([(1, "requests", "a"), (1, "requests", "b"), (1, "requests", "")])
     booked("c", "d")
-    with transaction.atomic(), django_assert_num_queries(0):  # nor what comes once it is full
+    with transaction.atomic(), django_assert_num_queries(1):  # once it is full: which have a price?
         assert bounded([(1, "requests", f"new {n}") for n in range(50)]).popitem()[1] == OTHER
     resources.forget()  # another process
-    with transaction.atomic(), django_assert_max_num_queries(2):
+    with transaction.atomic(), django_assert_max_num_queries(3):
         bounded([(1, "requests", name) for name in ("a", "b", "c", "x")])
 
 
