@@ -54,7 +54,8 @@ def bounded(groups: Iterable[Group]) -> dict[Group, str]:
     """The resource under which each of these is to be booked: its own or `other`.
 
     Call it within the transaction that books them, before that writes a roll-up: it may wait for another such
-    transaction. Nothing is asked of the database about names that were met before.
+    transaction. Of names that were
+    met before the database is only asked, for those beyond the bound, whether they have a price.
     """
     names: dict[Group, str] = {}
     asked: dict[_Pair, set[str]] = {}

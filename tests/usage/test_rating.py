@@ -142,6 +142,11 @@ def test_a_line_is_shared_by_largest_remainder_and_ties_go_to_the_smaller_key() 
     ]
 
 
+def test_where_shares_tie_a_keys_parts_still_add_up_to_its_own_usage() -> None:
+    [line] = rating.rate([used(1, "key_a"), used(1, "key_b")], {1: terms(per_unit("1", included=1))})
+    assert [share[:4] for share in line.shares] == [("key_a", 1, 1, 0), ("key_b", 1, 0, 1)]
+
+
 def test_test_usage_is_listed_at_0_and_uses_up_nothing() -> None:
     rate = per_unit("1", included=5)
     lines = list(rating.rate([used(7, "key_t", live=False), used(5)], {1: terms(rate)}))
