@@ -28,10 +28,10 @@ def words(found: history.Entry) -> dict[str, str]:
 def test_every_act_of_lifecycle_on_an_organization_has_a_title() -> None:
     paths = [
         *(settings.BASE_DIR / "keys" / "lifecycle").glob("*.py"),
-        *(settings.BASE_DIR / "usage").glob("*.py"),
+        *(settings.BASE_DIR / "usage").rglob("*.py"),
     ]
     sources = "".join(path.read_text() for path in paths)
-    acts = set(re.findall(r'"((?:key|member|organization|spool|finding)\.[a-z_]+)"', sources))
+    acts = set(re.findall(r'"((?:key|member|organization|spool|finding|subscription)\.[a-z_]+)"', sources))
     assert acts
     assert acts == set(history.TITLES)
 
