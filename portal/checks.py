@@ -30,6 +30,7 @@ MIN_JOURNAL_BYTES = 16 * 1024**2  # for each worker
 MAX_KEEP_DAYS = 36_500
 REFUSAL_DAYS = (1, 366)
 MAX_RESOURCES = 100_000
+SOURCE_DAYS = (1, 366)
 DETAIL_DAYS = events.REMEMBERED.days + 1
 
 _DOMAIN = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
@@ -292,6 +293,17 @@ def refusals(**kwargs: Any) -> Iterator[CheckMessage]:
             "with the callers' addresses.",
             hint=f"Use {least} to {most} days; 30 is the default. Sums are kept for good.",
             id="portal.E021",
+        )
+
+
+@register("portal")
+def sources(**kwargs: Any) -> Iterator[CheckMessage]:
+    least, most = SOURCE_DAYS
+    if not least <= settings.SOURCES_DAYS <= most:
+        yield Error(
+            f"SOURCES_DAYS={settings.SOURCES_DAYS}: so long after its last call an address is forgotten.",
+            hint=f"Use {least} to {most} days; 90 is the default.",
+            id="portal.E027",
         )
 
 

@@ -19,15 +19,16 @@ from keys.history import Entry
 from keys.models import EXPIRING_WITHIN, AuditEvent, Environment, Key, KeyState, Organization, Secret
 from keys.verdicts import Code
 from portal.charts import BarChart, bar_chart, sparkline
-from usage import ledger, meters, reports, resources
+from usage import ledger, meters, reports, resources, sources
 from usage.exports.csv import guarded
 from usage.meters import REQUESTS, Meter
-from usage.models import SecretUse
+from usage.models import SecretUse, Source
 
 PAGE = 50
 HISTORY_PAGE = 20
 CHART_DAYS = 30
 ATTENTION = 5  # rows of each kind
+SOURCES = 50  # rows
 DAY = dt.timedelta(days=1)
 _STATUS_CLASSES = {2: "Success", 3: "Elsewhere", 4: "The call was at fault", 5: "The API was at fault"}
 
@@ -94,6 +95,13 @@ class SecretRow:
     running: bool  # replaced, and still working
 
 
+class SourceRow(NamedTuple):
+    """One line of where a key is used."""
+
+    source: Source
+    badge: Badge  # of the secret
+
+
 @dataclass(frozen=True, slots=True)
 class KeyPage:
     """Everything on a key's page."""
@@ -102,6 +110,7 @@ class KeyPage:
     badge: Badge
     secrets: list[SecretRow]
     overlap: SecretRow | None
+    sources: list[SourceRow]
     chart: BarChart
     accepted: int
     refused: int
@@ -332,6 +341,7 @@ def key_page(
         badge=badge(key, now),
         secrets=rows,
         overlap=next((row for row in rows if row.running), None),
+        sources=_source_rows(key, rows),
         chart=_chart(reports.daily(organization, start, end, key=key)),
         accepted=sums.accepted,
         refused=sums.refused,
@@ -343,6 +353,13 @@ def key_page(
         history=page,
         entries=history.entries(page.object_list if page else []),
     )
+
+
+def _source_rows(key: Key, secrets: Sequence[SecretRow]) -> list[SourceRow]:
+    """Where the key was used last; what is summed up of each secret comes after what is kept apart."""
+    badges = {row.secret.pk: row.badge for row in secrets}
+    found = [SourceRow(each, badges[each.secret_id]) for each in sources.of_key(key)[:SOURCES]]
+    return sorted(found, key=lambda row: row.source.is_other)
 
 
 def recent_use(organization: Organization, key: Key, now: dt.datetime) -> tuple[int, dt.datetime | None]:

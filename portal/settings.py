@@ -70,6 +70,8 @@ USAGE_JOURNAL_MAX_BYTES = env.int("USAGE_JOURNAL_MAX_BYTES", default=8 * 1024**3
 USAGE_JOURNAL_KEEP_DAYS = env.int("USAGE_JOURNAL_KEEP_DAYS", default=35)  # 0: not at all
 USAGE_REFUSAL_DAYS = env.int("USAGE_REFUSAL_DAYS", default=30)
 USAGE_RESOURCES = env.int("USAGE_RESOURCES", default=1000)  # of an organization and meter
+SOURCES_PRECISION = _choice("SOURCES_PRECISION", "address", "address", "network")
+SOURCES_DAYS = env.int("SOURCES_DAYS", default=90)
 # 0: hours are kept for ever.
 USAGE_DETAIL_DAYS = env.int("USAGE_DETAIL_DAYS", default=400)
 TRUSTED_PROXIES = _networks("TRUSTED_PROXIES", [])

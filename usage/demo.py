@@ -14,6 +14,7 @@ from django.db import transaction
 
 from keys.models import Secret
 from keys.verdicts import Code
+from usage import sources
 from usage.meters import REQUESTS
 from usage.records import CALL, Record
 from usage.refusal_log import Entries
@@ -72,6 +73,7 @@ def seed_usage(traffic: Sequence[Traffic], now: dt.datetime) -> None:
         hour += HOUR
     with transaction.atomic():
         sums.store()
+        sources.store(sums.sources)
         refusals.store(SPOOL)
 
 

@@ -21,7 +21,7 @@ from django.db import DataError, transaction
 
 from keys import presence
 from keys.verdicts import VALID
-from usage import counting, findings, holds, kept, ledger, watermark
+from usage import counting, findings, holds, kept, ledger, sources, watermark
 from usage.journal import NEW_SUFFIX
 from usage.models import Finding, Segment, Spool
 from usage.records import (
@@ -317,6 +317,7 @@ class Drain:
                 stretch.found.append(findings.late(spool.retired_reason))
             following = self.directory / _name(header.spool, header.segment + 1)
             stretch.sums.store(spool.pk)
+            sources.store(stretch.sums.sources)
             holds.keep(spool.pk, stretch.sums.held)
             findings.store(stretch.found, header.spool, header.segment, now)
             stretch.refusals.store(header.spool)

@@ -1,4 +1,5 @@
-"""What is kept no longer: ids of old events, old held calls, and the hours of usage that is long past.
+"""What is kept no longer: ids of old events, old held calls, sources not seen for long, and the hours
+of usage that is long past.
 
 Every transaction is small, so that nobody waits for it. No sum ever changes: hours are merged into their day,
 and ids go only when events with them would be refused as too late. Nothing here decides what counts.
@@ -17,7 +18,7 @@ from django.utils import timezone
 
 from usage import counting, rollups
 from usage.events import REMEMBERED
-from usage.models import Event, Hold, ResponseRollup, Rollup, Subscription
+from usage.models import Event, Hold, ResponseRollup, Rollup, Source, Subscription
 
 SECONDS: Final = 10.0
 BATCH: Final = 5000  # rows in one transaction
@@ -39,9 +40,11 @@ def once(*, stop: Callable[[], bool] = lambda: False, seconds: float = SECONDS) 
 
 
 def forget(now: dt.datetime) -> Iterator[int]:
-    """Delete the ids of events and the held calls that can no longer matter; yields rows a transaction."""
+    """Delete the ids of events and the held calls that can no longer matter, and sources that were not seen
+    for SOURCES_DAYS; yields rows a transaction."""
     yield from _delete(Event, "received_at", now - REMEMBERED)
     yield from _delete(Hold, "at", now - REMEMBERED)
+    yield from _delete(Source, "last_seen", now - dt.timedelta(days=settings.SOURCES_DAYS))
 
 
 def fold(before: dt.datetime) -> Iterator[tuple[int, dt.datetime]]:
@@ -77,10 +80,12 @@ def _edges(organization: int, midnight: dt.datetime) -> list[dt.datetime]:
     return sorted({edge for row in rows for edge in row if edge is not None and midnight < edge < day})
 
 
-def _delete(model: type[Event | Hold], field: str, before: dt.datetime) -> Iterator[int]:
+def _delete(model: type[Event | Hold | Source], field: str, before: dt.datetime) -> Iterator[int]:
     while True:
         with transaction.atomic():
             rows = model.objects.filter(**{f"{field}__lt": before}).order_by(field)
+            # What a drain is just adding to is not old.
+            rows = rows.select_for_update(skip_locked=True)
             keys = list(rows.values_list("pk", flat=True)[:BATCH])
             for start in range(0, len(keys), _CHUNK):
                 model.objects.filter(pk__in=keys[start : start + _CHUNK]).delete()

@@ -110,8 +110,8 @@ class Sums:
     def __init__(self) -> None:
         # (organization, hours since the epoch, key, meter, resource, code) → [calls, quantity]
         self._rollups: dict[tuple[int, int, int, str, str, int], list[int]] = {}
-        # secret → [calls, time, address, user agent]
-        self._uses: dict[int, list[Any]] = {}  # a row of mixed types, filled below
+        # (secret, address, user agent) → [accepted calls, time of the first, of the last]
+        self.sources: dict[tuple[int, str, str], list[int]] = {}
         # (code, meter) → [calls, quantity]; every call is here, those without a key too
         self._outcomes: dict[tuple[int, str], list[int]] = {}
         # (organization, hours since the epoch, key, resource, class of the status) → responses
@@ -137,13 +137,13 @@ class Sums:
         if code == _VALID:
             if kind == HELD:
                 self.held.append(record)
-            use = self._uses.setdefault(secret, [0, 0, "", ""])
-            use[0] += calls
+            source = self.sources.setdefault((secret, address, agent), [0, at, at])
+            source[0] += calls
+            if at > source[2]:
+                source[2] = at
             if charged:
                 charge = organization, at // _HOUR, key, meter, charged
                 self._charges[charge] = self._charges.get(charge, 0) + cost
-            if at >= use[1]:
-                use[1:] = at, address, agent
 
     def add_response(self, record: Record) -> None:
         """Count how one call was answered."""
@@ -194,7 +194,7 @@ class Sums:
             _ADD_USE,
             [
                 (secret, calls, hour(moment(at)), address, user_agent)
-                for secret, (calls, at, address, user_agent) in sorted(self._uses.items())
+                for secret, (calls, at, address, user_agent) in sorted(self._uses().items())
             ],
         )
         responses: Counter[tuple[int, int, int, str, int]] = Counter()
@@ -221,6 +221,16 @@ class Sums:
             },
         )
 
+    def _uses(self) -> dict[int, list[Any]]:  # a row of mixed types
+        """Secret → [calls, time of the last, its address, its user agent]."""
+        uses: dict[int, list[Any]] = {}
+        for (secret, address, agent), (calls, _, last) in self.sources.items():
+            use = uses.setdefault(secret, [0, 0, "", ""])
+            use[0] += calls
+            if last >= use[1]:
+                use[1:] = last, address, agent
+        return uses
+
     def _resources(self) -> Iterator[resources.Group]:
         """What is to be booked under some resource; responses go by the meter of requests."""
         for organization, _, _, meter, resource, _ in self._rollups:
@@ -236,7 +246,8 @@ def outcome_name(number: int) -> str:
 
 
 def execute(statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Run an upsert with these rows in the place of `{rows}`; for `usage.refusal_log` too."""
+    """Run an upsert with these rows in the place of `{rows}`; for `usage.refusal_log` and `usage.sources`
+    too."""
     with connection.cursor() as cursor:
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]

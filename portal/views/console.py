@@ -7,6 +7,7 @@ import csv
 import datetime as dt
 from urllib.parse import urlencode
 
+from django.conf import settings
 from django.contrib import messages
 from django.core.paginator import Paginator
 from django.http import HttpResponse
@@ -103,6 +104,7 @@ def key(request: MemberRequest, key_id: str) -> HttpResponse:
         "page": page,
         "key": found,
         "curl": curl_line("$API_KEY", [scope.name for scope in found.scopes.all()]),
+        "source_days": settings.SOURCES_DAYS,
     }
     return render(request, "portal/key.html", context)
 

@@ -105,6 +105,8 @@ def test_a_good_production_is_accepted(production: Settings) -> None:
         ("USAGE_JOURNAL_KEEP_DAYS", 10**12, "portal.E020"),
         ("USAGE_REFUSAL_DAYS", 0, "portal.E021"),
         ("USAGE_REFUSAL_DAYS", 367, "portal.E021"),
+        ("SOURCES_DAYS", 0, "portal.E027"),
+        ("SOURCES_DAYS", 367, "portal.E027"),
         ("USAGE_DETAIL_DAYS", 70, "portal.E023"),
         ("USAGE_DETAIL_DAYS", -1, "portal.E023"),
         ("USAGE_JOURNAL_DIR", Path("journal"), "portal.E016"),

@@ -22,7 +22,8 @@ from tests import builders
 from tests.usage.test_gateway import PORTAL_HEADERS
 from usage import definitions, event_format, gateway
 from usage.event_format import Rejection
-from usage.models import ResourceBound, ResponseRollup, Rollup, SecretUse, Spool
+from usage.models import ResourceBound, ResponseRollup, Rollup, SecretUse, Source, Spool
+from usage.models.sources import OTHER
 
 pytestmark = pytest.mark.django_db
 
@@ -329,6 +330,27 @@ def test_a_keys_page_says_who_still_uses_the_old_secret(alice: Client, acme: Org
     assert "203.0.113.9" in html
     assert "acme-tiles/4.2" in html
     assert url("key_end_overlap", issued.key) in html
+
+
+def test_a_keys_page_lists_where_its_secrets_are_used(alice: Client, acme: Organization) -> None:
+    issued = builders.key(acme)
+    now = timezone.now()
+    assert "Not used yet" in alice.get(url("key", issued.key)).text
+    lifecycle.rotate_key(lifecycle.command_actor(), issued.key, overlap=DAY, now=now)
+    for address, agent in (("192.0.2.7", "<b>tiles</b>"), (OTHER, ""), ("", "")):
+        Source.objects.create(
+            secret=issued.secret, address=address, user_agent=agent, calls=1234, first_seen=now, last_seen=now
+        )
+    response = alice.get(url("key", issued.key))
+    rows = response.context["page"].sources
+    assert [(row.source.address, row.badge.text) for row in rows] == [
+        ("", "Stops in 23 hours"),
+        ("192.0.2.7", "Stops in 23 hours"),
+        (OTHER, "Stops in 23 hours"),
+    ]
+    assert escape("<b>tiles</b>") in response.text
+    assert "unknown address" in response.text
+    assert "1,234" in response.text
 
 
 def test_a_keys_page_says_why_calls_were_refused(alice: Client, acme: Organization) -> None:

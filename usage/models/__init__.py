@@ -1,5 +1,6 @@
-"""How much was called: meters, spools with segments and findings, hourly roll-ups, refusals, last uses; what
-was reported from outside, the held calls that wait for it, and quotas; plans, prices, subscriptions.
+"""How much was called: meters, spools with segments and findings, hourly roll-ups, refusals, last uses and
+sources; what was reported from outside, the held calls that wait for it, and quotas; plans, prices,
+subscriptions.
 
 `usage.drain`, `usage.events` and `usage.retention` alone count here, and `usage.ledger` for quotas; what
 staff define goes through `usage.definitions` and `usage.billing`, what people decide about journals through
@@ -14,6 +15,7 @@ from usage.models.meters import Aggregation, Meter
 from usage.models.quotas import QuotaLease, QuotaUse
 from usage.models.refusals import Refusal
 from usage.models.rollups import Resource, ResourceBound, ResponseRollup, Rollup, SecretUse
+from usage.models.sources import Source
 
 __all__ = [
     "Aggregation",
@@ -35,6 +37,7 @@ __all__ = [
     "Rollup",
     "SecretUse",
     "Segment",
+    "Source",
     "Spool",
     "Subscription",
     "Watermark",

@@ -1,0 +1,190 @@
+"""From where secrets are used: a bounded list of addresses and user agents for each, written by the drain.
+
+It alone adds to and reads that list; the drain calls it in the transaction that counts the calls, so that a
+call is in both once. It never sees a refused call (those are in `usage.refusal_log`) and no request waits
+for it.
+"""
+
+import datetime as dt
+import ipaddress
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from itertools import batched
+from typing import Final, NamedTuple
+
+from django.conf import settings
+from django.db import connection
+from django.db.models import Count, F, Max, Q, QuerySet, Sum
+
+from keys.models import Key, Secret
+from keys.verdicts import Code
+from usage.models import Refusal, Source
+from usage.models.sources import OTHER
+from usage.rollups import execute, moment
+
+MOST: Final = 50  # of one secret are kept apart: those seen last
+_CHUNK: Final = 500  # rows in one statement
+_PREFIX: Final = {4: 24, 6: 48}  # bits of a network, by the address's version
+
+# Secret, address or network, user agent.
+type Place = tuple[int, str, str]
+
+_ADD = """
+INSERT INTO usage_source (secret_id, address, user_agent, calls, first_seen, last_seen)
+VALUES {rows}
+ON CONFLICT (secret_id, address, user_agent) DO UPDATE SET
+  calls = usage_source.calls + EXCLUDED.calls,
+  first_seen = CASE WHEN EXCLUDED.first_seen < usage_source.first_seen
+    THEN EXCLUDED.first_seen ELSE usage_source.first_seen END,
+  last_seen = CASE WHEN EXCLUDED.last_seen > usage_source.last_seen
+    THEN EXCLUDED.last_seen ELSE usage_source.last_seen END
+"""
+_KNOWN = """
+SELECT secret_id, address, user_agent FROM usage_source
+WHERE (secret_id, address, user_agent) IN (VALUES {rows})
+"""
+
+
+class _Sum:
+    """Calls of one source, and when the first and the last of them was."""
+
+    __slots__ = ("calls", "first", "last")
+
+    def __init__(self, calls: int, first: dt.datetime, last: dt.datetime) -> None:
+        self.calls, self.first, self.last = calls, first, last
+
+    def add(self, calls: int, first: dt.datetime, last: dt.datetime) -> None:
+        self.calls += calls
+        self.first, self.last = min(self.first, first), max(self.last, last)
+
+
+def store(seen: Mapping[Place, Sequence[int]]) -> None:
+    """Add accepted calls to the lists: place → calls, time of the first, of the last in µs.
+
+    Inside the caller's transaction, after it has added to the secrets' last uses: whoever holds a secret's
+    row there is alone with its list, so that the bound is exact however many drains run.
+    """
+    found: dict[Place, _Sum] = {}
+    for (secret, address, agent), (calls, first, last) in seen.items():
+        _add(found, (secret, _shown(address), agent), calls, moment(first), moment(last))
+    if crowded := _crowded(found):
+        places: dict[int, list[Place]] = {secret: [] for secret in crowded}
+        for place in found:
+            if place[0] in places:
+                places[place[0]].append(place)
+        for secret in crowded:
+            _make_room(secret, places[secret], found)
+    time = connection.ops.adapt_datetimefield_value
+    rows = [(place, found[place]) for place in sorted(found)]
+    execute(_ADD, [(*place, each.calls, time(each.first), time(each.last)) for place, each in rows])
+
+
+def _add(found: dict[Place, _Sum], place: Place, calls: int, first: dt.datetime, last: dt.datetime) -> None:
+    if place in found:
+        found[place].add(calls, first, last)
+    else:
+        found[place] = _Sum(calls, first, last)
+
+
+def _shown(address: str) -> str:
+    return _network(address) if address and settings.SOURCES_PRECISION == "network" else address
+
+
+@lru_cache(maxsize=8192)
+def _network(address: str) -> str:
+    """The /24 or /48 that an address is in; what is no address stays as it is."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    return str(ipaddress.ip_network((parsed, _PREFIX[parsed.version]), strict=False))
+
+
+def _crowded(found: Mapping[Place, _Sum]) -> list[int]:
+    """The secrets that would have more sources than are kept, in order."""
+    new = Counter(secret for secret, _, _ in found.keys() - _known(found))
+    kept: dict[int, int] = {}
+    for some in batched(new, _CHUNK):
+        rows = Source.objects.filter(secret__in=some).exclude(address=OTHER).order_by()
+        kept.update(rows.values_list("secret_id").annotate(count=Count("calls")))
+    return sorted(secret for secret, count in new.items() if count + kept.get(secret, 0) > MOST)
+
+
+def _known(found: Mapping[Place, _Sum]) -> set[Place]:
+    """Those that have a row."""
+    known: set[Place] = set()
+    with connection.cursor() as cursor:
+        for some in batched(found, _CHUNK):
+            places = ", ".join(["(%s, %s, %s)"] * len(some))
+            cursor.execute(_KNOWN.format(rows=places), [value for place in some for value in place])
+            known.update(cursor.fetchall())
+    return known
+
+
+def _make_room(secret: int, places: Iterable[Place], found: dict[Place, _Sum]) -> None:
+    """Leave the sources of a secret that were seen last, and sum up the others under OTHER; `places` are its
+    own among those that were found."""
+    rows = {(secret, row.address, row.user_agent): row for row in Source.objects.filter(secret=secret)}
+    other = secret, OTHER, ""
+    last: dict[Place, dt.datetime] = {place: row.last_seen for place, row in rows.items()}
+    for place in places:
+        last[place] = max(last.get(place, found[place].last), found[place].last)
+    last.pop(other, None)
+    dropped = sorted(last, key=lambda place: (last[place], place), reverse=True)[MOST:]
+    for place in dropped:
+        if (each := found.pop(place, None)) is not None:
+            _add(found, other, each.calls, each.first, each.last)
+        if (row := rows.get(place)) is not None:
+            _add(found, other, row.calls, row.first_seen, row.last_seen)
+    Source.objects.filter(pk__in=[place for place in dropped if place in rows]).delete()
+
+
+# --- read -----------------------------------------------------------------------------------------
+
+
+class LateUse(NamedTuple):
+    """Calls with a secret after rotation had ended it. They were refused."""
+
+    secret: Secret
+    calls: int
+    last: dt.datetime
+    address: str  # of the last that has one
+    user_agent: str
+
+
+def of_key(key: Key) -> QuerySet[Source]:
+    """From where a key's secrets were used, last seen first; the rest behind them."""
+    return _last_first(Source.objects.filter(secret__key=key)).select_related("secret__key")
+
+
+def of_secret(secret: Secret) -> QuerySet[Source]:
+    """From where one secret was used, last seen first; the rest behind them."""
+    return _last_first(Source.objects.filter(secret=secret)).select_related("secret__key")
+
+
+def _last_first(sources: QuerySet[Source]) -> QuerySet[Source]:
+    return sources.order_by("-last_seen", "address", "user_agent")
+
+
+def used_after_end(key: Key, since: dt.datetime) -> list[LateUse]:
+    """The secrets of a key that rotation has ended and that were still tried after it, as far back as
+    refused calls are listed; the one tried last first."""
+    refused = Refusal.objects.filter(
+        key=key,
+        at__gte=since,
+        outcome=Code.REVOKED.name,
+        secret__stops_at__lte=F("at"),
+        secret__key__revoked_at=None,
+    )
+    sums = (
+        refused.order_by().values_list("secret").annotate(rows=Count("pk"), more=Sum("more"), last=Max("at"))
+    )
+    totals = {secret: (rows + more, last) for secret, rows, more, last in sums}
+    secrets = {each.pk: each for each in Secret.objects.filter(pk__in=totals).select_related("key")}
+    found = []
+    for pk, (calls, last) in totals.items():
+        told = refused.filter(~Q(address=""), secret=pk).order_by("-at", "-id").first()
+        address, agent = (told.address, told.user_agent) if told is not None else ("", "")
+        found.append(LateUse(secrets[pk], calls, last, address, agent))
+    return sorted(found, key=lambda each: each.last, reverse=True)
