@@ -1,4 +1,4 @@
-"""People in the admin: who they are, which addresses are verified, what staff may do.
+"""People in the admin: who they are, which addresses are verified, what staff may do. And mails, to be read.
 
 Changes to a person are written to the same audit as acts on keys. It never deletes anybody: a person who
 leaves is made inactive, and their history keeps its name.
@@ -25,8 +25,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from keys import audit
-from keys.admin.base import TabularInline, actor
-from portal.models import User
+from keys.admin.base import LifecycleAdmin, ReadOnly, TabularInline, actor
+from portal.models import Mail, User
 
 # Whoever may set these may do everything: for superusers alone.
 POWERS = ("is_staff", "is_superuser", "groups", "user_permissions")
@@ -168,6 +168,55 @@ class UserAdmin(Audited, DjangoUserAdmin):  # type: ignore[type-arg]  # as above
         person = self.get_object(request, unquote(object_id))
         query = "?" + urlencode({"q": person.email}) if person else ""
         return redirect(reverse("admin:keys_auditevent_changelist") + query)
+
+
+class MailState(admin.SimpleListFilter):
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(state, state.capitalize()) for state in ("waiting", "sent", "given up")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Mail]) -> QuerySet[Mail]:
+        match self.value():
+            case "waiting":
+                return queryset.exclude(next_try_at=None)
+            case "sent":
+                return queryset.exclude(sent_at=None)
+            case "given up":
+                return queryset.filter(sent_at=None, next_try_at=None)
+        return queryset
+
+
+@admin.register(Mail)
+class MailAdmin(ReadOnly, LifecycleAdmin[Mail]):
+    """Which mails went, and which did not; never what is in them."""
+
+    list_display = ("subject", "to", "organization", "state", "tries", "error", "queued_at", "sent_at")
+    list_filter = (MailState,)
+    list_select_related = ("organization",)
+    search_fields = ("to", "organization__slug__exact")
+    search_help_text = "A part of the recipient's address, or an organization's slug."
+    date_hierarchy = "queued_at"
+    fields = (
+        "subject",
+        "to",
+        "organization",
+        "once",
+        "state",
+        "tries",
+        "error",
+        "queued_at",
+        "sent_at",
+        "next_try_at",
+    )
+    readonly_fields = fields
+    ordering = ("-queued_at", "-id")
+    actions = None
+
+    @admin.display(description="state")
+    def state(self, mail: Mail) -> str:
+        return mail.state
 
 
 class GroupAdmin(Audited, DjangoGroupAdmin):

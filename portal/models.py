@@ -1,9 +1,11 @@
-"""The user: a person known by an e-mail address."""
+"""The user, a person known by an e-mail address; and the mails that wait to be sent."""
 
 from typing import Any, ClassVar
 
 from django.contrib.auth.models import AbstractUser, BaseUserManager
 from django.db import models
+
+from keys.models import Organization
 
 
 class UserManager(BaseUserManager["User"]):
@@ -39,3 +41,40 @@ class User(AbstractUser):
 
     def __str__(self) -> str:
         return self.email
+
+
+class Mail(models.Model):
+    """One mail to one address; `portal.outbox` alone adds, changes and deletes these."""
+
+    once = models.CharField(max_length=200)  # what it is about: nobody gets two for the same
+    to = models.EmailField("recipient")
+    organization = models.ForeignKey(
+        Organization, null=True, on_delete=models.PROTECT, related_name="mails", db_index=False
+    )
+    subject = models.CharField(max_length=200)
+    text = models.TextField()  # empty once it is sent
+    queued_at = models.DateTimeField()
+    next_try_at = models.DateTimeField(null=True)  # None: nothing is left to do
+    tries = models.PositiveIntegerField(default=0)
+    sent_at = models.DateTimeField(null=True)
+    error = models.CharField("last error", max_length=200, blank=True)
+
+    class Meta:
+        ordering = ["-queued_at", "-id"]
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["once", "to"], name="one_mail_each"),
+        ]
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["next_try_at"], name="mail_due", condition=~models.Q(next_try_at=None)),
+            models.Index(fields=["queued_at"], name="mail_queued"),
+        ]
+
+    def __str__(self) -> str:
+        return self.subject
+
+    @property
+    def state(self) -> str:
+        """`sent`, `waiting` or `given up`, for people."""
+        if self.sent_at is not None:
+            return "sent"
+        return "given up" if self.next_try_at is None else "waiting"

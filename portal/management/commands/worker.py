@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from keys import presence
 from keys.management.base import PortalCommand
-from portal import folder, serving
+from portal import folder, outbox, serving
 from usage import kept, ledger, refusal_log, retention, watermark
 from usage.billing import subscriptions
 from usage.drain import Drain
@@ -29,10 +29,11 @@ PRUNE_SECONDS = 60.0
 PLAN_SECONDS = 30.0
 CLEAR_SECONDS = 3600.0
 LONGEST_PAUSE = 15.0
+LAST_MAIL_SECONDS = 5.0  # what is not finished then is sent again, by whoever is next
 
 
 class Command(PortalCommand):
-    help = "Drain journals, forget dead processes, clear what is old; until it is told to stop."
+    help = "Drain journals, send mails, forget dead processes, clear what is old; until it is told to stop."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--parent", type=int, metavar="PID", help="end when this process does")
@@ -53,7 +54,10 @@ class Command(PortalCommand):
             (CLEAR_SECONDS, partial(retention.once, stop=stop.is_set)),
             (PLAN_SECONDS, lambda: subscriptions.apply_due(timezone.now())),
             (CLEAR_SECONDS, lambda: ledger.forget_the_past(timezone.now())),
+            (CLEAR_SECONDS, lambda: outbox.prune(timezone.now(), stop=stop.is_set)),
         ]
+        sender = threading.Thread(target=outbox.keep_sending, args=(stop,), name="mails", daemon=True)
+        sender.start()
         due = [0.0] * len(chores)
         failures = 0
         while not stop.is_set():
@@ -73,6 +77,7 @@ class Command(PortalCommand):
             finally:
                 connections.close_all()
             stop.wait(min(DRAIN_SECONDS * 2 ** min(failures, 10), LONGEST_PAUSE))
+        sender.join(LAST_MAIL_SECONDS)
 
 
 def forget_the_dead() -> None:
