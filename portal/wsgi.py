@@ -1,4 +1,4 @@
-"""What the server calls: the gateway and health beside Django, pages and the machine API through it.
+"""What the server calls: the gateway, health and metrics beside Django, pages and the machine API through it.
 
 Pages may be slow, the gateway may not: only so many pages and so many calls of the API run or wait at once
 that neither takes the other's place, and threads are always left for the gateway. Behind trusted proxies this
@@ -17,7 +17,7 @@ from django.core.wsgi import get_wsgi_application
 
 _django: Callable[..., Any] = get_wsgi_application()  # a page's response, streaming or not
 
-from portal import health, middleware, turns  # noqa: E402  these need Django's apps to be ready
+from portal import health, metrics, middleware, turns  # noqa: E402  these need Django's apps to be ready
 from portal.api import PREFIX, answers  # noqa: E402  as above
 from usage import client  # noqa: E402  as above
 from usage.gateway import Environ, StartResponse  # noqa: E402  as above
@@ -54,34 +54,37 @@ class Places:
 PAGES = Places(running=6, waiting=4)
 CALLS = Places(running=6, waiting=12)  # of the machine API: each takes a moment, unless its body is slow
 
+# What tells how a process is, by path.
+_STATE = {**dict.fromkeys(health.PATHS, health.answer), metrics.PATH: metrics.answer}
+
 
 def application(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     """Everything: `serve --role all`."""
     path = environ["PATH_INFO"]
     if path.startswith("/gateway/"):
         return _gateway(environ, start_response)
-    if path in health.PATHS:
-        return health.answer(environ, start_response, health.gateway)
+    if path in _STATE:
+        return _STATE[path](environ, start_response, health.gateway)
     return _through_django(environ, start_response)
 
 
 def gateway(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-    """The gateway and health only: `serve --role gateway`."""
+    """The gateway, health and metrics only: `serve --role gateway`."""
     path = environ["PATH_INFO"]
     if path.startswith("/gateway/"):
         return _gateway(environ, start_response)
-    if path in health.PATHS:
-        return health.answer(environ, start_response, health.gateway)
+    if path in _STATE:
+        return _STATE[path](environ, start_response, health.gateway)
     return _nothing(start_response)
 
 
 def pages(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-    """Pages, the machine API and health: `serve --role portal`."""
+    """Pages, the machine API, health and metrics: `serve --role portal`."""
     path = environ["PATH_INFO"]
     if path.startswith("/gateway/"):
         return _nothing(start_response)
-    if path in health.PATHS:
-        return health.answer(environ, start_response, health.pages)
+    if path in _STATE:
+        return _STATE[path](environ, start_response, health.pages)
     return _through_django(environ, start_response)
 
 

@@ -314,6 +314,11 @@ def readiness() -> Readiness:
     return found
 
 
+def secrets_in_memory() -> int:
+    """How many live secrets this process knows; 0 where it has not begun to answer for keys."""
+    return 0 if _process is None else _process.directory.size
+
+
 def _limit_sentence(standing: Standing, cost: int) -> str:
     if cost > standing.rate.limit:
         return f"This call costs {cost}, more than the limit of {standing.rate.text} ever allows at once."
