@@ -1,4 +1,4 @@
-"""What an organization's billing page shows: its plan, the month so far by meter and by key, an estimate.
+"""What an organization's billing page shows: its plan and prices, the month so far, an estimate of its end.
 
 It adds up the same lines as the export, so that page and file agree to the cent. It prices nothing itself
 and never writes.
@@ -6,27 +6,32 @@ and never writes.
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from keys.models import Organization
+from keys.models import Environment, Organization
+from portal.pages import QuotaRow, percent, quota_rows
 from usage import billing, meters, reports
-from usage.billing import Line, Period, money, subscriptions, terms
+from usage.billing import Line, Period, forecast, money, plans, price_words, terms
+from usage.billing.lines import usage
+from usage.billing.price_words import PriceWords, units
 from usage.meters import Meter
-from usage.models import Subscription
+from usage.models import BillingAccount, Subscription
 
 KEYS_SHOWN = 50
 
 
-class MeterCost(NamedTuple):
-    """One row of the table by meter; quantities in units, the amount as text."""
+class BillRow(NamedTuple):
+    """One row of the bill: what, how much of it in units, and the amount as text."""
 
     title: str
     resource: str
+    about: str  # the month that a correction is of, or that it is of test keys
     quantity: str
     included: str
     amount: str
+    free: bool  # listed, and never priced: test environments
 
 
 class KeyCost(NamedTuple):
@@ -34,106 +39,163 @@ class KeyCost(NamedTuple):
 
     public_id: str
     name: str
+    used: list[str]
+    share: str  # of what all keys cost
     amount: str
 
 
 @dataclass(frozen=True, slots=True)
+class Bill:
+    """A month's lines added up; amounts are text in `currency`, and empty without one."""
+
+    currency: str
+    fee: str
+    used: str
+    total: str
+    rows: list[BillRow]
+    by_key: list[KeyCost]
+    more_keys: int
+
+
+@dataclass(frozen=True, slots=True)
 class BillingPage:
-    """Everything on the page; amounts are text in `currency`, and empty without a subscription."""
+    """Everything on the page."""
 
     subscription: Subscription | None
     next: Subscription | None  # which begins later
-    period: Period
-    currency: str
     monthly_fee: str
-    fee: str  # of the whole month
-    used: str
-    total: str
+    prices: list[PriceWords]
+    period: Period
+    day: int  # of the month, how far it is counted
+    days: int
+    bill: Bill
     estimate: str
-    by_meter: list[MeterCost]
-    by_key: list[KeyCost]
-    more_keys: int
+    quotas: list[QuotaRow]
+    account: BillingAccount | None
     complete_through: dt.datetime | None
 
 
 def page(organization: Organization, now: dt.datetime) -> BillingPage:
     """The current month, as far as it is counted."""
     period, known = Period.of(now), meters.read()
-    agreed = terms.of_period(period, organization).get(organization.pk, {})
-    currency = next((each.currency for each in agreed.values()), "")
+    agreed = terms.of_period(period, organization)
+    mine = agreed.get(organization.pk, {})
+    used = next((each.used for each in usage(period, agreed, organization)), []) if mine else []
     lines = list(billing.lines(period, organization))
-    through = reports.complete_through()
-    current = subscriptions.in_force(organization, now)
-    fee = sum(_minor(line, currency) for line in lines if line.kind == "fee")
-    used = sum(_minor(line, currency) for line in lines if line.kind != "fee")
-    first = max([period.start, *([min(each.start for each in agreed.values())] if agreed else [])])
-    keys = _by_key(lines, currency)
-    upcoming = organization.subscriptions.filter(start__gt=now, end=None)
+    through = min(reports.complete_through() or now, now)
+    subscriptions = list(
+        organization.subscriptions.select_related("version__plan")
+        .exclude(end__lte=now)
+        .prefetch_related("version__prices")
+    )
+    current = next((each for each in subscriptions if each.start <= now), None)
+    bill = add_up(lines, known, [each.currency for each in mine.values()])
+    return BillingPage(
+        subscription=current,
+        next=next((each for each in subscriptions if each.start > now), None),
+        monthly_fee=money.as_text(current.version.fee, current.version.currency) if current else "",
+        prices=_prices(current, known) if current else [],
+        period=period,
+        day=min(through.astimezone(dt.UTC).day if through >= period.start else 1, 31),
+        days=(period.end - period.start).days,
+        bill=bill,
+        estimate=money.as_text(forecast.whole_month(used, mine, period, through), bill.currency)
+        if bill.currency
+        else "",
+        quotas=quota_rows(organization, now),
+        account=BillingAccount._default_manager.filter(organization=organization).first(),
+        complete_through=reports.complete_through(),
+    )
+
+
+def _prices(subscription: Subscription, known: Mapping[str, Meter]) -> list[PriceWords]:
+    version = subscription.version
+    return price_words.words(map(plans.spec_of, version.prices.all()), known, version.currency)
+
+
+@dataclass(slots=True)
+class _Sum:
+    """What is added up of the lines of one row, or of one key."""
+
+    quantity: int = 0
+    included: int = 0
+    amount: int = 0
+    by_meter: Counter[str] = field(default_factory=Counter)
+
+
+def add_up(lines: Iterable[Line], known: Mapping[str, Meter], currencies: Iterable[str] = ()) -> Bill:
+    """One organization's lines of one month as rows by what they are for, and by key."""
+    currency = next(iter(currencies), "")
+    rows: dict[tuple[str, bool, str, str], _Sum] = {}
+    keys: dict[str, _Sum] = {}
+    names: dict[str, str] = {}
+    sums: Counter[str] = Counter()
+    for line in lines:
+        currency = currency or line.currency or ""
+        amount = money.in_minor(line.amount, line.currency) if line.amount and line.currency else 0
+        about = (line.resource if line.kind == "usage" else line.original_period) or ""
+        test = line.environment == Environment.TEST
+        each = rows.setdefault((line.kind, test, line.meter, about), _Sum())
+        each.quantity += line.quantity
+        each.included += line.included or 0
+        each.amount += amount
+        sums["fee" if line.kind == "fee" else "used"] += amount
+        if line.key and not test:
+            names[line.key] = line.key_name
+            key = keys.setdefault(line.key, _Sum())
+            key.amount += amount
+            key.by_meter[line.meter] += line.quantity
 
     def text(amount: int) -> str:
         return money.as_text(amount, currency) if currency else ""
 
-    return BillingPage(
-        subscription=current,
-        next=upcoming.select_related("version__plan").first(),
-        period=period,
+    of_keys = sum(each.amount for each in keys.values())
+    dearest = sorted(keys.items(), key=lambda item: (-item[1].amount, item[0])) if currency else []
+    return Bill(
         currency=currency,
-        monthly_fee=money.as_text(current.version.fee, current.version.currency) if current else "",
-        fee=text(fee),
-        used=text(used),
-        total=text(fee + used),
-        estimate=text(fee + estimate(used, first, min(through or now, now), period.end)),
-        by_meter=_by_meter(lines, known, currency),
-        by_key=keys[:KEYS_SHOWN],
-        more_keys=max(len(keys) - KEYS_SHOWN, 0),
-        complete_through=through,
+        fee=text(sums["fee"]),
+        used=text(sums["used"]),
+        total=text(sums["fee"] + sums["used"]),
+        rows=[
+            _row(kind, meter, about, each, known, text(each.amount), free=test)
+            for (kind, test, meter, about), each in sorted(rows.items(), key=lambda item: _rank(item[0]))
+        ],
+        by_key=[
+            KeyCost(
+                key,
+                names[key],
+                [
+                    f"{_title(name, known)}: {units(quantity, known.get(name))}"
+                    for name, quantity in sorted(each.by_meter.items())
+                ],
+                percent(each.amount, of_keys),
+                text(each.amount),
+            )
+            for key, each in dearest[:KEYS_SHOWN]
+        ],
+        more_keys=max(len(dearest) - KEYS_SHOWN, 0),
     )
 
 
-def estimate(used: int, start: dt.datetime, through: dt.datetime, end: dt.datetime) -> int:
-    """What usage comes to by `end` if it goes on as from `start` through `through`; minor units. Until an
-    hour has passed, what it is now."""
-    elapsed, whole = int((through - start).total_seconds()), int((end - start).total_seconds())
-    return used if elapsed < 3600 else money.half_even(used * whole, elapsed)
+def _rank(row: tuple[str, bool, str, str]) -> tuple[int, bool, str, str]:
+    """Fees first, then usage, tests below what is live, corrections last."""
+    return (["fee", "usage", "correction"].index(row[0]), *row[1:])
 
 
-def _minor(line: Line, currency: str) -> int:
-    return money.in_minor(line.amount, currency) if line.amount and line.currency else 0
+def _row(
+    kind: str, meter: str, about: str, each: _Sum, known: Mapping[str, Meter], amount: str, *, free: bool
+) -> BillRow:
+    if kind == "fee":
+        return BillRow("Monthly fee", "", "", "", "", amount, free)
+    if kind == "correction" and not meter:
+        return BillRow("Credit", "", f"for {about}" if about else "", "", "", amount, free)
+    title = _title(meter, known)
+    quantity = units(each.quantity, known.get(meter))
+    if kind == "correction":
+        return BillRow(title, "", f"correction of {about}", quantity, "", amount, free)
+    included = units(each.included, known.get(meter)) if each.included else ""
+    return BillRow(title, about, "test keys, free" if free else "", quantity, included, amount, free)
 
 
-def _by_meter(lines: list[Line], known: Mapping[str, Meter], currency: str) -> list[MeterCost]:
-    sums: dict[tuple[str, str], list[int]] = {}
-    for line in lines:
-        if line.kind == "usage":
-            row = sums.setdefault((line.meter, line.resource or ""), [0, 0, 0])
-            row[0] += line.quantity
-            row[1] += line.included or 0
-            row[2] += _minor(line, currency)
-    return [
-        MeterCost(
-            title=known[name].title if name in known else name,
-            resource=resource,
-            quantity=_units(quantity, known.get(name)),
-            included=_units(included, known.get(name)),
-            amount=money.as_text(amount, currency) if currency else "",
-        )
-        for (name, resource), (quantity, included, amount) in sorted(sums.items())
-    ]
-
-
-def _units(quantity: int, meter: Meter | None) -> str:
-    return meter.as_text(quantity) if meter else str(quantity)
-
-
-def _by_key(lines: list[Line], currency: str) -> list[KeyCost]:
-    """The dearest first; keys that cost nothing are left out."""
-    names = {line.key: line.key_name for line in lines if line.key}
-    amounts: Counter[str] = Counter()
-    for line in lines:
-        if line.key:
-            amounts[line.key] += _minor(line, currency)
-    return [
-        KeyCost(key, names[key], money.as_text(amount, currency))
-        for key, amount in sorted(amounts.items(), key=lambda item: (-item[1], item[0]))
-        if amount
-    ]
+def _title(meter: str, known: Mapping[str, Meter]) -> str:
+    return known[meter].title if meter in known else meter

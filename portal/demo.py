@@ -21,6 +21,8 @@ from keys.models import Organization, Scope
 from keys.permissions import Role
 from keys.verdicts import Code
 from portal.models import User
+from usage.billing import accounts, plans, subscriptions
+from usage.billing.plans import PriceSpec
 from usage.demo import Traffic, seed_usage
 
 SLUG = "acme"
@@ -36,6 +38,15 @@ PEOPLE = {  # address → role in the demo's organization; None: the provider's 
     "viewer@example.com": Role.VIEWER,
     "staff@example.com": None,
 }
+PRICES = (
+    PriceSpec(
+        "requests",
+        model="graduated",
+        included=250_000,
+        tiers=[(500_000, "0.0004"), (1_000_000, "0.0003"), (None, "0.0002")],
+    ),
+    PriceSpec("requests", "routes", unit_price="0.002", included=20_000),
+)
 QUICKSTART_NAME = "Quickstart"
 QUICKSTART_SCOPES = ("geocode:read", "tiles:read")
 LACKING_SCOPE = "routes:write"
@@ -91,6 +102,7 @@ def seed(now: dt.datetime) -> Issued:
     """Everything, in one transaction; returns the working key."""
     story = _Story(now)
     story.begin()
+    story.subscribe()
     keys = story.keys()
     working = _quickstart_key(lifecycle.command_actor(), story.organization, now)
     seed_usage(_traffic(keys, now), now)
@@ -137,6 +149,32 @@ class _Story:
                     role,
                     now=self.ago(days=31) + dt.timedelta(minutes=20),
                 )
+
+    def subscribe(self) -> None:
+        """A plan with a fee, tiers and a quota, and the organization on it from its first day."""
+        command, now = lifecycle.command_actor(), self.ago(days=31) + dt.timedelta(minutes=30)
+        policy = lifecycle.create_policy(
+            command,
+            slug="growth",
+            name="Growth",
+            rates=["1000/second"],
+            quotas=["2500000/month"],
+            now=now,
+        )
+        plan = plans.create_plan(command, slug="growth", name="Growth", policy=policy, now=now)
+        draft = plans.draft_version(command, plan, currency="USD", fee=4900, prices=PRICES, now=now)
+        version = plans.publish(command, draft, now=now)
+        subscriptions.subscribe(command, self.organization, version, now=now)
+        accounts.edit_account(
+            command,
+            self.organization,
+            name="Acme Maps Inc.",
+            email="accounts@example.com",
+            address="1 Meridian Street, Greenwich, CT 06830, USA",
+            tax_id="12-3456789",
+            now=now,
+        )
+        self.organization.refresh_from_db()
 
     def actor(self, email: str) -> Actor:
         membership = self.organization.memberships.get(user=self.people[email])

@@ -223,7 +223,7 @@ def _answers(responses: dict[int, int]) -> list[Answered]:
     ]
 
 
-def _quotas(organization: Organization, now: dt.datetime, key: Key | None = None) -> list[QuotaRow]:
+def quota_rows(organization: Organization, now: dt.datetime, key: Key | None = None) -> list[QuotaRow]:
     """The organization's quotas; before them the key's own. Calls of test keys spend none."""
     if key is not None and key.environment == Environment.TEST:
         return []
@@ -348,7 +348,7 @@ def key_page(
         last_used=max((use.last_used_at for use in uses.values()), default=None),
         reasons=_reasons(sums.reasons),
         answers=_answers(reports.responses(organization, _midnight(start), _midnight(end), key=key)),
-        quotas=_quotas(organization, now, key),
+        quotas=quota_rows(organization, now, key),
         complete_through=reports.complete_through(),
         history=page,
         entries=history.entries(page.object_list if page else []),
@@ -392,7 +392,7 @@ def overview(organization: Organization, now: dt.datetime, *, with_activity: boo
         top_reason=f"Mostly: {top[0].title.lower()}" if top else "Nothing refused",
         chart=_chart(days),
         quiet=not any(day.accepted or day.refused for day in days),
-        quotas=_quotas(organization, now),
+        quotas=quota_rows(organization, now),
         complete_through=reports.complete_through(),
         attention=[(key, badge(key, now)) for key in _attention(organization, now)],
         entries=history.entries(events),
@@ -444,7 +444,7 @@ def usage(organization: Organization, days: int, by: str, name: str, now: dt.dat
         share=percent(sums.refused, sums.accepted + sums.refused),
         reasons=_reasons(sums.reasons),
         answers=_answers(reports.responses(organization, _midnight(start), _midnight(end))),
-        quotas=_quotas(organization, now),
+        quotas=quota_rows(organization, now),
         rows=rows,
         complete_through=reports.complete_through(),
     )

@@ -74,6 +74,13 @@ def fill(acme: Organization) -> lifecycle.Issued:
             calls=987_654_321,
             quantity=2**60,
         )
+    tiers = [{"up_to": 10**9, "unit_price": "0.000123456789"}, {"up_to": None, "unit_price": "0.01"}]
+    prices: dict[str, dict[str, Any]] = {
+        "gpu-hours": {"unit_price": "999.99"},
+        "requests": {"model": "graduated", "tiers": tiers},
+    }
+    version = builders.version("grand", currency="USD", fee=10**12, **prices)
+    builders.subscription(acme, version, hour - dt.timedelta(days=40))
     ResourceBound.objects.create(organization=acme, meter="gpu-hours", kept=1000, reached_at=now)
     for status_class, responses in ((2, 987_654_321), (4, 12_345), (5, 7)):
         ResponseRollup.objects.create(

@@ -18,7 +18,6 @@ from usage.billing import Period
 from usage.models import Rollup
 
 pytestmark = pytest.mark.django_db
-HOUR = dt.timedelta(hours=1)
 
 
 @pytest.fixture
@@ -59,25 +58,55 @@ def test_without_a_plan_the_page_says_so(alice: Client) -> None:
     assert "No plan yet" in shown(alice)
 
 
+def test_without_a_plan_what_is_used_needs_no_currency(alice: Client, acme: Organization) -> None:
+    used(builders.key(acme).key, 10, Period.of(timezone.now()).start)
+    assert "No plan yet" in shown(alice)
+
+
 def test_the_page_agrees_with_the_export(alice: Client, acme: Organization) -> None:
     period = Period.of(timezone.now())
     version = builders.version("basic", fee=4900, requests={"unit_price": "0.01", "included": 5})
     builders.subscription(acme, version, period.start)
     used(builders.key(acme, name="Backend <b>").key, 1234, period.start)
 
-    page = billing_pages.page(acme, timezone.now())
+    bill = billing_pages.page(acme, timezone.now()).bill
     lines = list(billing.lines(period, acme))
-    assert sorted(line.amount or "" for line in lines) == sorted([page.used, page.fee])
-    assert (page.used, page.fee, page.total) == ("12.29", "49.00", "61.29")
+    assert sorted(line.amount or "" for line in lines) == sorted([bill.used, bill.fee])
+    assert (bill.used, bill.fee, bill.total) == ("12.29", "49.00", "61.29")
     text = shown(alice)
     assert "61.29" in text
     assert "Backend &lt;b&gt;" in text
 
 
-def test_what_an_estimate_says_is_linear_from_the_elapsed_part() -> None:
-    start = builders.NOW.replace(day=1, hour=0)
-    assert billing_pages.estimate(1000, start, start + 10 * HOUR, start + 720 * HOUR) == 72_000
-    assert billing_pages.estimate(1000, start, start, start + 720 * HOUR) == 1000
+def test_test_keys_are_listed_apart_and_cost_nothing(acme: Organization) -> None:
+    period = Period.of(timezone.now())
+    version = builders.version("basic", requests={"unit_price": "0.01"})
+    builders.subscription(acme, version, period.start)
+    used(builders.key(acme, environment="test").key, 500, period.start)
+    used(builders.key(acme).key, 100, period.start)
+
+    bill = billing_pages.page(acme, timezone.now()).bill
+    assert [(row.quantity, row.amount, row.free) for row in bill.rows] == [
+        ("100", "1.00", False),
+        ("500", "0.00", True),
+    ]
+    assert len(bill.by_key) == 1
+
+
+def test_the_plan_and_its_prices_are_on_the_page_in_words(alice: Client, acme: Organization) -> None:
+    tiers = [{"up_to": 1000, "unit_price": "0.02"}, {"up_to": None, "unit_price": "0.01"}]
+    version = builders.version("basic", requests={"model": "graduated", "tiers": tiers, "included": 10_000})
+    builders.subscription(acme, version, Period.of(timezone.now()).start)
+    text = shown(alice)
+    assert "10,000 a month included" in text
+    assert "The first 1,000: 0.02 USD" in text
+    assert "Beyond: 0.01 USD" in text
+
+
+def test_a_plan_that_begins_later_is_announced(alice: Client, acme: Organization) -> None:
+    later = Period.of(timezone.now()).end
+    builders.subscription(acme, builders.version("grand"), later)
+    assert "on the plan Grand" in shown(alice)
 
 
 def test_more_keys_cost_no_more_queries(acme: Organization) -> None:
