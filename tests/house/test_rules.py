@@ -25,6 +25,7 @@ SEES_PLAINTEXT = {
 # Everything else asks django.conf.settings.
 TOUCHES_ENVIRONMENT = {
     "portal/settings.py",  # reads it
+    "keys/scanning/git.py",  # gives git a part of it
     "portal/wsgi.py",  # names the settings, as every wsgi module
     "portal/folder.py",  # quickstart's: makes the file that settings read
     "portal/restart.py",
