@@ -326,6 +326,30 @@ class RotateKeyForm(RefusableForm):
         }
 
 
+class ExtendOverlapForm(RefusableForm):
+    """How long the old secret is to work from now on; what it does anyway is not offered."""
+
+    OVERLAPS = ((24 * 3600, "24 hours"), (7 * 86_400, "7 days"), (30 * 86_400, "30 days"))  # seconds
+    overlap = forms.TypedChoiceField(
+        label="From now on it works for", coerce=int, widget=forms.RadioSelect, choices=()
+    )
+
+    def __init__(self, stops_at: dt.datetime, now: dt.datetime, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        field = self.fields["overlap"]
+        assert isinstance(field, forms.ChoiceField)
+        longer = [(seconds, text) for seconds, text in self.OVERLAPS if _later(now, seconds) > stops_at]
+        field.choices = longer or [self.OVERLAPS[-1]]
+        field.initial = field.choices[0][0]
+
+    def overlap_from_now(self) -> dt.timedelta:
+        return dt.timedelta(seconds=self.cleaned_data["overlap"])
+
+
+def _later(now: dt.datetime, seconds: int) -> dt.datetime:
+    return now + dt.timedelta(seconds=seconds)
+
+
 class RevokeKeyForm(RefusableForm):
     """Why a key is ended."""
 

@@ -30,6 +30,8 @@ urlpatterns: list[URLPattern] = [
     path("keys/<key_id:key_id>/disable/", views.key_disable, name="key_disable"),
     path("keys/<key_id:key_id>/enable/", views.key_enable, name="key_enable"),
     path("keys/<key_id:key_id>/end-overlap/", views.key_end_overlap, name="key_end_overlap"),
+    path("keys/<key_id:key_id>/extend-overlap/", views.key_extend_overlap, name="key_extend_overlap"),
+    path("keys/<key_id:key_id>/roll-back/", views.key_roll_back, name="key_roll_back"),
     path("team/", views.team, name="team"),
     path("activity/", views.activity, name="activity"),
 ]

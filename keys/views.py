@@ -16,7 +16,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from keys import history, lifecycle
 from keys.access import MemberRequest, member
-from keys.forms import EditKeyForm, NewKeyForm, RotateKeyForm, curl_line
+from keys.forms import EditKeyForm, ExtendOverlapForm, NewKeyForm, RotateKeyForm, curl_line
 from keys.lifecycle import Conflict, Invalid, Issued
 from keys.models import Key, Secret
 from keys.once import Once, Spent
@@ -179,6 +179,56 @@ def key_end_overlap(request: MemberRequest, key_id: str) -> HttpResponse:
         return render(request, "keys/end_overlap.html", {"key": key, "running": _running(key, now)})
     lifecycle.end_overlap(request.actor, key, now=now)
     messages.success(request, "The old secret no longer works.")
+    return redirect("key", request.organization.slug, key.public_id)
+
+
+@member(Act.ROTATE_KEY)
+@require_http_methods(["GET", "HEAD", "POST"])
+def key_extend_overlap(request: MemberRequest, key_id: str) -> HttpResponse:
+    """Ask for how long, then let the old secret work longer."""
+    key = _key(request, key_id)
+    now = timezone.now()
+    running = _running(key, now)
+    if not running:
+        return _no_overlap(request, key)
+    stops_at = max(secret.stops_at or now for secret in running)
+    form = ExtendOverlapForm(stops_at, now, request.POST if request.method == "POST" else None)
+    if form.is_valid():
+        try:
+            lifecycle.extend_overlap(request.actor, key, overlap=form.overlap_from_now(), now=now)
+        except (Invalid, Conflict) as refusal:
+            form.refuse(refusal)
+        else:
+            messages.success(request, "The old secret works longer.")
+            return redirect("key", request.organization.slug, key.public_id)
+    context = {"key": key, "form": form, "old": running[0], "stops_at": stops_at}
+    return render(request, "keys/extend_overlap.html", context)
+
+
+@member(Act.ROTATE_KEY)
+@require_http_methods(["GET", "HEAD", "POST"])
+def key_roll_back(request: MemberRequest, key_id: str) -> HttpResponse:
+    """Ask, then make the old secret the current one again and end the new one."""
+    key = _key(request, key_id)
+    now = timezone.now()
+    running = _running(key, now)
+    if not running:
+        return _no_overlap(request, key)
+    if request.method != "POST":
+        new = key.secrets.select_related("key").get(stops_at=None)
+        return render(request, "keys/roll_back.html", {"key": key, "old": running[0], "new": new})
+    try:
+        lifecycle.roll_back_rotation(request.actor, key, now=now)
+    except Conflict as refusal:
+        messages.error(request, refusal.sentence)
+    else:
+        messages.success(request, f"Rolled back: {running[0].display} is the current secret again.")
+    return redirect("key", request.organization.slug, key.public_id)
+
+
+def _no_overlap(request: MemberRequest, key: Key) -> HttpResponse:
+    """To the key: whoever was here first, or the time, has ended the overlap."""
+    messages.info(request, "No old secret of this key is working any more.")
     return redirect("key", request.organization.slug, key.public_id)
 
 

@@ -42,6 +42,8 @@ _ORGANIZATION_PAGES = (
             "key_disable",
             "key_enable",
             "key_end_overlap",
+            "key_extend_overlap",
+            "key_roll_back",
         ),
     ),
     ("Usage", "usage", "usage", Act.VIEW, ()),

@@ -23,6 +23,7 @@ from usage import ledger, meters, reports, resources, sources
 from usage.exports.csv import guarded
 from usage.meters import REQUESTS, Meter
 from usage.models import SecretUse, Source
+from usage.sources import LateUse, Standing
 
 PAGE = 50
 HISTORY_PAGE = 20
@@ -102,6 +103,19 @@ class SourceRow(NamedTuple):
     badge: Badge  # of the secret
 
 
+class Rotation(NamedTuple):
+    """A rotation whose old secret still works, and whether anybody would miss it."""
+
+    old: Secret
+    new: Secret
+    began_at: dt.datetime
+    tone: str
+    title: str
+    text: str
+    is_safe: bool
+    sources: list[Source]  # of the old secret, since the rotation
+
+
 @dataclass(frozen=True, slots=True)
 class KeyPage:
     """Everything on a key's page."""
@@ -109,8 +123,9 @@ class KeyPage:
     key: Key
     badge: Badge
     secrets: list[SecretRow]
-    overlap: SecretRow | None
+    rotation: Rotation | None
     sources: list[SourceRow]
+    late: list[LateUse]
     chart: BarChart
     accepted: int
     refused: int
@@ -336,12 +351,14 @@ def key_page(
     sums = reports.totals(organization, _midnight(start), _midnight(end), key=key)
     events = key.events.select_related("key").order_by("-number")
     page = Paginator(events, HISTORY_PAGE).get_page(number) if with_history else None
+    through = reports.complete_through()
     return KeyPage(
         key=key,
         badge=badge(key, now),
         secrets=rows,
-        overlap=next((row for row in rows if row.running), None),
+        rotation=_rotation(rows, through, now),
         sources=_source_rows(key, rows),
+        late=sources.used_after_end(key, _midnight(start)),
         chart=_chart(reports.daily(organization, start, end, key=key)),
         accepted=sums.accepted,
         refused=sums.refused,
@@ -349,17 +366,55 @@ def key_page(
         reasons=_reasons(sums.reasons),
         answers=_answers(reports.responses(organization, _midnight(start), _midnight(end), key=key)),
         quotas=quota_rows(organization, now, key),
-        complete_through=reports.complete_through(),
+        complete_through=through,
         history=page,
         entries=history.entries(page.object_list if page else []),
     )
 
 
+def _rotation(secrets: Sequence[SecretRow], through: dt.datetime | None, now: dt.datetime) -> Rotation | None:
+    """The rotation whose overlap runs, if one does: it began when the current secret was made."""
+    old = next((row.secret for row in secrets if row.running), None)
+    new = next((row.secret for row in secrets if row.secret.stops_at is None), None)
+    if old is None or new is None:
+        return None
+    use = sources.old_use(old, new.created_at, through, now)
+    since = span(now - (use.last or new.created_at))
+    tone, title, text = {
+        Standing.USED: (
+            "warn",
+            "The old secret is still used",
+            f"Its last call was {since} ago. Whoever is listed here needs the new one.",
+        ),
+        Standing.QUIET: (
+            "info",
+            "Nobody has used the old secret since the rotation",
+            f"That is only {since} ago. After 24 hours without a call it is safe to end.",
+        ),
+        Standing.SAFE: (
+            "good",
+            "Safe to end now",
+            f"Nobody has used the old secret for {since}.",
+        ),
+        Standing.UNKNOWN: (
+            "info",
+            "Not all calls are counted yet",
+            "Whether the old secret is still used is known once they are.",
+        ),
+    }[use.standing]
+    is_safe = use.standing is Standing.SAFE
+    return Rotation(old, new, new.created_at, tone, title, text, is_safe, use.sources)
+
+
 def _source_rows(key: Key, secrets: Sequence[SecretRow]) -> list[SourceRow]:
     """Where the key was used last; what is summed up of each secret comes after what is kept apart."""
-    badges = {row.secret.pk: row.badge for row in secrets}
+    badges = {row.secret.pk: _short(row) for row in secrets}
     found = [SourceRow(each, badges[each.secret_id]) for each in sources.of_key(key)[:SOURCES]]
     return sorted(found, key=lambda row: row.source.is_other)
+
+
+def _short(row: SecretRow) -> Badge:
+    return Badge("overlap", "Old") if row.running else row.badge
 
 
 def recent_use(organization: Organization, key: Key, now: dt.datetime) -> tuple[int, dt.datetime | None]:

@@ -9,23 +9,29 @@ import datetime as dt
 import ipaddress
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
 from functools import lru_cache
 from itertools import batched
 from typing import Final, NamedTuple
 
 from django.conf import settings
 from django.db import connection
-from django.db.models import Count, F, Max, Q, QuerySet, Sum
+from django.db.models import Count, F, Max, QuerySet, Sum
 
 from keys.models import Key, Secret
 from keys.verdicts import Code
-from usage.models import Refusal, Source
+from usage.models import Refusal, SecretUse, Source
 from usage.models.sources import OTHER
 from usage.rollups import execute, moment
 
+QUIET: Final = dt.timedelta(hours=24)  # without a call, and a secret is taken to be in nobody's hands
+LAG: Final = dt.timedelta(hours=1)  # counted no further than so long ago, and nobody can say
 MOST: Final = 50  # of one secret are kept apart: those seen last
 _CHUNK: Final = 500  # rows in one statement
 _PREFIX: Final = {4: 24, 6: 48}  # bits of a network, by the address's version
+
+_LOOK: Final = 200  # refusals that are looked through for where from
+_FROM: Final = ("secret_id", "address", "user_agent")
 
 # Secret, address or network, user agent.
 type Place = tuple[int, str, str]
@@ -153,6 +159,41 @@ class LateUse(NamedTuple):
     user_agent: str
 
 
+class Standing(StrEnum):
+    """Does anybody still use a secret that rotation has replaced?"""
+
+    USED = "used"
+    QUIET = "quiet"  # nobody has since the rotation, which is not long ago
+    SAFE = "safe"  # nobody has for QUIET
+    UNKNOWN = "unknown"  # not everything is counted yet
+
+
+class OldUse(NamedTuple):
+    """What became of a replaced secret since it was: its last call, allowed or refused, and from where."""
+
+    standing: Standing
+    last: dt.datetime | None
+    sources: list[Source]
+
+
+def old_use(old: Secret, since: dt.datetime, through: dt.datetime | None, now: dt.datetime) -> OldUse:
+    """How a secret that was replaced at `since` has been used from then on, as far as `through`, until when
+    everything is counted."""
+    moments = [
+        *SecretUse.objects.filter(secret=old, last_used_at__gte=since).values_list("last_used_at", flat=True),
+        # A client that runs into a limit has the old secret, too.
+        Refusal.objects.filter(key=old.key_id, secret=old, at__gte=since).aggregate(last=Max("at"))["last"],
+    ]
+    last = max((moment for moment in moments if moment is not None), default=None)
+    if through is None or through < now - LAG:
+        standing = Standing.UNKNOWN if last is None or last < now - QUIET else Standing.USED
+    elif through - (last or since) >= QUIET:
+        standing = Standing.SAFE
+    else:
+        standing = Standing.QUIET if last is None else Standing.USED
+    return OldUse(standing, last, list(of_secret(old).filter(last_seen__gte=since)))
+
+
 def of_key(key: Key) -> QuerySet[Source]:
     """From where a key's secrets were used, last seen first; the rest behind them."""
     return _last_first(Source.objects.filter(secret__key=key)).select_related("secret__key")
@@ -182,9 +223,11 @@ def used_after_end(key: Key, since: dt.datetime) -> list[LateUse]:
     )
     totals = {secret: (rows + more, last) for secret, rows, more, last in sums}
     secrets = {each.pk: each for each in Secret.objects.filter(pk__in=totals).select_related("key")}
-    found = []
-    for pk, (calls, last) in totals.items():
-        told = refused.filter(~Q(address=""), secret=pk).order_by("-at", "-id").first()
-        address, agent = (told.address, told.user_agent) if told is not None else ("", "")
-        found.append(LateUse(secrets[pk], calls, last, address, agent))
+    # The newest comes last, and so is the one that stays.
+    told = list(refused.exclude(address="").order_by("-at", "-id").values_list(*_FROM)[:_LOOK])
+    wherefrom = {pk: (address, agent) for pk, address, agent in reversed(told)}
+    found = [
+        LateUse(secrets[pk], calls, last, *wherefrom.get(pk, ("", "")))
+        for pk, (calls, last) in totals.items()
+    ]
     return sorted(found, key=lambda each: each.last, reverse=True)

@@ -18,6 +18,8 @@ ACTS = (
     "key.edited",
     "key.rotated",
     "key.overlap_ended",
+    "key.overlap_extended",
+    "key.rolled_back",
     "key.disabled",
     "key.enabled",
     "key.revoked",

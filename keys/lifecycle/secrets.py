@@ -279,6 +279,64 @@ def end_overlap(actor: Actor, key: Key, *, now: dt.datetime) -> Key:
     return key
 
 
+def extend_overlap(actor: Actor, key: Key, *, overlap: dt.timedelta, now: dt.datetime) -> Key:
+    """Let the replaced secret work for `overlap` from now on, at most until the key expires.
+
+    Raises Conflict if none is working any more, Invalid if it would stop no later than it does anyway.
+    """
+    require(actor, Act.ROTATE_KEY, key.organization)
+    if not dt.timedelta(0) < overlap <= MAX_OVERLAP:
+        raise Invalid(f"The overlap is at most {MAX_OVERLAP.days} days.", "overlap")
+    with transaction.atomic():
+        key = lock_key(key)
+        _refuse_unless_usable(key, now)
+        running = _running_overlap(key, now)
+        stops_at = now + overlap if key.expires_at is None else min(now + overlap, key.expires_at)
+        if stops_at <= max(secret.stops_at or now for secret in running):
+            raise Invalid("The old secret works until then already.", "overlap")
+        key.secrets.filter(stops_at__gt=now).update(stops_at=stops_at)
+        audit.append(
+            "key.overlap_extended",
+            actor=actor,
+            at=now,
+            organization=key.organization,
+            key=key,
+            data={"secrets": [secret.display for secret in running], "stops_at": _iso(stops_at)},
+        )
+    return key
+
+
+def roll_back_rotation(actor: Actor, key: Key, *, now: dt.datetime) -> Key:
+    """Undo a rotation while its overlap runs: the old secret is the key's current one again, and the new one
+    stops now. What else the rotation changed, as the key's expiry, stays. Without an overlap: Conflict."""
+    require(actor, Act.ROTATE_KEY, key.organization)
+    with transaction.atomic():
+        key = lock_key(key)
+        _refuse_unless_usable(key, now)
+        old = _running_overlap(key, now)[0]
+        new = key.secrets.get(stops_at=None)
+        # In this order: a key has one current secret.
+        key.secrets.filter(pk=new.pk).update(stops_at=now)
+        key.secrets.filter(pk=old.pk).update(stops_at=None)
+        audit.append(
+            "key.rolled_back",
+            actor=actor,
+            at=now,
+            organization=key.organization,
+            key=key,
+            data={"secret": old.display, "ended": new.display},
+        )
+    return key
+
+
+def _running_overlap(key: Key, now: dt.datetime) -> list[Secret]:
+    """The secrets that rotation has replaced and that still work, the newest first; there is at least one."""
+    running = list(key.secrets.filter(stops_at__gt=now).select_related("key"))
+    if not running:
+        raise Conflict("No old secret of this key is working any more.")
+    return running
+
+
 def revoke_key(actor: Actor, key: Key, *, reason: str = "", now: dt.datetime) -> Key:
     """End a key and all its secrets for good. A revoked key stays as it is, first reason and all."""
     require(actor, Act.REVOKE_KEY, key.organization)

@@ -18,6 +18,8 @@ KEY_ROUTES = [
     "key_disable",
     "key_enable",
     "key_end_overlap",
+    "key_extend_overlap",
+    "key_roll_back",
 ]
 NOT_TAKEN = {("key", "POST")}
 

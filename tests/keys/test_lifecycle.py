@@ -277,6 +277,85 @@ def test_fifty_rotations_at_once_make_one_successor(overlap: dt.timedelta) -> No
     assert issued.key.secrets.filter(stops_at=None).count() == 1
 
 
+# --- rotations that are extended or rolled back ---------------------------------------------------
+
+
+def rotated(**fields: Any) -> tuple[lifecycle.Issued, lifecycle.Issued]:
+    """A key's old and new secret, an hour into an overlap of a day that began at NOW."""
+    old = builders.key(builders.organization("acme"), now=NOW, **fields)
+    return old, lifecycle.rotate_key(COMMAND, old.key, overlap=DAY, now=NOW)
+
+
+def works(issued: lifecycle.Issued, at: dt.datetime) -> bool:
+    return Secret.objects.get(pk=issued.secret.pk).works_at(at)
+
+
+def test_an_overlap_is_extended_from_now_on() -> None:
+    old, new = rotated()
+    lifecycle.extend_overlap(COMMAND, old.key, overlap=7 * DAY, now=NOW + DAY / 2)
+    assert works(old, NOW + 7 * DAY)
+    assert not works(old, NOW + 7.5 * DAY)
+    assert works(new, NOW + 80 * DAY)
+    event = last_event()
+    assert (event.act, event.data["secrets"]) == ("key.overlap_extended", [old.secret.display])
+
+
+def test_an_overlap_is_extended_no_further_than_the_keys_expiry() -> None:
+    old, _ = rotated(expires_at=NOW + 3 * DAY)
+    lifecycle.extend_overlap(COMMAND, old.key, overlap=30 * DAY, now=NOW + DAY / 2)
+    assert Secret.objects.get(pk=old.secret.pk).stops_at == NOW + 3 * DAY
+
+
+@pytest.mark.parametrize("overlap", [dt.timedelta(0), -DAY, DAY / 4, 91 * DAY])
+def test_an_overlap_is_never_extended_to_less_or_without_end(overlap: dt.timedelta) -> None:
+    old, _ = rotated()
+    with pytest.raises(lifecycle.Invalid):
+        lifecycle.extend_overlap(COMMAND, old.key, overlap=overlap, now=NOW + DAY / 2)
+    assert Secret.objects.get(pk=old.secret.pk).stops_at == NOW + DAY
+
+
+def test_a_rotation_that_is_rolled_back_leaves_the_old_secret_alone() -> None:
+    old, new = rotated()
+    lifecycle.roll_back_rotation(COMMAND, old.key, now=NOW + DAY / 2)
+    assert works(old, NOW + 80 * DAY)
+    assert not works(new, NOW + DAY / 2)
+    event = last_event()
+    assert (event.act, event.data) == (
+        "key.rolled_back",
+        {"secret": old.secret.display, "ended": new.secret.display},
+    )
+    newest = lifecycle.rotate_key(COMMAND, old.key, overlap=DAY, now=NOW + DAY)
+    assert works(newest, NOW + 2 * DAY)
+
+
+@pytest.mark.parametrize("when", [DAY, 2 * DAY])
+def test_after_the_overlap_nothing_is_extended_or_rolled_back(when: dt.timedelta) -> None:
+    old, _ = rotated()
+    before = AuditEvent.objects.count()
+    with pytest.raises(lifecycle.Conflict, match="any more"):
+        lifecycle.extend_overlap(COMMAND, old.key, overlap=7 * DAY, now=NOW + when)
+    with pytest.raises(lifecycle.Conflict, match="any more"):
+        lifecycle.roll_back_rotation(COMMAND, old.key, now=NOW + when)
+    assert AuditEvent.objects.count() == before
+
+
+def test_a_rotation_is_rolled_back_once() -> None:
+    old, _ = rotated()
+    lifecycle.roll_back_rotation(COMMAND, old.key, now=NOW + DAY / 2)
+    with pytest.raises(lifecycle.Conflict):
+        lifecycle.roll_back_rotation(COMMAND, old.key, now=NOW + DAY / 2)
+    assert works(old, NOW + DAY)
+
+
+def test_the_rotation_of_a_revoked_key_stays_as_it_is() -> None:
+    old, _ = rotated()
+    lifecycle.revoke_key(COMMAND, old.key, now=NOW)
+    with pytest.raises(lifecycle.Conflict, match="revoked"):
+        lifecycle.extend_overlap(COMMAND, old.key, overlap=7 * DAY, now=NOW)
+    with pytest.raises(lifecycle.Conflict, match="revoked"):
+        lifecycle.roll_back_rotation(COMMAND, old.key, now=NOW)
+
+
 # --- revoke, disable, enable, edit ----------------------------------------------------------------
 
 

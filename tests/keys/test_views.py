@@ -373,6 +373,41 @@ def test_an_old_secret_can_be_ended_early(alice: Client, acme: Organization) -> 
     assert "No old secret is working" in alice.get(url("key_end_overlap", issued.key)).content.decode()
 
 
+def test_an_overlap_can_be_extended(alice: Client, acme: Organization) -> None:
+    issued = builders.key(acme)
+    alice.post(url("key_rotate", issued.key), rotation(issued))
+    form = alice.get(url("key_extend_overlap", issued.key)).context["form"]
+    assert [text for _, text in form.fields["overlap"].choices] == ["24 hours", "7 days", "30 days"]
+    response = alice.post(url("key_extend_overlap", issued.key), {"overlap": str(7 * 86_400)})
+    assert response.headers["Location"] == url("key", issued.key)
+    assert Secret.objects.get(pk=issued.secret.pk).works_at(timezone.now() + 100 * HOUR)
+
+
+@pytest.mark.parametrize("overlap", ["", "1", "-1", "nan", "\0", "9" * 1_000, "86400"])
+def test_an_overlap_is_extended_only_by_what_is_offered(
+    alice: Client, acme: Organization, overlap: str
+) -> None:
+    issued = builders.key(acme)
+    alice.post(url("key_rotate", issued.key), rotation(issued))
+    alice.post(url("key_extend_overlap", issued.key), {"overlap": str(30 * 86_400)})
+    before = Secret.objects.get(pk=issued.secret.pk).stops_at
+    assert alice.post(url("key_extend_overlap", issued.key), {"overlap": overlap}).status_code == 200
+    assert Secret.objects.get(pk=issued.secret.pk).stops_at == before
+
+
+def test_a_rotation_can_be_rolled_back_once(alice: Client, acme: Organization) -> None:
+    issued = builders.key(acme)
+    alice.post(url("key_rotate", issued.key), rotation(issued))
+    new = issued.key.secrets.get(stops_at=None)
+    page = alice.get(url("key_roll_back", issued.key)).text
+    assert issued.secret.display in page
+    assert new.display in page
+    for _ in range(2):  # the second time there is nothing to roll back
+        assert alice.post(url("key_roll_back", issued.key)).status_code == 302
+    assert issued.key.secrets.get(stops_at=None) == issued.secret
+    assert AuditEvent.objects.filter(act="key.rolled_back").count() == 1
+
+
 @pytest.mark.parametrize("name", ["key_edit", "key_rotate"])
 def test_a_revoked_key_is_not_changed_and_the_page_says_why(
     alice: Client, acme: Organization, name: str

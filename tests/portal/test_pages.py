@@ -19,15 +19,17 @@ from keys.permissions import Role
 from keys.verdicts import Code
 from portal import pages, reference
 from tests import builders
+from tests.builders import NOW
 from tests.usage.test_gateway import PORTAL_HEADERS
 from usage import definitions, event_format, gateway
 from usage.event_format import Rejection
-from usage.models import ResourceBound, ResponseRollup, Rollup, SecretUse, Source, Spool
+from usage.models import Refusal, ResourceBound, ResponseRollup, Rollup, SecretUse, Source, Spool, Watermark
 from usage.models.sources import OTHER
 
 pytestmark = pytest.mark.django_db
 
 DAY = dt.timedelta(days=1)
+HOUR = dt.timedelta(hours=1)
 
 
 @pytest.fixture
@@ -67,6 +69,20 @@ def calls(
         booked_period=hour.date().replace(day=1),
         calls=number,
         quantity=each if outcome is Code.VALID else 0,
+    )
+
+
+def refused(issued: lifecycle.Issued, at: dt.datetime, code: Code) -> None:
+    """One refused call, as the drain lists it."""
+    Refusal.objects.create(
+        spool="aaaaaaaaaaa",
+        sequence=Refusal.objects.count() + 1,
+        at=at,
+        organization=issued.key.organization,
+        key=issued.key,
+        secret=issued.secret,
+        outcome=code.name,
+        address="203.0.113.9",
     )
 
 
@@ -332,6 +348,74 @@ def test_a_keys_page_says_who_still_uses_the_old_secret(alice: Client, acme: Org
     assert url("key_end_overlap", issued.key) in html
 
 
+def counted_through(moment: dt.datetime) -> None:
+    """All journals are counted up to here."""
+    Watermark.objects.update_or_create(id=1, defaults={"through": moment})
+
+
+@pytest.mark.parametrize(
+    ("last_call", "through", "title", "is_safe"),
+    [
+        (HOUR, dt.timedelta(0), "The old secret is still used", False),
+        (25 * HOUR, dt.timedelta(0), "Safe to end now", True),
+        (None, dt.timedelta(0), "Safe to end now", True),
+        (60 * HOUR, dt.timedelta(0), "Safe to end now", True),  # before the rotation
+        (None, 2 * HOUR, "Not all calls are counted yet", False),
+        (HOUR, None, "The old secret is still used", False),
+        (None, None, "Not all calls are counted yet", False),
+    ],
+)
+def test_a_rotation_is_safe_to_end_once_nobody_has_used_the_old_secret_for_a_day(
+    acme: Organization,
+    last_call: dt.timedelta | None,
+    through: dt.timedelta | None,
+    title: str,
+    is_safe: bool,
+) -> None:
+    issued = builders.key(acme, now=NOW - 50 * DAY)
+    lifecycle.rotate_key(lifecycle.command_actor(), issued.key, overlap=7 * DAY, now=NOW - 48 * HOUR)
+    if last_call is not None:
+        used(issued.secret, NOW - last_call)
+    if through is not None:
+        counted_through(NOW - through)
+    rotation = pages.key_page(acme, issued.key, None, NOW, with_history=False).rotation
+    assert rotation is not None
+    assert (rotation.title, rotation.is_safe) == (title, is_safe)
+
+
+def test_an_old_secret_that_is_only_refused_is_still_used(acme: Organization) -> None:
+    issued = builders.key(acme, now=NOW - 50 * DAY)
+    lifecycle.rotate_key(lifecycle.command_actor(), issued.key, overlap=7 * DAY, now=NOW - 48 * HOUR)
+    counted_through(NOW)
+    refused(issued, NOW - HOUR, Code.RATE_LIMITED)
+    rotation = pages.key_page(acme, issued.key, None, NOW, with_history=False).rotation
+    assert rotation is not None
+    assert not rotation.is_safe
+
+
+def test_soon_after_a_rotation_nothing_is_safe_yet(alice: Client, acme: Organization) -> None:
+    issued = builders.key(acme)
+    lifecycle.rotate_key(lifecycle.command_actor(), issued.key, overlap=DAY, now=timezone.now())
+    counted_through(timezone.now())
+    response = alice.get(url("key", issued.key))
+    assert "After 24 hours without a call it is safe to end" in response.text
+    for name in ("key_end_overlap", "key_extend_overlap", "key_roll_back"):
+        assert url(name, issued.key) in response.text
+    lifecycle.end_overlap(lifecycle.command_actor(), issued.key, now=timezone.now())
+    assert "Rotation under way" not in alice.get(url("key", issued.key)).text
+
+
+def test_calls_with_an_ended_secret_are_shown(alice: Client, acme: Organization) -> None:
+    issued = builders.key(acme)
+    now = timezone.now()
+    lifecycle.rotate_key(lifecycle.command_actor(), issued.key, overlap=dt.timedelta(0), now=now)
+    assert "Still tried after its end" not in alice.get(url("key", issued.key)).text
+    refused(issued, now + dt.timedelta(seconds=1), Code.REVOKED)
+    response = alice.get(url("key", issued.key))
+    assert "Still tried after its end" in response.text
+    assert [(late.secret, late.calls) for late in response.context["page"].late] == [(issued.secret, 1)]
+
+
 def test_a_keys_page_lists_where_its_secrets_are_used(alice: Client, acme: Organization) -> None:
     issued = builders.key(acme)
     now = timezone.now()
@@ -344,9 +428,9 @@ def test_a_keys_page_lists_where_its_secrets_are_used(alice: Client, acme: Organ
     response = alice.get(url("key", issued.key))
     rows = response.context["page"].sources
     assert [(row.source.address, row.badge.text) for row in rows] == [
-        ("", "Stops in 23 hours"),
-        ("192.0.2.7", "Stops in 23 hours"),
-        (OTHER, "Stops in 23 hours"),
+        ("", "Old"),
+        ("192.0.2.7", "Old"),
+        (OTHER, "Old"),
     ]
     assert escape("<b>tiles</b>") in response.text
     assert "unknown address" in response.text

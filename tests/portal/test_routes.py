@@ -80,6 +80,8 @@ TABLE: dict[str, list[Expected]] = {
     "key_disable": [members(MAKERS), members(MAKERS, 302, "POST")],
     "key_enable": [members(MAKERS, 302), members(MAKERS, 302, "POST")],
     "key_end_overlap": [members(MAKERS), members(MAKERS, 302, "POST")],
+    "key_extend_overlap": [members(MAKERS, 302), members(MAKERS, 302, "POST")],
+    "key_roll_back": [members(MAKERS, 302), members(MAKERS, 302, "POST")],
     "staff": [staff()],
     "staff_usage": [staff()],
     "staff_refusals": [staff()],
