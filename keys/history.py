@@ -33,6 +33,7 @@ TITLES = {
     "key.edited": "Key edited",
     "subscription.started": "Plan begins",
     "subscription.ended": "Plan ends",
+    "period.closed": "Month closed",
     "spool.retired": "Journals given up on",
     "finding.seen": "Finding seen",
 }

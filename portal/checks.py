@@ -31,6 +31,7 @@ MAX_KEEP_DAYS = 36_500
 REFUSAL_DAYS = (1, 366)
 MAX_RESOURCES = 100_000
 SOURCE_DAYS = (1, 366)
+MAX_GRACE_HOURS = 24 * 31
 DETAIL_DAYS = events.REMEMBERED.days + 1
 
 _DOMAIN = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
@@ -360,6 +361,16 @@ def usage_detail(**kwargs: Any) -> Iterator[CheckMessage]:
             "and that rebuild_usage compares.",
             hint=f"Use {DETAIL_DAYS} days or more, or 0 to keep hours for ever; 400 is the default.",
             id="portal.E023",
+        )
+
+
+@register("portal")
+def billing(**kwargs: Any) -> Iterator[CheckMessage]:
+    if not 0 <= settings.BILLING_GRACE_HOURS <= MAX_GRACE_HOURS:
+        yield Error(
+            f"BILLING_GRACE_HOURS={settings.BILLING_GRACE_HOURS} is no time to wait before closing a month.",
+            hint=f"Use 0 to {MAX_GRACE_HOURS} hours; 24 is the default.",
+            id="portal.E041",
         )
 
 

@@ -74,6 +74,7 @@ SOURCES_PRECISION = _choice("SOURCES_PRECISION", "address", "address", "network"
 SOURCES_DAYS = env.int("SOURCES_DAYS", default=90)
 # 0: hours are kept for ever.
 USAGE_DETAIL_DAYS = env.int("USAGE_DETAIL_DAYS", default=400)
+BILLING_GRACE_HOURS = env.int("BILLING_GRACE_HOURS", default=24)  # after a month's end, before it is closed
 TRUSTED_PROXIES = _networks("TRUSTED_PROXIES", [])
 GATEWAY_NETWORKS = _networks(
     "GATEWAY_NETWORKS",

@@ -23,7 +23,7 @@ from keys.models import Key, Membership, Organization, Scope
 from keys.permissions import Role
 from portal.models import User
 from usage import definitions
-from usage.models import Meter, Plan, PlanVersion, Price, Subscription
+from usage.models import Meter, Plan, PlanVersion, Price, Rollup, Subscription
 
 NOW = dt.datetime(2026, 6, 15, 12, 0, tzinfo=dt.UTC)
 PASSWORD = "correct horse battery staple"
@@ -130,6 +130,30 @@ def subscription(
     """The organization on this version in [start, end), whatever the rules for acts say."""
     return Subscription.objects.create(
         organization=of, version=to, start=start, end=end, created_at=timezone.now()
+    )
+
+
+def used(
+    of: Key,
+    quantity: int = 1,
+    hour: dt.datetime = NOW,
+    *,
+    booked: dt.date | None = None,
+    meter: str = "requests",
+    resource: str = "",
+    outcome: str = "VALID",
+) -> Rollup:
+    """What the key used in an hour as roll-ups have it, booked to the hour's own month unless said."""
+    return Rollup.objects.create(
+        organization_id=of.organization_id,
+        hour=hour,
+        key=of,
+        meter=meter,
+        resource=resource,
+        outcome=outcome,
+        booked_period=booked or hour.date().replace(day=1),
+        calls=1,
+        quantity=quantity,
     )
 
 

@@ -14,7 +14,7 @@ from django.db import transaction
 
 from keys.models import Secret
 from keys.verdicts import Code
-from usage import sources
+from usage import counting, sources
 from usage.meters import REQUESTS
 from usage.records import CALL, Record
 from usage.refusal_log import Entries
@@ -72,6 +72,7 @@ def seed_usage(traffic: Sequence[Traffic], now: dt.datetime) -> None:
                     refusals.add(record._replace(sequence=sequence, calls=1))
         hour += HOUR
     with transaction.atomic():
+        counting.share()
         sums.store()
         sources.store(sums.sources)
         refusals.store(SPOOL)

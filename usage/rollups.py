@@ -14,6 +14,8 @@ from django.db import connection
 
 from keys.verdicts import BY_NUMBER, Code
 from usage import ledger, resources
+from usage.billing import periods
+from usage.billing.periods import Period
 from usage.meters import REQUESTS
 from usage.records import HELD, Record
 
@@ -99,9 +101,10 @@ def moment(microseconds: int) -> dt.datetime:
     return _EPOCH + dt.timedelta(microseconds=microseconds)
 
 
-def booked_period(at: dt.datetime) -> dt.date:
-    """The first day of the month whose statement carries what happened at this moment."""
-    return at.astimezone(dt.UTC).date().replace(day=1)
+def booked_period(at: dt.datetime, first: Period) -> dt.date:
+    """The first day of the month whose statement carries what happened at this moment: its own, or `first`,
+    the earliest that is open, if that is later."""
+    return max(Period.of(at), first).first_day
 
 
 class Sums:
@@ -171,9 +174,10 @@ class Sums:
             yield (organization, start, key_id, meter, resource, outcome_name(code)), calls, quantity
 
     def store(self, spool: str = "") -> None:
-        """Add them to the database, inside the caller's transaction; `spool` is whose journal it was, if any.
+        """Add them to the database, inside the caller's transaction, which shares in counting
+        (`usage.counting`); `spool` is whose journal it was, if any. What is of a closed month is booked late.
         Resources beyond the bound come together under `other`; the sums in here keep all names."""
-        named = resources.bounded(self._resources())
+        named, first = resources.bounded(self._resources()), periods.earliest_open()
         hour = connection.ops.adapt_datetimefield_value
         day = connection.ops.adapt_datefield_value
         totals: dict[Group, list[int]] = {}
@@ -185,7 +189,7 @@ class Sums:
         execute(
             _ADD_CALLS,
             [
-                (organization, hour(start), *rest, day(booked_period(start)), *totals[group])
+                (organization, hour(start), *rest, day(booked_period(start, first)), *totals[group])
                 for group in sorted(totals)
                 for organization, start, *rest in (group,)
             ],

@@ -110,6 +110,8 @@ def test_a_good_production_is_accepted(production: Settings) -> None:
         ("USAGE_DETAIL_DAYS", 70, "portal.E023"),
         ("USAGE_DETAIL_DAYS", -1, "portal.E023"),
         ("USAGE_JOURNAL_DIR", Path("journal"), "portal.E016"),
+        ("BILLING_GRACE_HOURS", -1, "portal.E041"),
+        ("BILLING_GRACE_HOURS", 745, "portal.E041"),
         ("USAGE_RESOURCES", 0, "portal.E022"),
         ("USAGE_RESOURCES", 100_001, "portal.E022"),
         ("USAGE_JOURNAL_DIR", Path(os.devnull), "portal.E016"),

@@ -1,11 +1,14 @@
 """Billing periods: calendar months in UTC, half-open, and which of them are still open.
 
-It alone says what a month is and which may still change; it counts and prices nothing.
+It alone says what a month is and which may still change; it counts and prices nothing. A month is cut before
+its statement is written: from then on what comes late is booked to a later month.
 """
 
 import datetime as dt
 import re
 from typing import NamedTuple, Self
+
+from usage.models import ClosedPeriod
 
 _PERIOD = re.compile(r"([0-9]{4})-([0-9]{2})", re.ASCII)
 
@@ -43,6 +46,14 @@ class Period(NamedTuple):
         """The first moment that is not in it."""
         return dt.datetime(self.year + self.month // 12, self.month % 12 + 1, 1, tzinfo=dt.UTC)
 
+    @property
+    def next(self) -> Self:
+        return type(self).of(self.end)
+
+    @property
+    def previous(self) -> Self:
+        return type(self).of(self.start - dt.timedelta(days=1))
+
     def __str__(self) -> str:
         return f"{self.year:04}-{self.month:02}"
 
@@ -50,6 +61,13 @@ class Period(NamedTuple):
 FIRST = Period(2000, 1)
 
 
-def earliest_open(now: dt.datetime) -> Period:
-    """The first month that is not closed: nothing before it may change."""
-    return FIRST
+def earliest_open() -> Period:
+    """The first month that is not cut: nothing before it may change. Who acts on it holds `counting.share()`,
+    for whoever cuts a month is alone."""
+    last = ClosedPeriod.objects.order_by("-period").values_list("period", flat=True).first()
+    return FIRST if last is None else Period(last.year, last.month).next
+
+
+def is_closed(period: Period) -> bool:
+    """Is its statement written, for ever?"""
+    return ClosedPeriod.objects.filter(period=period.first_day).exclude(closed_at=None).exists()

@@ -17,6 +17,7 @@ from keys.lifecycle import Conflict, Invalid
 from keys.lifecycle.actors import require_staff
 from keys.lifecycle.locks import lock_organization
 from keys.models import Organization
+from usage import counting
 from usage.billing import periods
 from usage.billing.periods import Period
 from usage.models import PlanVersion, Subscription
@@ -155,7 +156,8 @@ def _apply_policy(actor: Actor, subscription: Subscription, now: dt.datetime) ->
 def _require_open_hour(at: dt.datetime, now: dt.datetime) -> None:
     if not isinstance(at, dt.datetime) or at.tzinfo is None or at != _this_hour(at):
         raise Invalid("A subscription begins and ends at a full hour in UTC.", "at")
-    first = periods.earliest_open(now)
+    counting.share()  # no month is cut before this is written, or it is seen here
+    first = periods.earliest_open()
     if at < first.start:
         raise Conflict(f"What was before {first.start:%-d %B %Y} is billed and closed.", "at")
     if at > now + _LATEST:

@@ -1,16 +1,12 @@
 """`export_billing`: a month's statement as a file, the same bytes for the same numbers, and its manifest."""
 
-import argparse
 import datetime as dt
 import errno
-import hashlib
 import json
 import os
 import stat
 import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,52 +14,21 @@ from django.core.management.base import CommandParser
 from django.utils import timezone
 from tqdm import tqdm
 
-from keys.management.base import REFUSED, PortalCommand, find_organization, iso, refuse, said
-from usage import billing, drain, meters
-from usage.billing import Line, Period
-from usage.billing.money import EXACT
+from keys.management.base import REFUSED, PortalCommand, find_organization, refuse, said
+from usage import drain
+from usage.billing import Period, statement
+from usage.billing.statement import Totals
 from usage.exports import FORMATS
-from usage.exports.cells import in_units
 from usage.exports.files import write_whole
-
-
-def _period(text: str) -> Period:
-    try:
-        return Period.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-class Counted:
-    """Passes lines on and bytes through, and keeps what the manifest says of them."""
-
-    def __init__(self) -> None:
-        self.lines = 0
-        self.quantities: Counter[str] = Counter()
-        self.amounts: dict[str, Decimal] = {}
-        self.sha256 = hashlib.sha256()
-
-    def of(self, lines: Iterable[Line]) -> Iterator[Line]:
-        for line in lines:
-            self.lines += 1
-            if line.meter:
-                self.quantities[line.meter] += line.quantity
-            if line.currency and line.amount is not None:
-                before = self.amounts.get(line.currency, Decimal(0))
-                self.amounts[line.currency] = EXACT.add(before, Decimal(line.amount))
-            yield line
-
-    def through(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
-        for piece in pieces:
-            self.sha256.update(piece)
-            yield piece
+from usage.management.base import month
+from usage.models import ClosedPeriod
 
 
 class Command(PortalCommand):
     help = "Export a month's billing lines."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--period", type=_period, required=True, metavar="YYYY-MM")
+        parser.add_argument("--period", type=month, required=True, metavar="YYYY-MM")
         parser.add_argument("--format", choices=list(FORMATS), default="csv")
         parser.add_argument("--organization", metavar="SLUG", help="this one only")
         parser.add_argument("--output", default="-", metavar="FILE|-", help="default: - (stdout)")
@@ -87,19 +52,20 @@ class Command(PortalCommand):
         if period.start > now:
             refuse(f"{period} has not begun.")
         only = None if organization is None else find_organization(organization)
-        if not allow_open:
+        closed = statement.closed(period)
+        if closed is None and not allow_open:
             refuse(
                 f"{period} is open: its numbers may still change; --allow-open exports it all the same.",
                 REFUSED,
             )
         path = None if output == "-" else _file(output)
-        if not no_drain:
+        if closed is None and not no_drain:
             for problem in drain.drain_once(now).problems:
                 self.say(problem)
         complete = drain.complete_through()  # before the lines are read: they hold at least this much
-        counted = Counted()
+        counted = Totals()
         # disable=None: no bar where stderr is not a terminal.
-        with tqdm(billing.lines(period, only), unit=" lines", disable=None, file=sys.stderr) as lines:
+        with tqdm(statement.lines_of(period, only), unit=" lines", disable=None, file=sys.stderr) as lines:
             content = counted.through(FORMATS[format](counted.of(lines)))
             if path is None:
                 self._to_stdout(content)
@@ -107,7 +73,7 @@ class Command(PortalCommand):
             manifest = _manifest_path(path)
             try:
                 # The manifest's content is made when its turn comes: after the last line.
-                write_whole([(path, content), (manifest, _manifest(period, complete, counted))])
+                write_whole([(path, content), (manifest, _manifest(period, closed, complete, counted))])
             except OSError as error:
                 refuse(f"{output} could not be written: {_reason(error)}", REFUSED)
         self.say(f"{output}: {counted.lines} lines; {manifest.name} beside it.")
@@ -148,22 +114,7 @@ def _reason(error: OSError) -> str:
     return said(OSError(error.errno, error.strerror or str(error)))
 
 
-def _manifest(period: Period, complete: dt.datetime | None, counted: Counted) -> Iterator[bytes]:
-    known = meters.read()
-    manifest = {
-        "period": str(period),
-        "status": "open",
-        # Later calls are another period's, so this stands still once the period is over.
-        "complete_through": iso(None if complete is None else min(complete, period.end)),
-        "lines": counted.lines,
-        "quantity_by_meter": {
-            meter: in_units(quantity, known.get(meter))
-            for meter, quantity in sorted(counted.quantities.items())
-        },
-        "amount_by_currency": {
-            currency: f"{amount:f}" for currency, amount in sorted(counted.amounts.items())
-        },
-        "sha256": counted.sha256.hexdigest(),
-        "previous_sha256": None,
-    }
-    yield json.dumps(manifest, indent=2).encode() + b"\n"
+def _manifest(
+    period: Period, closed: ClosedPeriod | None, complete: dt.datetime | None, counted: Totals
+) -> Iterator[bytes]:
+    yield json.dumps(statement.manifest(period, closed, complete, counted), indent=2).encode() + b"\n"
