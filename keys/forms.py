@@ -13,6 +13,7 @@ from django import forms
 from django.conf import settings
 
 from keys import lifecycle
+from keys.compliance import longest_days
 from keys.lifecycle import Refused
 from keys.models import Environment, Key, KeyState, Organization, Scope
 from keys.scopes import PORTAL
@@ -192,6 +193,22 @@ class KeySettingsForm(RefusableForm):
         default = lifecycle.default_expiry(self.organization, self.now)
         return 90 if default is None else max(1, (default - self.now).days)
 
+    def policy_notes(self) -> list[str]:
+        """What the organization's policy asks of every key, said before anything is chosen."""
+        policy, longest = self.organization.policy, longest_days(self.organization.policy)
+        notes = []
+        if longest is not None:
+            notes.append(f"Keys live for {_days(longest)} at most, counted anew when they are renewed.")
+        elif policy.expiry_required:
+            notes.append("Every key has an expiry.")
+        if policy.networks_required:
+            notes.append("Live keys are limited to networks.")
+        if policy.rotate_days is not None:
+            notes.append(f"Secrets are rotated every {_days(policy.rotate_days)}.")
+        if policy.idle_days is not None:
+            notes.append(f"Keys without a call for {_days(policy.idle_days)} are disabled, announced before.")
+        return notes
+
     def scope_groups(self) -> list[tuple[str, list[ScopeChoice]]]:
         """For the template; see `group_scopes`."""
         return group_scopes(self["scopes"])
@@ -218,6 +235,10 @@ class KeySettingsForm(RefusableForm):
         return self.now + dt.timedelta(days=int(choice))
 
 
+def _days(count: int) -> str:
+    return "1 day" if count == 1 else f"{count} days"
+
+
 def end_of_day(day: dt.date, longest: dt.datetime | None) -> dt.datetime:
     """The last second of `day` in UTC; on the last day that the policy lets, the last moment it lets."""
     if longest is not None and day == longest.date():
@@ -236,6 +257,14 @@ class NewKeyForm(KeySettingsForm):
         super().__init__(organization, now, *args, **kwargs)
         self._offer_expiries([])
         self.fields["expiry"].initial = str(self._default_days())
+
+    def policy_notes(self) -> list[str]:
+        """As above, and how many keys there may be."""
+        limit = self.organization.policy.max_keys
+        if limit is None:
+            return super().policy_notes()
+        used = self.organization.keys.filter(revoked_at=None).count()
+        return [*super().policy_notes(), f"{used} of {limit} keys are in use."]
 
     def values(self) -> dict[str, Any]:
         """The arguments of `lifecycle.create_key`."""
@@ -298,8 +327,10 @@ class RotateKeyForm(RefusableForm):
         self.renewed = lifecycle.default_expiry(key.organization, now)
         field = self.fields["expiry"]
         assert isinstance(field, forms.ChoiceField)
-        kept = f"{key.expires_at:%-d %B %Y} UTC" if key.expires_at else "never expires"
-        choices = [(KEEP, f"Keep as it is ({kept})")]
+        kept_at = lifecycle.kept_expiry(key, now)
+        kept = f"{kept_at:%-d %B %Y} UTC" if kept_at else "never expires"
+        is_kept = kept_at == key.expires_at
+        choices = [(KEEP, f"Keep as it is ({kept})" if is_kept else f"Until {kept}, as the policy asks")]
         soon = key.expires_at is not None and key.expires_at <= now + RENEW_WITHIN
         if self.renewed is not None and (key.expires_at is None or key.expires_at < self.renewed):
             choices.append((RENEW, f"Renew until {self.renewed:%-d %B %Y} UTC"))

@@ -31,6 +31,9 @@ TITLES = {
     "key.disabled": "Key disabled",
     "key.enabled": "Key enabled",
     "key.edited": "Key edited",
+    "key.retirement_announced": "Retirement announced",
+    "key.retirement_withdrawn": "Retirement withdrawn",
+    "key.retired": "Key retired",
     "subscription.started": "Plan begins",
     "subscription.ended": "Plan ends",
     "period.closed": "Month closed",
@@ -44,6 +47,8 @@ TONES = {
     "organization.suspended": "bad",
     "key.disabled": "warn",
     "key.rolled_back": "warn",
+    "key.retirement_announced": "warn",
+    "key.retired": "warn",
     "key.created": "good",
     "key.imported": "good",
     "key.enabled": "good",
@@ -63,6 +68,8 @@ _LABELS = {
     "replaced": "Replaced",
     "ended": "Ended",
     "stops_at": "Old secret works until",
+    "retires_at": "Retires unless used, on",
+    "idle_days": "Days without a call",
     "reason": "Reason",
     "member": "Member",
     "owner": "Owner",
@@ -70,10 +77,10 @@ _LABELS = {
     "policy": "Policy",
     "external_customer": "Billing id",
 }
-_TIMES = {"expires_at", "stops_at"}
+_TIMES = {"expires_at", "stops_at", "retires_at"}
 _NOTHING = {"expires_at": "never", "networks": "anywhere"}
 # A new key is from anywhere and without limits unless said otherwise: say only what was said.
-_SILENT_WHEN_EMPTY = {"networks", "rates", "quotas", "scopes", "metadata", "reason", "owner"}
+_SILENT_WHEN_EMPTY = {"networks", "rates", "quotas", "scopes", "metadata", "reason", "owner", "retires_at"}
 # What the event's own line says already, or concerns the provider alone.
 _SAID_ALREADY = {
     "organization.created": ("slug", "policy", "name"),

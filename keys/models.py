@@ -67,6 +67,18 @@ class Policy(models.Model):
     )
     expiry_required = models.BooleanField(default=False, help_text="No key without an expiry.")
     networks_required = models.BooleanField(default=False, help_text="Live keys must be limited to networks.")
+    idle_days = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        help_text="Days without a call until a key is retired (disabled), announced on its page before; "
+        "empty: never.",
+    )
+    rotate_days = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        help_text="Days until a secret is due for rotation. It goes on working: an old one is a signal, no "
+        "refusal; empty: never.",
+    )
     max_keys = models.PositiveIntegerField(
         null=True,
         blank=True,
@@ -170,6 +182,11 @@ class KeyQuerySet(models.QuerySet["Key"]):
                 return live
         return self.none()
 
+    def retiring(self) -> KeyQuerySet:
+        """Keys whose retirement for want of use is announced and has not come, the soonest first."""
+        announced = self.filter(retires_at__isnull=False, disabled_at=None, revoked_at=None)
+        return announced.order_by("retires_at", "pk")
+
 
 class Key(models.Model):
     """An identity that calls. Its organization and environment never change."""
@@ -187,6 +204,8 @@ class Key(models.Model):
     metadata = models.JSONField(default=dict, blank=True)  # text → text, the customer's own
     expires_at = models.DateTimeField(null=True, blank=True)
     disabled_at = models.DateTimeField(null=True, blank=True)
+    # When the policy's `idle_days` retire it unless it is used before; of a retired key, when they did.
+    retires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
     revoked_reason = models.CharField(max_length=200, blank=True)
     created_at = models.DateTimeField()
@@ -200,10 +219,16 @@ class Key(models.Model):
         ordering = ["-created_at", "-id"]
         indexes: ClassVar[list[models.Index]] = [
             models.Index(fields=["organization", "-created_at", "-id"], name="key_of_organization"),
+            models.Index(fields=["retires_at"], name="key_retiring", condition=Q(retires_at__isnull=False)),
         ]
 
     def __str__(self) -> str:
         return f"{self.name} ({self.public_id})"
+
+    @property
+    def is_retired(self) -> bool:
+        """Was it disabled because nobody used it?"""
+        return self.retires_at is not None and self.disabled_at is not None
 
     def state_at(self, now: dt.datetime) -> KeyState:
         """The key's own state at `now`; a suspended organization is the organization's."""

@@ -14,7 +14,8 @@ from django.core.paginator import Page, Paginator
 from django.db.models import Count, Q, QuerySet
 from django.views.decorators.debug import sensitive_variables
 
-from keys import history, oversight, quotas, tokens
+from keys import compliance, history, oversight, quotas, tokens
+from keys.compliance import Facts, Rule, Terms
 from keys.history import Entry
 from keys.models import EXPIRING_WITHIN, AuditEvent, Environment, Key, KeyState, Organization, Secret
 from keys.verdicts import Code
@@ -81,6 +82,7 @@ class KeyRow:
     key: Key
     secret: Secret | None
     badge: Badge
+    note: str  # what its policy wants of it
     spark: str
     requests: int
     last_used: dt.datetime | None
@@ -133,6 +135,9 @@ class KeyPage:
     reasons: list[Reason]
     answers: list[Answered]
     quotas: list[QuotaRow]
+    outside: list[str]  # how it is outside its policy, and what mends it
+    rotation_due: dt.datetime | None
+    is_overdue: bool
     complete_through: dt.datetime | None
     history: Page[AuditEvent] | None  # None: not for this member
     entries: list[Entry]
@@ -194,6 +199,36 @@ def badge(key: Key, now: dt.datetime) -> Badge:
     if state == KeyState.EXPIRING and key.expires_at is not None:
         return Badge(state.value, f"Expires in {span(key.expires_at - now)}")
     return Badge(state.value, state.label)
+
+
+def _facts(key: Key, secret: Secret | None) -> Facts:
+    """What its policy looks at; fetch the key's scopes with it."""
+    return Facts(
+        environment=key.environment,
+        scopes=frozenset(scope.name for scope in key.scopes.all()),
+        networks=tuple(key.networks),
+        expires_at=key.expires_at,
+        secret_made_at=None if secret is None else secret.created_at,
+    )
+
+
+def _broken(key: Key, secret: Secret | None, terms: Terms, now: dt.datetime) -> list[Rule]:
+    """The rules that a key breaks while anyone could still use it or let it be used again."""
+    if key.state_at(now) in (KeyState.REVOKED, KeyState.EXPIRED):
+        return []
+    return compliance.broken(terms, _facts(key, secret), now)
+
+
+def _note(key: Key, secret: Secret | None, terms: Terms, now: dt.datetime) -> str:
+    """What a policy wants of a key, in a few words; the most urgent."""
+    if key.is_retired and key.state_at(now) == KeyState.DISABLED:
+        return "Retired: it was not used"
+    if key.retires_at is not None and key.state_at(now) in (KeyState.ACTIVE, KeyState.EXPIRING):
+        return f"Not used: retires in {span(key.retires_at - now)}"
+    rules = _broken(key, secret, terms, now)
+    if compliance.SETTINGS.intersection(rules):
+        return "Outside the policy"
+    return "Rotation due" if Rule.ROTATION in rules else ""
 
 
 def span(left: dt.timedelta) -> str:
@@ -311,11 +346,13 @@ def key_rows(
     lines = reports.sparklines(organization, ids, tomorrow)
     calls = reports.by_key(organization, ids, _midnight(tomorrow - CHART_DAYS * DAY), _midnight(tomorrow))
     used = reports.key_last_used(organization, ids)
+    terms = Terms.of(organization.policy)
     return page, [
         KeyRow(
             key=key,
             secret=secrets.get(key.pk),
             badge=badge(key, now),
+            note=_note(key, secrets.get(key.pk), terms, now),
             spark=sparkline(lines[key.pk]) if any(lines[key.pk]) else "",
             requests=calls[key.pk].accepted + calls[key.pk].refused,
             last_used=used.get(key.pk),
@@ -352,6 +389,11 @@ def key_page(
     events = key.events.select_related("key").order_by("-number")
     page = Paginator(events, HISTORY_PAGE).get_page(number) if with_history else None
     through = reports.complete_through()
+    current = next((secret for secret in secrets if secret.stops_at is None), None)
+    rules = _broken(key, current, Terms.of(organization.policy), now)
+    due = None
+    if current is not None:
+        due = compliance.rotation_due(organization.policy.rotate_days, current.created_at)
     return KeyPage(
         key=key,
         badge=badge(key, now),
@@ -366,6 +408,9 @@ def key_page(
         reasons=_reasons(sums.reasons),
         answers=_answers(reports.responses(organization, _midnight(start), _midnight(end), key=key)),
         quotas=quota_rows(organization, now, key),
+        outside=[compliance.SENTENCES[rule] for rule in rules if rule in compliance.SETTINGS],
+        rotation_due=due,
+        is_overdue=Rule.ROTATION in rules,
         complete_through=through,
         history=page,
         entries=history.entries(page.object_list if page else []),
@@ -449,14 +494,16 @@ def overview(organization: Organization, now: dt.datetime, *, with_activity: boo
         quiet=not any(day.accepted or day.refused for day in days),
         quotas=quota_rows(organization, now),
         complete_through=reports.complete_through(),
-        attention=[(key, badge(key, now)) for key in _attention(organization, now)],
+        attention=_attention(organization, now),
         entries=history.entries(events),
     )
 
 
-def _attention(organization: Organization, now: dt.datetime) -> list[Key]:
-    """Keys about to expire, expired lately, or disabled; the soonest first."""
+def _attention(organization: Organization, now: dt.datetime) -> list[tuple[Key, Badge]]:
+    """Keys about to expire or to be retired, expired lately, or disabled; the soonest first."""
     keys = organization.keys
+    later = Q(expires_at=None) | Q(expires_at__gt=now + EXPIRING_WITHIN)
+    retiring = keys.retiring().filter(later)[:ATTENTION]
     expiring = keys.in_state(KeyState.EXPIRING, now).order_by("expires_at")[:ATTENTION]
     expired = (
         keys.in_state(KeyState.EXPIRED, now)
@@ -464,7 +511,9 @@ def _attention(organization: Organization, now: dt.datetime) -> list[Key]:
         .order_by("-expires_at")[:ATTENTION]
     )
     disabled = keys.in_state(KeyState.DISABLED, now).order_by("-disabled_at")[:ATTENTION]
-    return [*expired, *expiring, *disabled]
+    listed = [(key, badge(key, now)) for key in (*expired, *expiring)]
+    listed += [(key, Badge("expiring", _note(key, None, Terms(), now))) for key in retiring]
+    return listed + [(key, badge(key, now)) for key in disabled]
 
 
 # --- usage ----------------------------------------------------------------------------------------

@@ -56,7 +56,15 @@ class PolicyAdmin(LifecycleAdmin[Policy]):
     fieldsets = (
         (None, {"fields": ("name", "slug")}),
         ("Scopes", {"fields": ("all_scopes", "scopes")}),
-        ("Life of a key", {"fields": ("default_lifetime_days", "max_lifetime_days", "expiry_required")}),
+        (
+            "Life of a key",
+            {
+                "fields": (
+                    *("default_lifetime_days", "max_lifetime_days", "expiry_required"),
+                    *("rotate_days", "idle_days"),
+                )
+            },
+        ),
         ("Limits", {"fields": ("max_keys", "networks_required", "rates", "quotas")}),
     )
     list_display = ("name", "slug", "default_lifetime_days", "max_lifetime_days", "max_keys", "all_scopes")

@@ -5,6 +5,7 @@ writes these tables itself. Policy is enforced here and nowhere else, so no door
 """
 
 from keys.lifecycle.actors import command_actor, member_actor, staff_actor
+from keys.lifecycle.idle import notice_before, retire_idle
 from keys.lifecycle.organizations import (
     add_member,
     apply_policy,
@@ -25,6 +26,7 @@ from keys.lifecycle.rules import (
     UNSET,
     allowed_scopes,
     default_expiry,
+    kept_expiry,
     longest_expiry,
 )
 from keys.lifecycle.secrets import (
@@ -68,10 +70,13 @@ __all__ = [
     "end_overlap",
     "extend_overlap",
     "import_key",
+    "kept_expiry",
     "longest_expiry",
     "member_actor",
+    "notice_before",
     "remove_member",
     "resume_organization",
+    "retire_idle",
     "revoke_key",
     "roll_back_rotation",
     "rotate_key",

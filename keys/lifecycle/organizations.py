@@ -23,7 +23,12 @@ STANDARD_POLICY = "standard"
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*", re.ASCII)
 
 # What may be set on a policy, and the words for it.
-_POLICY_DAYS = {"default_lifetime_days": "The default lifetime", "max_lifetime_days": "The longest lifetime"}
+_POLICY_DAYS = {
+    "default_lifetime_days": "The default lifetime",
+    "max_lifetime_days": "The longest lifetime",
+    "idle_days": "The time without a call",
+    "rotate_days": "The age of a secret",
+}
 _POLICY_FLAGS = ("all_scopes", "expiry_required", "networks_required")
 
 
@@ -318,7 +323,8 @@ def edit_policy(
     actor: Actor, policy: Policy, *, now: dt.datetime, scopes: Iterable[Scope] | None = None, **fields: Any
 ) -> Policy:
     """Change a policy for all its organizations. `fields`: name, all_scopes, default_lifetime_days,
-    max_lifetime_days, expiry_required, networks_required, max_keys, rates, quotas. Staff only."""
+    max_lifetime_days, expiry_required, networks_required, idle_days, rotate_days, max_keys, rates, quotas.
+    Staff only."""
     require_staff(actor)
     with transaction.atomic():
         policy = Policy.objects.select_for_update(no_key=True).get(pk=policy.pk)

@@ -18,9 +18,10 @@ from keys import quotas as quota_rules
 from keys import rates as rate_rules
 from keys import tokens
 from keys.audit import Actor
+from keys.compliance import GRACE, SENTENCES, SETTINGS, Facts, Rule, Terms, broken, longest_days
 from keys.lifecycle.actors import is_trusted
-from keys.lifecycle.refusals import Invalid
-from keys.models import Environment, Organization, Policy, Scope
+from keys.lifecycle.refusals import Conflict, Invalid
+from keys.models import Environment, Key, Organization, Scope
 from keys.scopes import STAFF_ONLY
 
 MAX_METADATA = 20
@@ -90,12 +91,6 @@ def clean_scopes(
     return [allowed[name] for name in sorted(wanted)]
 
 
-def longest_days(policy: Policy) -> int | None:
-    """The shorter of the portal's and the policy's longest life, in days."""
-    limits = [settings.KEY_MAX_LIFETIME_DAYS, policy.max_lifetime_days]
-    return min((days for days in limits if days), default=None)
-
-
 def longest_expiry(organization: Organization, now: dt.datetime) -> dt.datetime | None:
     """The latest expiry that may be chosen now; None: any, or none at all."""
     days = longest_days(organization.policy)
@@ -124,12 +119,38 @@ def clean_expiry(organization: Organization, value: Expiry, now: dt.datetime) ->
         raise Invalid("An expiry is a date and time with a time zone.", "expires_at")
     if value <= now:
         raise Invalid("The expiry is in the past.", "expires_at")
-    # A minute's grace: the form was opened a moment ago.
-    if longest is not None and value > longest + dt.timedelta(minutes=1):
+    if longest is not None and value > longest + GRACE:
         raise Invalid(f"Keys here can live until {longest:%-d %B %Y} at most.", "expires_at")
     if value.year > 9000:
         raise Invalid("That expiry is too far away; choose no expiry instead.", "expires_at")
     return value
+
+
+def broken_settings(key: Key, now: dt.datetime) -> list[Rule]:
+    """The rules of its policy that the key's settings break; an old secret is none of them."""
+    facts = Facts(
+        environment=key.environment,
+        scopes=frozenset(key.scopes.values_list("name", flat=True)),
+        networks=tuple(key.networks),
+        expires_at=key.expires_at,
+    )
+    return [rule for rule in broken(Terms.of(key.organization.policy), facts, now) if rule in SETTINGS]
+
+
+def kept_expiry(key: Key, now: dt.datetime) -> dt.datetime | None:
+    """A key's expiry where it is not chosen anew: as it is, or what the policy lets if that is sooner."""
+    rules = broken_settings(key, now)
+    if Rule.LIFETIME in rules:
+        return longest_expiry(key.organization, now)
+    return default_expiry(key.organization, now) if Rule.EXPIRY in rules else key.expires_at
+
+
+def require_compliance(key: Key, now: dt.datetime) -> None:
+    """Raise Conflict with what is to be mended if the key is outside its policy."""
+    rules = broken_settings(key, now)
+    if rules:
+        sentences = " ".join(SENTENCES[rule] for rule in rules)
+        raise Conflict(f"This key is outside its organization's policy; edit it first. {sentences}")
 
 
 def clean_networks(organization: Organization, environment: str, values: Iterable[str]) -> list[str]:

@@ -216,7 +216,7 @@ def rotate_key(
     earlier overlap still runs, the act is a Conflict: many rotations at once make one successor. Without
     `current`, so is a rotation a few seconds after one that left no overlap. With no overlap at all ("it
     leaked") every older secret stops now, a running overlap's too. `expires_at` renews the key's expiry in
-    the same act; by default it stays as it is.
+    the same act; by default it stays as it is, or becomes what a policy that came later lets.
     """
     require(actor, Act.ROTATE_KEY, key.organization)
     if not dt.timedelta(0) <= overlap <= MAX_OVERLAP:
@@ -226,7 +226,9 @@ def rotate_key(
         current = key.secrets.filter(stops_at=None).first()
     with transaction.atomic():
         key = lock_key(key)
-        if expires_at is not UNSET:
+        if expires_at is UNSET:
+            key.expires_at = rules.kept_expiry(key, now)
+        else:
             key.expires_at = rules.clean_expiry(key.organization, expires_at, now)
         _refuse_unless_usable(key, now)
         older = list(key.secrets.filter(stops_at=None) | key.secrets.filter(stops_at__gt=now))
@@ -364,7 +366,7 @@ def disable_key(actor: Actor, key: Key, *, now: dt.datetime) -> Key:
 
 
 def enable_key(actor: Actor, key: Key, *, now: dt.datetime) -> Key:
-    """Let a disabled key call again."""
+    """Let a disabled key call again, if it is within its policy; a retired one's days count anew."""
     return _switch(actor, key, "key.enabled", None, now)
 
 
@@ -374,8 +376,11 @@ def _switch(actor: Actor, key: Key, act: str, disabled_at: dt.datetime | None, n
         key = lock_key(key)
         _refuse_if_revoked(key)
         if (key.disabled_at is None) != (disabled_at is None):
+            if disabled_at is None:
+                rules.require_compliance(key, now)
             key.disabled_at = disabled_at
-            key.save(update_fields=["disabled_at"])
+            key.retires_at = None
+            key.save(update_fields=["disabled_at", "retires_at"])
             audit.append(act, actor=actor, at=now, organization=key.organization, key=key)
     return key
 

@@ -14,10 +14,10 @@ from django.core.management.base import CommandParser
 from django.db import connections
 from django.utils import timezone
 
-from keys import presence
+from keys import lifecycle, presence
 from keys.management.base import PortalCommand
 from portal import folder, outbox, serving
-from usage import kept, ledger, refusal_log, retention, watermark
+from usage import kept, ledger, refusal_log, reports, retention, watermark
 from usage.billing import subscriptions
 from usage.drain import Drain
 
@@ -28,6 +28,7 @@ FORGET_SECONDS = 30.0
 PRUNE_SECONDS = 60.0
 PLAN_SECONDS = 30.0
 CLEAR_SECONDS = 3600.0
+RETIRE_SECONDS = 3600.0
 LONGEST_PAUSE = 15.0
 LAST_MAIL_SECONDS = 5.0  # what is not finished then is sent again, by whoever is next
 
@@ -55,6 +56,7 @@ class Command(PortalCommand):
             (PLAN_SECONDS, lambda: subscriptions.apply_due(timezone.now())),
             (CLEAR_SECONDS, lambda: ledger.forget_the_past(timezone.now())),
             (CLEAR_SECONDS, lambda: outbox.prune(timezone.now(), stop=stop.is_set)),
+            (RETIRE_SECONDS, retire_idle_keys),
         ]
         sender = threading.Thread(target=outbox.keep_sending, args=(stop,), name="mails", daemon=True)
         sender.start()
@@ -93,6 +95,12 @@ def prune_journals() -> None:
 def clear_sessions() -> None:
     """Delete sessions that have expired."""
     import_module(settings.SESSION_ENGINE).SessionStore.clear_expired()
+
+
+def retire_idle_keys() -> None:
+    """Announce and carry out the retirement of keys that nobody uses, as far as use is known."""
+    now = timezone.now()
+    lifecycle.retire_idle(reports.key_last_used, through=reports.complete_through() or now, now=now)
 
 
 def _first_line(error: Exception) -> str:
