@@ -1,4 +1,5 @@
-"""People in the admin: who they are, which addresses are verified, what staff may do. And mails, to be read.
+"""People in the admin: who they are, which addresses are verified, what staff may do. Mails, to be read, and
+organizations with what they pay for.
 
 Changes to a person are written to the same audit as acts on keys. It never deletes anybody: a person who
 leaves is made inactive, and their history keeps its name.
@@ -23,10 +24,15 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.html import format_html
 
+from keys import admin as keys_admin
 from keys import audit
-from keys.admin.base import LifecycleAdmin, ReadOnly, TabularInline, actor
+from keys.admin.base import LifecycleAdmin, ReadOnly, TabularInline, actor, link
+from keys.models import Organization
 from portal.models import Mail, User
+from usage.billing import subscriptions
+from usage.models import BillingAccount
 
 # Whoever may set these may do everything: for superusers alone.
 POWERS = ("is_staff", "is_superuser", "groups", "user_permissions")
@@ -219,6 +225,44 @@ class MailAdmin(ReadOnly, LifecycleAdmin[Mail]):
         return mail.state
 
 
+class OrganizationAdmin(keys_admin.OrganizationAdmin):
+    """An organization with what it pays for."""
+
+    def get_fieldsets(self, request: HttpRequest, obj: Organization | None = None) -> Any:
+        fieldsets = super().get_fieldsets(request, obj)
+        return fieldsets if obj is None else [*fieldsets, ("Billing", {"fields": ("plan", "billed_to")})]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Organization | None = None) -> tuple[str, ...]:
+        fields = super().get_readonly_fields(request, obj)
+        return fields if obj is None else (*fields, "plan", "billed_to")
+
+    @admin.display(description="plan")
+    def plan(self, obj: Organization) -> str:
+        current, later = subscriptions.now_and_next(obj, timezone.now())
+        words = []
+        if current is not None:
+            words.append(f"{current.version} since {current.start:%-d %b %Y}")
+            if current.end is not None and later is None:
+                words.append(f"until {current.end:%-d %b %Y}")
+        else:
+            words.append("None")
+        if later is not None:
+            words.append(f"from {later.start:%-d %b %Y} on {later.version}")
+        add = reverse("admin:usage_subscription_add") + f"?organization={obj.pk}"
+        every = reverse("admin:usage_subscription_changelist") + f"?organization__id__exact={obj.pk}"
+        return format_html(
+            '{} · <a href="{}">Change the plan…</a> · <a href="{}">History</a>', ", ".join(words), add, every
+        )
+
+    @admin.display(description="billed to")
+    def billed_to(self, obj: Organization) -> str:
+        account = BillingAccount.objects.filter(organization=obj).first()
+        if account is None:
+            url = reverse("admin:usage_billingaccount_add") + f"?organization={obj.pk}"
+            return format_html('<a href="{}">Say whom to bill</a>', url)
+        return link(account, account.name or account.email or account)
+
+
 class GroupAdmin(Audited, DjangoGroupAdmin):
     """What a group may do its members may: for superusers alone."""
 
@@ -250,3 +294,5 @@ def _plain(value: Any) -> Any:
 admin.site.unregister(EmailAddress)
 admin.site.unregister(Group)
 admin.site.register(Group, GroupAdmin)
+admin.site.unregister(Organization)
+admin.site.register(Organization, OrganizationAdmin)

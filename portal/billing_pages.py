@@ -13,7 +13,7 @@ from typing import NamedTuple
 from keys.models import Environment, Organization
 from portal.pages import QuotaRow, percent, quota_rows
 from usage import billing, meters, reports
-from usage.billing import Line, Period, forecast, money, plans, price_words, terms
+from usage.billing import Line, Period, forecast, money, plans, price_words, subscriptions, terms
 from usage.billing.lines import usage
 from usage.billing.price_words import PriceWords, units
 from usage.meters import Meter
@@ -83,20 +83,15 @@ def page(organization: Organization, now: dt.datetime) -> BillingPage:
     used = next((each.used for each in usage(period, agreed, organization)), []) if mine else []
     lines = list(billing.lines(period, organization))
     through = min(reports.complete_through() or now, now)
-    subscriptions = list(
-        organization.subscriptions.select_related("version__plan")
-        .exclude(end__lte=now)
-        .prefetch_related("version__prices")
-    )
-    current = next((each for each in subscriptions if each.start <= now), None)
+    current, later = subscriptions.now_and_next(organization, now)
     bill = add_up(lines, known, [each.currency for each in mine.values()])
     return BillingPage(
         subscription=current,
-        next=next((each for each in subscriptions if each.start > now), None),
+        next=later,
         monthly_fee=money.as_text(current.version.fee, current.version.currency) if current else "",
         prices=_prices(current, known) if current else [],
         period=period,
-        day=min(through.astimezone(dt.UTC).day if through >= period.start else 1, 31),
+        day=through.astimezone(dt.UTC).day if through >= period.start else 1,
         days=(period.end - period.start).days,
         bill=bill,
         estimate=money.as_text(forecast.whole_month(used, mine, period, through), bill.currency)

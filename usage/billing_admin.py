@@ -9,13 +9,17 @@ from typing import Any, ClassVar
 from django import forms
 from django.contrib import admin
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.template.response import TemplateResponse
+from django.urls import reverse
 from django.utils import timezone
 
 from keys.admin.base import EVERYWHERE, LifecycleAdmin, LifecycleForm, actor
 from keys.admin.fields import LinesField
+from keys.lifecycle import Refused
 from usage import meters
 from usage.billing import accounts, money, plans, price_text, subscriptions
+from usage.billing.preview import preview
 from usage.models import BillingAccount, Plan, PlanVersion, Subscription
 
 
@@ -160,10 +164,12 @@ class PlanVersionAdmin(LifecycleAdmin[PlanVersion]):
 class SubscriptionForm(LifecycleForm[Subscription]):
     at = forms.DateTimeField(
         required=False,
-        label="from",
+        label="From",
         help_text="A full hour in UTC, e.g. 2026-06-01 00:00; empty: the next one. What it has been on ends "
-        "then.",
+        "then. What changes is shown before anything does.",
     )
+
+    seen = forms.IntegerField(required=False, min_value=0, max_value=2**63 - 1, widget=forms.HiddenInput)
 
     class Meta:
         model = Subscription
@@ -183,7 +189,7 @@ class SubscriptionAdmin(LifecycleAdmin[Subscription]):
 
     def get_fields(self, request: HttpRequest, obj: Subscription | None = None) -> tuple[str, ...]:
         if obj is None:
-            return ("organization", "version", "at")
+            return ("organization", "version", "at", "seen")
         return ("organization", "version", "start", "end", "policy_applied_at")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Subscription | None = None) -> tuple[str, ...]:
@@ -202,7 +208,42 @@ class SubscriptionAdmin(LifecycleAdmin[Subscription]):
             return obj
         data = form.cleaned_data
         return subscriptions.subscribe(
-            actor(request), data["organization"], data["version"], at=data["at"], now=timezone.now()
+            actor(request),
+            data["organization"],
+            data["version"],
+            at=data["at"],
+            seen=data["seen"],
+            now=timezone.now(),
+        )
+
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Nobody is subscribed before what it changes has been shown."""
+        if request.method == "POST" and "confirmed" not in request.POST and self.has_add_permission(request):
+            form = self.get_form(request)(request.POST)
+            if form.is_valid():
+                try:
+                    return self._confirm(request, form.cleaned_data)
+                except Refused as refused:
+                    request.META["latchkey.refused"] = refused
+        only_save = {"show_save_and_add_another": False, "show_save_and_continue": False}
+        return super().add_view(request, form_url, only_save | (extra_context or {}))
+
+    def _confirm(self, request: HttpRequest, data: dict[str, Any]) -> TemplateResponse:
+        organization, version = data["organization"], data["version"]
+        return TemplateResponse(
+            request,
+            "admin/usage/subscription/preview.html",
+            {
+                **self.admin_site.each_context(request),
+                "opts": self.opts,
+                "title": f"{organization} on {version}?",
+                "organization": organization,
+                "version": version,
+                "preview": preview(organization, version, at=data["at"], now=timezone.now()),
+                "cancel_url": reverse("admin:usage_subscription_changelist"),
+            },
         )
 
     @admin.action(description="Cancel…", permissions=["change"], location=EVERYWHERE)

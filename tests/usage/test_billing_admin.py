@@ -8,6 +8,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from keys import lifecycle
 from keys.lifecycle import Invalid
 from keys.lifecycle.organizations import standard_policy
 from keys.models import AuditEvent
@@ -101,8 +102,10 @@ def test_an_organization_is_subscribed_and_cancelled(admin: Client, sam: User) -
         "at_1": f"{at:%H:%M:%S}",
         "at": f"{at:%Y-%m-%d %H:%M:%S}",
     }
+    assert "Nothing has been changed yet" in text(admin.post(page("subscription", "add"), asked))
+    assert not Subscription.objects.exists()
     with one_act("subscription.started", sam):
-        admin.post(page("subscription", "add"), asked)
+        admin.post(page("subscription", "add"), asked | {"confirmed": "yes", "seen": "0"})
     subscription = Subscription.objects.get()
     assert subscription.start == at
     assert admin.get(page("subscription", "change", subscription.pk)).status_code == 200
@@ -110,6 +113,75 @@ def test_an_organization_is_subscribed_and_cancelled(admin: Client, sam: User) -
     chosen = {"action": "cancel", "_selected_action": [subscription.pk], "confirmed": "yes"}
     with one_act("subscription.ended", sam):
         admin.post(page("subscription"), chosen)
+
+
+def test_what_a_plan_changes_is_shown_before_anything_is(admin: Client) -> None:
+    acme = builders.organization("acme")
+    month = timezone.now().replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    builders.subscription(acme, builders.version("basic", fee=100, requests={"unit_price": "0.5"}), month)
+    grand = builders.version("grand", fee=4900, requests={"unit_price": "0.125", "included": 1000})
+    policy = lifecycle.create_policy(
+        lifecycle.command_actor(), slug="grand", name="Grand", quotas=["7/day"], now=timezone.now()
+    )
+    Plan.objects.filter(slug="grand").update(policy=policy)
+    before = AuditEvent.objects.count()
+    shown = text(
+        admin.post(page("subscription", "add"), {"organization": acme.pk, "version": grand.pk, "at": ""})
+    )
+    for words in ("49.00 USD", "0.5 USD a request", "0.125 USD a request", "1,000 a month included", "7/day"):
+        assert words in shown
+    assert [each.version.plan.slug for each in Subscription.objects.all()] == ["basic"]
+    assert AuditEvent.objects.count() == before
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"at": "x"},
+        {"at": "2026-06-01 00:30"},
+        {"at": "1999-01-01 00:00"},
+        {"at": "9999-12-31 23:00"},
+        {"organization": "0"},
+        {"version": "x"},
+        {"seen": "-1"},
+        {"seen": "9" * 40},
+        {"at": "a" * 2**20},
+    ],
+)
+@pytest.mark.parametrize("confirmed", [{}, {"confirmed": "yes"}])
+def test_what_is_no_subscription_is_an_error_of_the_form(
+    admin: Client, fields: dict[str, str], confirmed: dict[str, str]
+) -> None:
+    acme, version = builders.organization("acme"), builders.version("basic")
+    asked = {"organization": acme.pk, "version": version.pk, "at": ""} | fields | confirmed
+    assert admin.post(page("subscription", "add"), asked).status_code in (200, 400)
+    assert not Subscription.objects.exists()
+
+
+def test_a_plan_that_was_changed_since_it_was_shown_is_not_replaced(admin: Client) -> None:
+    acme, version = builders.organization("acme"), builders.version("basic")
+    builders.subscription(acme, builders.version("other"), timezone.now() - dt.timedelta(hours=3))
+    asked = {"organization": acme.pk, "version": version.pk, "at": "", "confirmed": "yes", "seen": "0"}
+    assert "changed meanwhile" in text(admin.post(page("subscription", "add"), asked))
+    assert Subscription.objects.count() == 1
+
+
+def test_an_organizations_page_has_its_plan_and_whom_to_bill(admin: Client) -> None:
+    acme = builders.organization("acme")
+    url = reverse("admin:keys_organization_change", args=[acme.pk])
+    shown = text(admin.get(url))
+    assert f"{page('subscription', 'add')}?organization={acme.pk}" in shown
+    assert "Say whom to bill" in shown
+    later = timezone.now() + dt.timedelta(days=3)
+    builders.subscription(acme, builders.version("basic"), timezone.now() - dt.timedelta(hours=3), later)
+    builders.subscription(acme, builders.version("grand"), later)
+    BillingAccount.objects.create(organization=acme, name="Acme <Inc.>")
+    shown = text(admin.get(url))
+    assert "Basic 1 since" in shown
+    assert "on Grand 1" in shown
+    assert "Acme &lt;Inc.&gt;" in shown
+    assert admin.get(page("subscription") + f"?organization__id__exact={acme.pk}").status_code == 200
+    assert admin.get(page("subscription", "add") + f"?organization={acme.pk}").status_code == 200
 
 
 def test_a_billing_account_is_kept_with_its_ids(admin: Client, sam: User) -> None:

@@ -37,18 +37,64 @@ def in_force(organization: Organization, at: dt.datetime) -> Subscription | None
     return rows.select_related("version__plan__policy").first()
 
 
+def now_and_next(
+    organization: Organization, now: dt.datetime
+) -> tuple[Subscription | None, Subscription | None]:
+    """The subscription in force, and the one that begins next."""
+    rows = _of(organization).filter(Q(end=None) | Q(end__gt=now)).select_related("version__plan__policy")
+    found = list(rows.prefetch_related("version__prices").order_by("start")[:2])
+    current = next((each for each in found if each.start <= now), None)
+    return current, next((each for each in found if each.start > now), None)
+
+
 def subscribe(
     actor: Actor,
     organization: Organization,
     version: PlanVersion,
     *,
     at: dt.datetime | None = None,
+    seen: int | None = None,
     now: dt.datetime,
 ) -> Subscription:
     """Put an organization on a published version from an hour on (the next full one), ending what it has
     been on. The plan's policy is applied at once where that is the next hour or earlier, and by
-    `apply_due` in its hour where it is later. What was planned for later is a Conflict: cancel it first."""
+    `apply_due` in its hour where it is later. What was planned for later is a Conflict: cancel it first.
+
+    `seen` is what the decision was taken upon: the primary key of what it has been on, 0 for nothing; another
+    is a Conflict."""
     require_staff(actor)
+    with transaction.atomic():
+        subscription, before = change(organization, version, at=at, now=now)
+        if seen is not None and seen != (before.pk if before else 0):
+            raise Conflict("The organization's plan has been changed meanwhile; look at it again.", "version")
+        if subscription.start <= next_hour(now):
+            _apply_policy(actor, subscription, now)
+        audit.append(
+            "subscription.started",
+            actor=actor,
+            at=now,
+            organization=subscription.organization,
+            data={
+                "plan": version.plan.slug,
+                "version": version.number,
+                "start": subscription.start.astimezone(dt.UTC).isoformat(),
+                "before": None
+                if before is None
+                else [before.version.plan.slug, before.version.number, before.pk],
+            },
+        )
+    return subscription
+
+
+def change(
+    organization: Organization,
+    version: PlanVersion,
+    *,
+    at: dt.datetime | None = None,
+    now: dt.datetime,
+) -> tuple[Subscription, Subscription | None]:
+    """What `subscribe` does to subscriptions alone: the new one, and what it ends. For `subscribe`, and for a
+    preview that rolls it back."""
     at = next_hour(now) if at is None else at
     with transaction.atomic():
         organization = lock_organization(organization)
@@ -67,23 +113,7 @@ def subscribe(
         subscription = Subscription.objects.create(
             organization=organization, version=version, start=at, created_at=now
         )
-        if at <= next_hour(now):
-            _apply_policy(actor, subscription, now)
-        audit.append(
-            "subscription.started",
-            actor=actor,
-            at=now,
-            organization=organization,
-            data={
-                "plan": version.plan.slug,
-                "version": version.number,
-                "start": at.astimezone(dt.UTC).isoformat(),
-                "before": None
-                if before is None
-                else [before.version.plan.slug, before.version.number, before.pk],
-            },
-        )
-    return subscription
+    return subscription, before
 
 
 def cancel(
