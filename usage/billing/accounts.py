@@ -1,6 +1,7 @@
 """Whom to bill: an organization's billing contact, tax id, and its id in each billing system.
 
-One act, audited; it alone writes billing accounts, and decides nothing about money.
+One act, audited; it alone writes billing accounts, and decides nothing about money. `ids` reads them for
+exports.
 """
 
 import datetime as dt
@@ -65,3 +66,9 @@ def edit_account(
                 data={"changes": changes},
             )
     return account
+
+
+def ids(field: str) -> dict[str, str]:
+    """Organization's slug → its id in one billing system (one of `FIELDS`), of all that have one."""
+    rows = BillingAccount.objects.exclude(**{field: ""})
+    return dict(rows.values_list("organization__slug", field))

@@ -12,15 +12,15 @@ from usage.billing import Line
 from usage.exports.cells import Cells
 
 # OWASP's list for CSV injection: the ASCII starters, and the full-width forms that some programs fold.
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\0", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 NUMBERS = frozenset({"quantity", "included", "billable", "unit_price", "amount"})
 
 
 def render(lines: Iterable[Cells]) -> Iterator[bytes]:
     """The header, then each line, as bytes."""
-    yield _row(Line._fields)
+    yield row(Line._fields)
     for line in lines:
-        yield _row(
+        yield row(
             "" if value is None else str(value) if name in NUMBERS else guarded(str(value))
             for name, value in line.items()
         )
@@ -31,7 +31,8 @@ def guarded(text: str) -> str:
     return f"'{text}" if text.startswith(FORMULA_STARTS) else text
 
 
-def _row(cells: Iterable[str]) -> bytes:
+def row(cells: Iterable[str]) -> bytes:
+    """One row of a file."""
     buffer = io.StringIO(newline="")
     csv.writer(buffer, lineterminator="\n").writerow(cells)
     return buffer.getvalue().encode()

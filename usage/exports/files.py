@@ -6,8 +6,11 @@ leaves what was there before, and a kill at most a temporary file beside it.
 
 import os
 import secrets
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+_BLOCK = 1 << 20
 
 
 def write_whole(files: Iterable[tuple[Path, Iterable[bytes]]]) -> None:
@@ -30,6 +33,16 @@ def write_whole(files: Iterable[tuple[Path, Iterable[bytes]]]) -> None:
     finally:
         for temporary, _ in written:
             temporary.unlink(missing_ok=True)
+
+
+def held(content: Iterable[bytes]) -> Iterator[bytes]:
+    """The content, of which nothing comes before all of it could be made; on disk until then."""
+    with tempfile.TemporaryFile() as file:
+        for piece in content:
+            file.write(piece)
+        file.seek(0)
+        while block := file.read(_BLOCK):
+            yield block
 
 
 def _sync_folder(folder: Path) -> None:

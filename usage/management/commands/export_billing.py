@@ -16,10 +16,11 @@ from tqdm import tqdm
 
 from keys.management.base import REFUSED, PortalCommand, find_organization, refuse, said
 from usage import drain
-from usage.billing import Period, statement
+from usage.billing import Line, Period, accounts, statement
 from usage.billing.statement import Totals
-from usage.exports import FORMATS
-from usage.exports.files import write_whole
+from usage.exports import ADDRESSED_BY, BESIDE, FORMATS
+from usage.exports.events import addressed
+from usage.exports.files import held, write_whole
 from usage.management.base import month
 from usage.models import ClosedPeriod
 
@@ -36,6 +37,11 @@ class Command(PortalCommand):
         parser.add_argument(
             "--no-drain", action="store_true", help="leave out calls that are not in the roll-ups yet"
         )
+        parser.add_argument(
+            "--skip-missing",
+            action="store_true",
+            help="leave out organizations that the billing system has no id for",
+        )
 
     def handle(
         self,
@@ -46,6 +52,7 @@ class Command(PortalCommand):
         output: str,
         allow_open: bool,
         no_drain: bool,
+        skip_missing: bool,
         **options: Any,
     ) -> None:
         now = timezone.now()
@@ -66,17 +73,41 @@ class Command(PortalCommand):
         counted = Totals()
         # disable=None: no bar where stderr is not a terminal.
         with tqdm(statement.lines_of(period, only), unit=" lines", disable=None, file=sys.stderr) as lines:
-            content = counted.through(FORMATS[format](counted.of(lines)))
+            content = self._content(lines, format, counted, skip_missing=skip_missing)
             if path is None:
-                self._to_stdout(content)
+                self._to_stdout(held(content) if format in ADDRESSED_BY else content)
                 return
             manifest = _manifest_path(path)
+            beside = [(_beside(path, end), make()) for end, make in BESIDE.get(format, ())]
             try:
                 # The manifest's content is made when its turn comes: after the last line.
-                write_whole([(path, content), (manifest, _manifest(period, closed, complete, counted))])
+                about = _manifest(period, closed, complete, counted)
+                write_whole([(path, content), *beside, (manifest, about)])
             except OSError as error:
                 refuse(f"{output} could not be written: {_reason(error)}", REFUSED)
         self.say(f"{output}: {counted.lines} lines; {manifest.name} beside it.")
+
+    def _content(
+        self, lines: Iterable[Line], format: str, counted: Totals, *, skip_missing: bool
+    ) -> Iterator[bytes]:
+        """The file's bytes. Ends with a refusal if an organization has no id in the format's billing system,
+        unless such are to be skipped; they are named either way."""
+        field = ADDRESSED_BY.get(format)
+        missing: dict[str, None] = {}
+        if field is not None:
+            lines = addressed(lines, accounts.ids(field), missing)
+        yield from counted.through(FORMATS[format](counted.of(lines)))
+        if field is None or not missing:
+            return
+        what = accounts.FIELDS[field][0].removeprefix("The ")
+        for slug in missing:
+            self.say(f"{slug} has no {what}" + (" and is left out." if skip_missing else "."))
+        if not skip_missing:
+            refuse(
+                f"Organizations with usage have no {what}; fill in their billing accounts, or leave them out "
+                "with --skip-missing.",
+                REFUSED,
+            )
 
     def _to_stdout(self, content: Iterable[bytes]) -> None:
         buffer = getattr(self.stdout, "buffer", None)  # none when called from code that captures text
@@ -92,7 +123,8 @@ class Command(PortalCommand):
 def _file(output: str) -> Path:
     """Where to write: behind a symbolic link, never over a device, a pipe or a folder."""
     path = Path(os.path.realpath(output))
-    for place in (path, _manifest_path(path)):
+    ends = [end for beside in BESIDE.values() for end, _ in beside]
+    for place in (path, _manifest_path(path), *(_beside(path, end) for end in ends)):
         try:
             regular = stat.S_ISREG(place.stat().st_mode)
         except FileNotFoundError:
@@ -105,7 +137,11 @@ def _file(output: str) -> Path:
 
 
 def _manifest_path(path: Path) -> Path:
-    return path.with_name(f"{path.name}.manifest.json") if path.name else path
+    return _beside(path, ".manifest.json")
+
+
+def _beside(path: Path, end: str) -> Path:
+    return path.with_name(f"{path.name}{end}") if path.name else path
 
 
 def _reason(error: OSError) -> str:

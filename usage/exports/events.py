@@ -1,0 +1,70 @@
+"""Live quantities as events for billing systems that price usage themselves: Stripe, OpenMeter, Lago.
+
+One event a line of usage, with an id that is the same whenever the month is exported. Fees, credits and what
+is included stay with that system. This module alone says which lines those are and whom they are addressed
+to; it knows no system's format.
+"""
+
+import datetime as dt
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
+from typing import NamedTuple
+
+from keys.models import Environment
+from usage.billing import Line, Period
+from usage.exports.cells import Cells
+
+_SECOND = dt.timedelta(seconds=1)
+# What a line is about. Its numbers may change while a month is open, its event's id never does.
+_IDENTITY = ("key", "environment", "meter", "resource", "tier", "kind", "original_period")
+
+
+class Event(NamedTuple):
+    """A quantity to be billed elsewhere."""
+
+    id: str  # at most 100 characters of ASCII
+    customer: str  # as the billing system knows the organization
+    meter: str
+    value: str  # a plain decimal in the meter's unit
+    at: dt.datetime  # the month's last second: inside of it, and accepted for longest
+    about: dict[str, str]  # key, and resource and original_period where there are any
+
+
+def addressed(lines: Iterable[Line], ids: Mapping[str, str], missing: dict[str, None]) -> Iterator[Line]:
+    """The lines that become events, with the organization's id in the billing system for its
+    `external_customer`. Organizations that have none are left out and put into `missing`, in their order."""
+    for line in lines:
+        if not line.meter or not line.quantity or line.environment == Environment.TEST:
+            continue
+        customer = ids.get(line.organization)
+        if customer:
+            yield line._replace(external_customer=customer)
+        else:
+            missing[line.organization] = None
+
+
+def of_cells(lines: Iterable[Cells]) -> Iterator[Event]:
+    """An event for each line that `addressed` let through."""
+    for (period, organization), own in groupby(
+        lines, key=lambda cells: (cells["period"], cells["organization"])
+    ):
+        at = Period.parse(str(period)).end - _SECOND
+        seen: Counter[tuple[str, ...]] = Counter()  # two subscriptions in a month may make lines alike
+        for cells in own:
+            identity = tuple(str(cells[name] or "") for name in _IDENTITY)
+            seen[identity] += 1
+            text = "\n".join([str(period), str(organization), *identity, str(seen[identity])])
+            yield Event(
+                id=f"{period}-{hashlib.sha256(text.encode()).hexdigest()[:40]}",
+                customer=str(cells["external_customer"]),
+                meter=str(cells["meter"]),
+                value=str(cells["quantity"]),
+                at=at,
+                about={
+                    name: str(cells[name])
+                    for name in ("key", "resource", "original_period")
+                    if cells[name] is not None
+                },
+            )
