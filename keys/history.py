@@ -28,6 +28,7 @@ TITLES = {
     "key.overlap_extended": "Old secret works longer",
     "key.rolled_back": "Rotation rolled back",
     "key.revoked": "Key revoked",
+    "key.leaked": "Key reported as leaked",
     "key.disabled": "Key disabled",
     "key.enabled": "Key enabled",
     "key.edited": "Key edited",
@@ -42,6 +43,7 @@ TITLES = {
 }
 # Which acts deserve a warning colour, and which a good one; the others are neutral.
 TONES = {
+    "key.leaked": "bad",
     "key.revoked": "bad",
     "spool.retired": "bad",
     "organization.suspended": "bad",
@@ -70,6 +72,9 @@ _LABELS = {
     "stops_at": "Old secret works until",
     "retires_at": "Retires unless used, on",
     "idle_days": "Days without a call",
+    "place": "Found at",
+    "source": "Kind of place",
+    "response": "What was done",
     "reason": "Reason",
     "member": "Member",
     "owner": "Owner",
@@ -80,7 +85,18 @@ _LABELS = {
 _TIMES = {"expires_at", "stops_at", "retires_at"}
 _NOTHING = {"expires_at": "never", "networks": "anywhere"}
 # A new key is from anywhere and without limits unless said otherwise: say only what was said.
-_SILENT_WHEN_EMPTY = {"networks", "rates", "quotas", "scopes", "metadata", "reason", "owner", "retires_at"}
+_SILENT_WHEN_EMPTY = {
+    "networks",
+    "rates",
+    "quotas",
+    "scopes",
+    "metadata",
+    "reason",
+    "owner",
+    "place",
+    "source",
+    "retires_at",
+}
 # What the event's own line says already, or concerns the provider alone.
 _SAID_ALREADY = {
     "organization.created": ("slug", "policy", "name"),

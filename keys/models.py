@@ -279,6 +279,49 @@ class Secret(models.Model):
         return self.stops_at is None or now < self.stops_at
 
 
+class LeakDoor(models.TextChoices):
+    """By what door the portal heard of a leak."""
+
+    GITHUB = "github", "GitHub secret scanning"
+    PAGE = "page", "The leak page"
+
+
+class LeakResponse(models.TextChoices):
+    """What is done about a leaked key that still worked."""
+
+    REVOKE = "revoke", "Key revoked"
+    DISABLE = "disable", "Key disabled"
+    NOTIFY = "notify", "Owners told"
+    NOTHING = "", "None: it no longer worked"
+
+
+class LeakReport(models.Model):
+    """A secret of ours was seen where it should not be. `lifecycle.report_leak` alone writes these."""
+
+    key = models.ForeignKey(Key, on_delete=models.PROTECT, related_name="leaks", db_index=False)
+    secret = models.ForeignKey(Secret, on_delete=models.PROTECT, related_name="leaks", db_index=False)
+    door = models.CharField(max_length=10, choices=LeakDoor)
+    place = models.CharField(max_length=500, blank=True)  # usually an address; as it was told, never checked
+    source = models.CharField(max_length=40, blank=True)  # GitHub's kind of place: content, commit, …
+    response = models.CharField(max_length=10, blank=True, choices=LeakResponse)
+    reported_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["-reported_at", "-id"]
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(
+                fields=["secret", "door", "place", "source"], name="one_leak_report_each"
+            ),
+        ]
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["key", "-reported_at"], name="leak_of_key"),
+            models.Index(fields=["-reported_at", "-id"], name="leak_newest"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.secret_id} by {self.door} at {self.reported_at:%Y-%m-%d %H:%M}"
+
+
 class Feed(models.Model):
     """The one row that numbers audit events in commit order, and the head of their hash chain."""
 

@@ -374,6 +374,22 @@ def billing(**kwargs: Any) -> Iterator[CheckMessage]:
         )
 
 
+@register("portal")
+def github_keys(**kwargs: Any) -> Iterator[CheckMessage]:
+    try:
+        parts = urlsplit(settings.GITHUB_KEYS_URL)
+        host = parts.hostname or ""
+        safe = bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host)))
+    except ValueError:
+        safe = False
+    if not safe:
+        yield Error(
+            "GITHUB_KEYS_URL must begin with https://: who changes what comes from there can revoke keys.",
+            hint="Leave it at its default, or name a mirror of yours by https.",
+            id="portal.E036",
+        )
+
+
 def _can_make_files_in(folder: Path) -> bool:
     """May this process write in `folder`, or make it if it is not there yet?"""
     try:

@@ -63,6 +63,13 @@ KEY_MAX_LIFETIME_DAYS = env.int("KEY_MAX_LIFETIME_DAYS", default=0)
 KEYS_STALE_SECONDS = env.int("KEYS_STALE_SECONDS", default=60)
 KEYS_IN_MEMORY = env.int("KEYS_IN_MEMORY", default=1_000_000)
 
+# What is done about a leaked key that still works.
+LEAK_RESPONSE_LIVE = _choice("LEAK_RESPONSE_LIVE", "revoke", "revoke", "disable", "notify")
+LEAK_RESPONSE_TEST = _choice("LEAK_RESPONSE_TEST", "disable", "revoke", "disable", "notify")
+GITHUB_KEYS_URL = env.str(
+    "GITHUB_KEYS_URL", default="https://api.github.com/meta/public_keys/secret_scanning"
+)
+
 # --- usage and the gateway -----------------------------------------------------------------------
 USAGE_JOURNAL_DIR = Path(env.str("USAGE_JOURNAL_DIR", default=str(VAR_DIR / "journal")))
 USAGE_DURABILITY = _choice("USAGE_DURABILITY", "process", "process", "power")

@@ -7,12 +7,14 @@ but for a new secret in the answer to the request that made it.
 
 from keys.admin.audit import AuditEventAdmin
 from keys.admin.keys import KeyAdmin
+from keys.admin.leaks import LeakReportAdmin
 from keys.admin.organizations import MembershipAdmin, OrganizationAdmin
 from keys.admin.rules import PolicyAdmin, ScopeAdmin
 
 __all__ = [
     "AuditEventAdmin",
     "KeyAdmin",
+    "LeakReportAdmin",
     "MembershipAdmin",
     "OrganizationAdmin",
     "PolicyAdmin",

@@ -16,6 +16,7 @@ ACTS = (
     "key.created",
     "key.imported",
     "key.edited",
+    "key.leaked",
     "key.rotated",
     "key.overlap_ended",
     "key.overlap_extended",

@@ -6,6 +6,7 @@ writes these tables itself. Policy is enforced here and nowhere else, so no door
 
 from keys.lifecycle.actors import command_actor, member_actor, staff_actor
 from keys.lifecycle.idle import notice_before, retire_idle
+from keys.lifecycle.leaks import report_leak
 from keys.lifecycle.organizations import (
     add_member,
     apply_policy,
@@ -75,6 +76,7 @@ __all__ = [
     "member_actor",
     "notice_before",
     "remove_member",
+    "report_leak",
     "resume_organization",
     "retire_idle",
     "revoke_key",

@@ -7,7 +7,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI
 
-from portal.api import keys, usage
+from portal.api import keys, leaks, usage
 from portal.api.answers import StrictParser, finish, handle_errors
 from portal.api.document import document
 
@@ -23,7 +23,7 @@ api = NinjaAPI(
     parser=StrictParser(),
 )
 handle_errors(api)
-for router in (keys.router, usage.router):
+for router in (keys.router, usage.router, leaks.router):
     router.add_decorator(finish)
     api.add_router("", router)
 

@@ -91,6 +91,7 @@ TABLE: dict[str, list[Expected]] = {
     "v1_me": [public(401)],
     "v1_verify": [Expected("POST", dict.fromkeys(PEOPLE, 401))],
     "v1_usage": [public(401)],
+    "v1_leaks_github": [Expected("POST", dict.fromkeys(PEOPLE, 400))],
     "v1_usage_events": [Expected("POST", dict.fromkeys(PEOPLE, 401))],
 }
 
@@ -168,6 +169,7 @@ def test_an_organizations_routes_all_carry_its_slug() -> None:
         "v1_me",
         "v1_verify",
         "v1_usage",
+        "v1_leaks_github",
         "v1_usage_events",
     }
     for route, name in own_routes():

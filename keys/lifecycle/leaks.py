@@ -1,0 +1,73 @@
+"""What happens when somebody tells the portal that a secret of it got out.
+
+A report is kept once for each secret, door and place, however often it is sent; the key's response is part
+of the same transaction. It never sees the secret itself, only its row.
+"""
+
+import datetime as dt
+import unicodedata
+
+from django.db import transaction
+
+from keys import audit, tokens
+from keys.audit import Actor
+from keys.lifecycle.locks import lock_key
+from keys.lifecycle.secrets import disable_key, revoke_key
+from keys.models import Key, KeyState, LeakDoor, LeakReport, LeakResponse, Secret
+
+MOST = 100  # reports of one key; who holds it could otherwise fill the table
+PLACE_LENGTH = 500
+SOURCE_LENGTH = 40
+
+
+def report_leak(
+    secret: Secret,
+    *,
+    door: LeakDoor,
+    place: str = "",
+    source: str = "",
+    response: LeakResponse,
+    now: dt.datetime,
+) -> LeakReport | None:
+    """Keep the report and do what `response` says if the secret still worked; None: it is known already.
+
+    `place` and `source` are others' text, of any length and kind: what cannot be shown is left out.
+    """
+    actor = Actor("system", door.label)
+    place, source = _told(place, PLACE_LENGTH), _told(source, SOURCE_LENGTH)
+    with transaction.atomic():
+        key = lock_key(secret.key)
+        reports = LeakReport.objects.filter(key=key)
+        if reports.filter(secret=secret, door=door, place=place, source=source).exists():
+            return None
+        if reports.count() >= MOST:
+            return None
+        secret = key.secrets.get(pk=secret.pk)  # as it is now: a rotation may just have replaced it
+        works = secret.works_at(now) and key.state_at(now) in (KeyState.ACTIVE, KeyState.EXPIRING)
+        done = response if works else LeakResponse.NOTHING
+        report = LeakReport.objects.create(
+            key=key, secret=secret, door=door, place=place, source=source, response=done, reported_at=now
+        )
+        audit.append(
+            "key.leaked",
+            actor=actor,
+            at=now,
+            organization=key.organization,
+            key=key,
+            data={"secret": secret.display, "place": place, "source": source, "response": done.label},
+        )
+        _respond(actor, key, done, now)
+    return report
+
+
+def _respond(actor: Actor, key: Key, response: LeakResponse, now: dt.datetime) -> None:
+    if response is LeakResponse.REVOKE:
+        revoke_key(actor, key, reason=f"Leaked; reported by {actor.label}", now=now)
+    elif response is LeakResponse.DISABLE:
+        disable_key(actor, key, now=now)
+
+
+def _told(text: str, maximum: int) -> str:
+    """Somebody else's text as one line that can be shown, without any key in it."""
+    shown = "".join(each for each in text[: 4 * maximum] if unicodedata.category(each)[0] != "C")
+    return tokens.redact(shown).strip()[:maximum]
