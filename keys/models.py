@@ -161,7 +161,7 @@ class KeyState(models.TextChoices):
     REVOKED = "revoked", "Revoked"
 
 
-EXPIRING_WITHIN = dt.timedelta(days=14)
+EXPIRING_WITHIN = dt.timedelta(days=30)
 
 
 class KeyQuerySet(models.QuerySet["Key"]):

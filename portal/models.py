@@ -1,11 +1,11 @@
-"""The user, a person known by an e-mail address; and the mails that wait to be sent."""
+"""The user, a person known by an e-mail address; mails that wait to be sent, and what they told of."""
 
 from typing import Any, ClassVar
 
 from django.contrib.auth.models import AbstractUser, BaseUserManager
 from django.db import models
 
-from keys.models import Organization
+from keys.models import Key, Organization
 
 
 class UserManager(BaseUserManager["User"]):
@@ -53,6 +53,7 @@ class Mail(models.Model):
     )
     subject = models.CharField(max_length=200)
     text = models.TextField()  # empty once it is sent
+    about = models.JSONField(default=list, db_default=[])  # for its writer: is what it says still true?
     queued_at = models.DateTimeField()
     next_try_at = models.DateTimeField(null=True)  # None: nothing is left to do
     tries = models.PositiveIntegerField(default=0)
@@ -78,3 +79,21 @@ class Mail(models.Model):
         if self.sent_at is not None:
             return "sent"
         return "given up" if self.next_try_at is None else "waiting"
+
+
+class Reminder(models.Model):
+    """That people were told of a key's expiry, so many days before; `portal.expiry` alone writes these."""
+
+    key = models.ForeignKey(Key, on_delete=models.PROTECT, related_name="reminders", db_index=False)
+    expires_at = models.DateTimeField()  # as it was then: another expiry is told of anew
+    days = models.PositiveSmallIntegerField()
+    at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["-at", "-id"]
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["key", "expires_at", "days"], name="one_reminder_each"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.key_id}, {self.days} days before"

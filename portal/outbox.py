@@ -8,7 +8,7 @@ answer and that note leaves a mail that is sent again, under the same Message-ID
 import datetime as dt
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from smtplib import SMTPDataError, SMTPRecipientsRefused, SMTPResponseException, SMTPSenderRefused
 from typing import Final
@@ -49,27 +49,28 @@ def queue(
     now: dt.datetime,
     *,
     organization: Organization | None = None,
+    about: Sequence[object] = (),
 ) -> None:
     """Write `emails/<template>_subject.txt` and `emails/<template>.txt` to each address, in the caller's
     transaction; nothing if this `once` (at most 200 characters) has been queued before, to whomever.
 
-    `context` holds what the templates need and never a secret; the portal's name and URL are added.
+    `context` holds what the templates need and never a secret; the portal's name and URL are added. `about`
+    is JSON for `rewrite_waiting`.
     """
     if len(once) > ONCE_LENGTH:
         raise ValueError("What a mail is about has a name of at most 200 characters.")
     if Mail.objects.filter(once=once).exists():
         return
-    names = {"portal_name": settings.PORTAL_NAME, "portal_url": settings.PORTAL_URL, **context}
-    subject = " ".join(_render(f"emails/{template}_subject.txt", names).split())
-    text = _render(f"emails/{template}.txt", names).strip() + "\n"
+    subject, text = _written(template, context)
     Mail.objects.bulk_create(
         [
             Mail(
                 once=once,
                 to=address,
                 organization=organization,
-                subject=subject[:SUBJECT_LENGTH],
+                subject=subject,
                 text=text,
+                about=list(about),
                 queued_at=now,
                 next_try_at=now,
             )
@@ -77,6 +78,22 @@ def queue(
         ],
         ignore_conflicts=True,  # another worker was at it in the same moment
     )
+
+
+def rewrite_waiting(
+    prefix: str, template: str, write: Callable[[Mail], tuple[Mapping[str, object], Sequence[object]] | None]
+) -> None:
+    """Bring mails up to date that still wait and whose `once` begins with `prefix`. `write` returns a context
+    and `about` as for `queue`, or None where nothing is left to say: the mail is deleted. An `about` that is
+    the mail's leaves it as it is."""
+    for mail in Mail.objects.filter(once__startswith=prefix).exclude(next_try_at=None).order_by("pk"):
+        waiting = Mail.objects.filter(pk=mail.pk).exclude(next_try_at=None)
+        match write(mail):
+            case None:
+                waiting.delete()
+            case context, about if list(about) != mail.about:
+                subject, text = _written(template, context)
+                waiting.update(subject=subject, text=text, about=list(about))
 
 
 def recipients(
@@ -176,19 +193,23 @@ def _send(mail: Mail, server: BaseEmailBackend, now: dt.datetime) -> bool:
         if isinstance(error, OSError) and not isinstance(error, _ABOUT_ONE_MAIL):
             raise
         return False
-    mail.sent_at, mail.next_try_at, mail.error, mail.text = now, None, "", ""
-    mail.save(update_fields=["sent_at", "next_try_at", "error", "text"])
+    _note(mail, sent_at=now, next_try_at=None, error="", text="")
     return True
 
 
 def _failed(mail: Mail, error: Exception, now: dt.datetime) -> None:
-    final = _is_final(error) or now - mail.queued_at >= GIVE_UP
-    mail.error = _said(error)
-    mail.next_try_at = None if final else now + min(PAUSE * 2 ** min(mail.tries - 1, 10), LONGEST_PAUSE)
-    if final:
-        mail.text = ""
-        logger.warning("Mail %s is given up: %s", mail.pk, mail.error)
-    mail.save(update_fields=["next_try_at", "error", "text"])
+    said = _said(error)
+    if _is_final(error) or now - mail.queued_at >= GIVE_UP:
+        _note(mail, next_try_at=None, error=said, text="")
+        logger.warning("Mail %s is given up: %s", mail.pk, said)
+    else:
+        pause = min(PAUSE * 2 ** min(mail.tries - 1, 10), LONGEST_PAUSE)
+        _note(mail, next_try_at=now + pause, error=said)
+
+
+def _note(mail: Mail, **fields: object) -> None:
+    """Of a row that may be gone: its writer may have taken it back while it was on its way."""
+    Mail.objects.filter(pk=mail.pk).update(**fields)
 
 
 def _is_final(error: Exception) -> bool:
@@ -207,6 +228,13 @@ def _said(error: Exception) -> str:
     elif isinstance(error, SMTPResponseException):
         codes = [error.smtp_code]
     return " ".join([type(error).__name__, *map(str, codes)])
+
+
+def _written(template: str, context: Mapping[str, object]) -> tuple[str, str]:
+    """Subject and text."""
+    names = {"portal_name": settings.PORTAL_NAME, "portal_url": settings.PORTAL_URL, **context}
+    subject = " ".join(_render(f"emails/{template}_subject.txt", names).split())
+    return subject[:SUBJECT_LENGTH], _render(f"emails/{template}.txt", names).strip() + "\n"
 
 
 def _render(template: str, context: Mapping[str, object]) -> str:

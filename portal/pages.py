@@ -331,6 +331,11 @@ def find_keys(
     return keys.order_by("-created_at", "-id")
 
 
+def expiring(organization: Organization, now: dt.datetime) -> int:
+    """How many keys are about to expire."""
+    return organization.keys.in_state(KeyState.EXPIRING, now).count()
+
+
 def key_rows(
     organization: Organization, keys: QuerySet[Key], number: str | None, now: dt.datetime
 ) -> tuple[Page[Key], list[KeyRow]]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -13,11 +13,13 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 
 
 class MailServer:
-    """What it took, in order; `answers` are what it says to an address instead of 250."""
+    """What it took, in order; `answers` are what it says to an address instead of 250, and `on_taken` is
+    called before it says that it took a mail."""
 
     def __init__(self) -> None:
         self.taken: list[EmailMessage] = []
         self.answers: dict[str, str] = {}
+        self.on_taken: Callable[[EmailMessage], object] = lambda message: None
         self.port = 0
         self._lock = threading.Lock()
 
@@ -47,8 +49,10 @@ class MailServer:
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802  as above
         content = envelope.content
         assert isinstance(content, bytes)
+        message = message_from_bytes(content, policy=policy.default)
         with self._lock:
-            self.taken.append(message_from_bytes(content, policy=policy.default))
+            self.taken.append(message)
+        self.on_taken(message)
         return "250 OK"
 
 

@@ -62,6 +62,7 @@ def keys(request: MemberRequest) -> HttpResponse:
         "page": page,
         "rows": rows,
         "filtered": any(chosen.values()),
+        "expiring": 0 if any(chosen.values()) else pages.expiring(request.organization, now),
         "complete_through": reports.complete_through(),
     }
     return render(request, "portal/keys.html", context)

@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from keys import lifecycle, presence
 from keys.management.base import PortalCommand
-from portal import folder, outbox, serving
+from portal import expiry, folder, outbox, serving
 from usage import kept, ledger, refusal_log, reports, retention, watermark
 from usage.billing import subscriptions
 from usage.drain import Drain
@@ -27,6 +27,7 @@ DRAIN_SECONDS = 1.0
 FORGET_SECONDS = 30.0
 PRUNE_SECONDS = 60.0
 PLAN_SECONDS = 30.0
+REMIND_SECONDS = 60.0
 CLEAR_SECONDS = 3600.0
 RETIRE_SECONDS = 3600.0
 LONGEST_PAUSE = 15.0
@@ -57,6 +58,8 @@ class Command(PortalCommand):
             (CLEAR_SECONDS, lambda: ledger.forget_the_past(timezone.now())),
             (CLEAR_SECONDS, lambda: outbox.prune(timezone.now(), stop=stop.is_set)),
             (RETIRE_SECONDS, retire_idle_keys),
+            (REMIND_SECONDS, lambda: expiry.remind(timezone.now())),
+            (CLEAR_SECONDS, lambda: expiry.forget(timezone.now())),
         ]
         sender = threading.Thread(target=outbox.keep_sending, args=(stop,), name="mails", daemon=True)
         sender.start()
