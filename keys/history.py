@@ -18,6 +18,7 @@ TITLES = {
     "organization.suspended": "Organization suspended",
     "organization.resumed": "Organization resumed",
     "organization.policy_changed": "Policy changed",
+    "organization.credited": "Credit given",
     "member.added": "Member added",
     "member.role_changed": "Role changed",
     "member.removed": "Member removed",
@@ -55,6 +56,7 @@ TONES = {
     "key.imported": "good",
     "key.enabled": "good",
     "organization.resumed": "good",
+    "organization.credited": "good",
 }
 _LABELS = {
     "name": "Name",
@@ -81,6 +83,9 @@ _LABELS = {
     "role": "Role",
     "policy": "Policy",
     "external_customer": "Billing id",
+    "amount": "Amount",
+    "period": "Month",
+    "booked": "On the statement of",
 }
 _TIMES = {"expires_at", "stops_at", "retires_at"}
 _NOTHING = {"expires_at": "never", "networks": "anywhere"}

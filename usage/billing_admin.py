@@ -1,4 +1,4 @@
-"""Plans, their versions, subscriptions and billing accounts in the admin: each change one audited act.
+"""Plans, versions, subscriptions, billing accounts and credits in the admin: each change one audited act.
 
 A draft is edited as lines of text; a published version is only read, and a new one made from it. It parses
 and calls `usage.billing`; it decides nothing.
@@ -16,11 +16,12 @@ from django.utils import timezone
 
 from keys.admin.base import EVERYWHERE, LifecycleAdmin, LifecycleForm, actor
 from keys.admin.fields import LinesField
-from keys.lifecycle import Refused
+from keys.lifecycle import Invalid, Refused
+from keys.management.base import sentence
 from usage import meters
-from usage.billing import accounts, money, plans, price_text, subscriptions
+from usage.billing import Period, accounts, credits, money, plans, price_text, subscriptions
 from usage.billing.preview import preview
-from usage.models import BillingAccount, Plan, PlanVersion, Subscription
+from usage.models import BillingAccount, Credit, Plan, PlanVersion, Subscription
 
 
 class PlanForm(LifecycleForm[Plan]):
@@ -282,3 +283,61 @@ class BillingAccountAdmin(LifecycleAdmin[BillingAccount]):
         fields = {name: form.cleaned_data[name] for name in accounts.FIELDS}
         organization = obj.organization if change else form.cleaned_data["organization"]
         return accounts.edit_account(actor(request), organization, now=timezone.now(), **fields)
+
+
+class CreditForm(LifecycleForm[Credit]):
+    month = forms.CharField(help_text="The month that it is for, e.g. 2026-05.")
+    value = forms.DecimalField(
+        max_digits=18,
+        label="amount",
+        help_text="Taken off the bill, e.g. 12.50; below 0 it is put onto it, to take a credit back.",
+    )
+
+    class Meta:
+        model = Credit
+        fields = ("organization", "currency", "reason")
+        help_texts: ClassVar[dict[str, str]] = {
+            "currency": "ISO 4217, e.g. EUR; the one in which the month was billed.",
+            "reason": "The customer sees it.",
+        }
+
+
+@admin.register(Credit)
+class CreditAdmin(LifecycleAdmin[Credit]):
+    form = CreditForm
+    list_display = ("organization", "original_period", "booked_period", "off_the_bill", "reason", "given_at")
+    list_filter = ("booked_period",)
+    list_select_related = ("organization",)
+    search_fields = ("organization__slug", "organization__name", "reason")
+    autocomplete_fields: ClassVar[tuple[str, ...]] = ("organization",)
+
+    def get_fields(self, request: HttpRequest, obj: Credit | None = None) -> tuple[str, ...]:
+        if obj is None:
+            return ("organization", "month", "value", "currency", "reason")
+        shown = ("organization", "original_period", "booked_period", "off_the_bill", "reason")
+        return (*shown, "given_at", "given_by")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Credit | None = None) -> tuple[str, ...]:
+        return self.get_fields(request, obj) if obj else ()
+
+    @admin.display(description="amount")
+    def off_the_bill(self, credit: Credit) -> str:
+        return f"{money.as_text(credit.amount, credit.currency)} {credit.currency}"
+
+    def perform(self, request: HttpRequest, form: Any, obj: Credit, change: bool) -> Credit:
+        if change:  # nothing of it can be edited
+            return obj
+        data = form.cleaned_data
+        try:
+            month = Period.parse(data["month"])
+        except ValueError as error:
+            raise Invalid(sentence(str(error)), "month") from None
+        return credits.give(
+            actor(request),
+            data["organization"],
+            original=month,
+            amount=credits.in_minor(data["value"], data["currency"]),
+            currency=data["currency"],
+            reason=data["reason"],
+            now=timezone.now(),
+        )

@@ -11,13 +11,13 @@ from django.utils import timezone
 from keys import lifecycle
 from keys.lifecycle import Invalid
 from keys.lifecycle.organizations import standard_policy
-from keys.models import AuditEvent
+from keys.models import AuditEvent, Organization
 from portal.models import User
 from tests import builders
 from tests.keys.admin_forms import one_act, text
 from usage import meters
 from usage.billing import price_text
-from usage.models import BillingAccount, Plan, PlanVersion, Subscription
+from usage.models import BillingAccount, Credit, Plan, PlanVersion, Subscription
 
 pytestmark = pytest.mark.django_db
 
@@ -219,3 +219,56 @@ def test_a_price_is_written_as_it_was_read(db: None, line: str) -> None:
 def test_a_price_of_no_meter_is_refused(db: None) -> None:
     with pytest.raises(Invalid, match="no meter"):
         price_text.parse("x per_unit 1", meters.read())
+
+
+def credit(of: Organization) -> dict[str, Any]:
+    return {"organization": of.pk, "month": "2026-05", "value": "1", "currency": "USD", "reason": "Sorry"}
+
+
+def test_a_credit_is_given_with_a_reason_and_then_only_read(admin: Client, sam: User) -> None:
+    acme = builders.organization("acme")
+    asked = {
+        "organization": acme.pk,
+        "month": "2026-05",
+        "value": "12.50",
+        "currency": "USD",
+        "reason": "Sorry",
+    }
+    with one_act("organization.credited", sam):
+        admin.post(page("credit", "add"), asked)
+    given = Credit.objects.get()
+    assert (given.amount, given.original_period, given.given_by) == (
+        1250,
+        dt.date(2026, 5, 1),
+        sam.get_username(),
+    )
+    shown = page("credit", "change", given.pk)
+    assert "12.50 USD" in text(admin.get(shown))
+    admin.post(shown, asked | {"value": "1", "reason": "Other"})
+    assert admin.post(page("credit", "delete", given.pk), {"post": "yes"}).status_code == 403
+    assert Credit.objects.get().amount == 1250
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"month": "2026-13"},
+        {"month": "9000-01"},
+        {"month": "\0"},
+        {"value": "1.005"},
+        {"value": "0"},
+        {"value": "NaN"},
+        {"value": "1" * 40},
+        {"value": "1e15"},
+        {"currency": "xx"},
+        {"reason": ""},
+        {"reason": "x" * 2**20},
+        {"organization": "1; --"},
+    ],
+)
+def test_what_is_no_credit_is_an_error_of_the_form(admin: Client, fields: dict[str, str]) -> None:
+    asked = credit(builders.organization("acme"))
+    before = AuditEvent.objects.count()
+    assert admin.post(page("credit", "add"), asked | fields).status_code in (200, 400)
+    assert AuditEvent.objects.count() == before
+    assert not Credit.objects.exists()

@@ -22,7 +22,7 @@ from usage.billing import statement
 from usage.billing.periods import Period
 from usage.billing.statement import Totals
 from usage.exports import FORMATS
-from usage.models import ClosedPeriod, Rollup, Spool, Subscription
+from usage.models import ClosedPeriod, Credit, Rollup, Spool, Subscription
 
 
 def close(period: Period, actor: Actor, *, now: dt.datetime) -> ClosedPeriod:
@@ -121,12 +121,12 @@ def _require_order(period: Period) -> None:
 
 
 def _first_month() -> Period | None:
-    used = Rollup.objects.aggregate(first=Min("booked_period"))["first"]
+    booked = [
+        rows.aggregate(first=Min("booked_period"))["first"] for rows in (Rollup.objects, Credit.objects)
+    ]
     begun = Subscription.objects.exclude(end=F("start")).aggregate(first=Min("start"))["first"]
-    found = [] if begun is None else [Period.of(begun)]
-    if used is not None:
-        found.append(Period(used.year, used.month))
-    return min(found, default=None)
+    found = [Period(day.year, day.month) for day in booked if day is not None]
+    return min(found if begun is None else [*found, Period.of(begun)], default=None)
 
 
 def _write(found: ClosedPeriod, period: Period, now: dt.datetime) -> None:

@@ -11,7 +11,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from django.db import connection
-from django.db.models import CharField, F, FilteredRelation, OuterRef, Q, Subquery, Sum, Value
+from django.db.models import CharField, F, FilteredRelation, OuterRef, Q, QuerySet, Subquery, Sum, Value
 from django.db.models.functions import Cast, Coalesce, Collate, Concat
 
 from keys.models import Environment, Key, Organization
@@ -74,7 +74,7 @@ class Billed(NamedTuple):
 
 
 def lines(period: Period, organization: Organization | None = None) -> Iterator[Line]:
-    """The period's lines, in order of their columns as text, by code points.
+    """The lines of the period's own usage and fees, in order of their columns as text, by code points.
 
     Usage is priced by the subscription in force in its hour. In a month in which nobody subscribes there are
     no prices, and their columns are empty. All is streamed, one organization at a time, from one query.
@@ -96,15 +96,23 @@ def usage(
     those that have only a subscription (`agreed`, as `terms.of_period` has it) are there without usage."""
     idle = Organization.objects.in_bulk(list(agreed))
     waiting = sorted(idle.values(), key=lambda each: each.slug, reverse=True)
-    rows = _rows(period, organization)
-    for (slug, organization_id), group in groupby(rows, key=itemgetter("slug", "organization_id")):
-        while waiting and waiting[-1].slug <= slug:
+    rows = Rollup.objects.filter(booked_period=period.first_day, hour__gte=period.start)
+    if organization is not None:
+        rows = rows.filter(organization=organization)
+    for billed in used_in(rows):
+        while waiting and waiting[-1].slug <= billed.slug:
             without = waiting.pop()
-            if without.slug != slug:
+            if without.slug != billed.slug:
                 yield Billed(without.slug, without.pk, without, [], {})
-        yield _billed(slug, organization_id, group)
+        yield billed
     for without in reversed(waiting):
         yield Billed(without.slug, without.pk, without, [], {})
+
+
+def used_in(rows: QuerySet[Rollup]) -> Iterator[Billed]:
+    """What each organization used by these roll-ups, in order of their slugs; refused calls never count."""
+    for (slug, organization_id), group in groupby(_rows(rows), key=itemgetter("slug", "organization_id")):
+        yield _billed(slug, organization_id, group)
 
 
 def order(line: Line, known: Mapping[str, Meter]) -> tuple[str, ...]:
@@ -137,7 +145,7 @@ def _of_organization(
 
 
 def _fee_line(period: Period, billed: Billed, fee: Fee, currency: str) -> Line:
-    return _blank(period, billed)._replace(
+    return blank(period, billed)._replace(
         unit=FEE_UNIT,
         quantity=fee.seconds,
         billable=fee.seconds,
@@ -159,7 +167,7 @@ def _usage_line(
     priced: bool,
 ) -> Line:
     caller, meter = billed.callers[share.key], known.get(rated.meter)
-    line = _blank(period, billed)._replace(
+    line = blank(period, billed)._replace(
         key=caller.public_id,
         key_name=caller.name,
         environment=caller.environment,
@@ -180,7 +188,7 @@ def _usage_line(
     )
 
 
-def _blank(period: Period, billed: Billed) -> Line:
+def blank(period: Period, billed: Billed) -> Line:
     """A line of this organization, still without what it is about."""
     known = billed.organization
     return Line(
@@ -232,15 +240,11 @@ def _billed(slug: str, organization_id: int, rows: Iterator[Any]) -> Billed:
     return billed._replace(organization=organization)
 
 
-def _rows(period: Period, organization: Organization | None) -> Iterator[Any]:  # Any: as above
+def _rows(rollups: QuerySet[Rollup]) -> Iterator[Any]:  # Any: as above
     """Sums by organization, key, meter, resource and subscription, with the organization and key as rows."""
-    rows = Rollup.objects.filter(
-        booked_period=period.first_day, hour__gte=period.start, outcome=Code.VALID.name
-    )
-    if organization is not None:
-        rows = rows.filter(organization=organization)
     grouped = (
-        rows.annotate(
+        rollups.filter(outcome=Code.VALID.name)
+        .annotate(
             in_force=FilteredRelation(
                 "organization__subscriptions",
                 condition=Q(organization__subscriptions__start__lte=F("hour"))

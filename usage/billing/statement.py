@@ -6,6 +6,7 @@ frozen lines, and what they add up to; it neither prices nor decides when a mont
 
 import datetime as dt
 import hashlib
+import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
@@ -15,7 +16,8 @@ from typing import Any
 from keys.management.base import iso
 from keys.models import Organization
 from usage import meters
-from usage.billing.lines import Line, lines
+from usage.billing import corrections
+from usage.billing.lines import Line, lines, order
 from usage.billing.money import EXACT
 from usage.billing.periods import Period
 from usage.exports.cells import in_units
@@ -76,8 +78,11 @@ def lines_of(period: Period, organization: Organization | None = None) -> Iterat
 
 
 def computed(period: Period, organization: Organization | None = None) -> Iterator[Line]:
-    """The lines as the counters have them now, whether the month is closed or not."""
-    return lines(period, organization)
+    """The lines as the counters have them now, whether the month is closed or not. What was billed for
+    earlier months is as their statements have it."""
+    known = meters.read()
+    corrected = corrections.lines(period, organization, statement=lines_of)
+    return heapq.merge(lines(period, organization), corrected, key=lambda line: order(line, known))
 
 
 def frozen(statement: ClosedPeriod, organization: Organization | None = None) -> Iterator[Line]:

@@ -1,6 +1,6 @@
 """How much was called: meters, spools with segments and findings, hourly roll-ups, refusals, last uses and
 sources; what was reported from outside, the held calls that wait for it, and quotas; plans, prices,
-subscriptions, the statements of closed months.
+subscriptions, the statements of closed months, credits.
 
 `usage.drain`, `usage.events` and `usage.retention` alone count here, and `usage.ledger` for quotas; what
 staff define goes through `usage.definitions` and `usage.billing`, what people decide about journals through
@@ -12,7 +12,7 @@ from usage.models.billing import BillingAccount, Plan, PlanVersion, Price, Prici
 from usage.models.events import Event, Hold
 from usage.models.journals import Finding, Segment, Spool, Watermark
 from usage.models.meters import Aggregation, Meter
-from usage.models.periods import ClosedPeriod, StatementLine
+from usage.models.periods import ClosedPeriod, Credit, StatementLine
 from usage.models.quotas import QuotaLease, QuotaUse
 from usage.models.refusals import Refusal
 from usage.models.rollups import Resource, ResourceBound, ResponseRollup, Rollup, SecretUse
@@ -22,6 +22,7 @@ __all__ = [
     "Aggregation",
     "BillingAccount",
     "ClosedPeriod",
+    "Credit",
     "Event",
     "Finding",
     "Hold",

@@ -1,10 +1,12 @@
-"""Months that are closed: their statements, line by line, as they were sent."""
+"""Months that are closed: their statements, line by line, as they were sent; and what staff credited."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
 from django.db import models
+
+from keys.models import Organization
 
 
 class ClosedPeriod(models.Model):
@@ -69,3 +71,28 @@ class StatementLine(models.Model):
 
     def __str__(self) -> str:
         return f"{self.closed_id:%Y-%m} line {self.position}"
+
+
+class Credit(models.Model):
+    """What staff took off an organization's bill for a month: a line of the month that was open then."""
+
+    organization = models.ForeignKey(
+        Organization, on_delete=models.PROTECT, related_name="credits", db_index=False
+    )
+    original_period = models.DateField("month")  # the first day of the month that it is for
+    booked_period = models.DateField("booked to")  # of the month whose statement has it
+    amount = models.BigIntegerField()  # in minor units; below 0 it is put onto the bill
+    currency = models.CharField(max_length=3)  # ISO 4217
+    reason = models.CharField(max_length=200)
+    given_at = models.DateTimeField()
+    given_by = models.CharField(max_length=254)
+
+    class Meta:
+        ordering = ["-given_at", "-id"]
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["booked_period", "organization"], name="credit_of_period"),
+            models.Index(fields=["organization", "original_period"], name="credit_of_organization"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.organization}: {self.reason}"
