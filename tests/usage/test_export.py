@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tracemalloc
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
@@ -359,12 +360,16 @@ def test_the_manifest_says_through_when_the_numbers_are_complete(
     assert complete("past.csv") == MAY.end
 
 
-def test_a_failure_leaves_the_old_file_and_nothing_else(key: Key, journal_dir: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("format_name", list(FORMATS))
+def test_a_failure_leaves_the_old_file_and_nothing_else(
+    key: Key, journal_dir: Path, tmp_path: Path, format_name: str
+) -> None:
+    addressed(key.organization)
     used(key, 5)
     file = tmp_path / "may.csv"
-    export("--output", str(file))
+    export("--format", format_name, "--output", str(file))
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
-    assert {path.name for path in before} == {"may.csv", "may.csv.manifest.json"}
+    assert {"may.csv", "may.csv.manifest.json"} <= {path.name for path in before}
     used(key, 6, resource="/more")
 
     # A limit on the size of files stands for a full disk.
@@ -372,7 +377,10 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(key: Key, journal_dir: P
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (60, hard))
     try:
-        error = refused("--period", "2026-05", "--allow-open", "--no-drain", "--output", str(file))
+        error = refused(
+            *("--period", "2026-05", "--allow-open", "--no-drain", "--format", format_name),
+            *("--output", str(file)),
+        )
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
@@ -404,6 +412,78 @@ def test_an_output_behind_a_symbolic_link_is_written_where_it_points(
 
     assert (tmp_path / "link.csv").is_symlink()
     assert (tmp_path / "real.csv").read_text() == COLUMNS + "\n"
+
+
+# --- several months -------------------------------------------------------------------------------
+
+
+def test_several_months_are_one_file_in_their_order_and_the_manifest_has_each(
+    key: Key, journal_dir: Path, tmp_path: Path
+) -> None:
+    used(key, 5)
+    used(key, 7, hour=MAY.end)
+    used(key, 1, hour=MAY.end, meter="tokens")
+    path = tmp_path / "both.csv"
+
+    export("--period", "2026-04", "--output", str(path), period="2026-06")
+    assert [(row["period"], row["quantity"]) for row in rows(path.read_text())] == [
+        ("2026-06", "7"),
+        ("2026-06", "1"),
+    ]
+    export("--period", "2026-05", "--output", str(path), period="2026-06")
+
+    assert [(row["period"], row["quantity"]) for row in rows(path.read_text())] == [
+        ("2026-05", "5"),
+        ("2026-06", "7"),
+        ("2026-06", "1"),
+    ]
+    month: dict[str, Any] = {"status": "open", "complete_through": None, "amount_by_currency": {}}
+    assert json.loads(Path(f"{path}.manifest.json").read_text()) == {
+        "periods": [
+            month | {"period": "2026-05", "lines": 1, "quantity_by_meter": {"requests": 5}},
+            month | {"period": "2026-06", "lines": 2, "quantity_by_meter": {"requests": 7, "tokens": 1}},
+        ],
+        "lines": 3,
+        "quantity_by_meter": {"requests": 12, "tokens": 1},
+        "amount_by_currency": {},
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+
+
+def test_a_month_given_twice_is_a_bad_argument(db: None, journal_dir: Path) -> None:
+    error = refused("--period", "2026-05", "--period", "2026-04", "--period", "2026-05", "--allow-open")
+
+    assert error.returncode == 2
+    assert str(error) == "2026-05 is given twice."
+
+
+def test_one_open_month_of_several_is_refused(db: None, journal_dir: Path) -> None:
+    assert refused("--period", "2026-04", "--period", "2026-05").returncode == 1
+
+
+def test_the_manifest_of_one_organization_names_it(key: Key, journal_dir: Path, tmp_path: Path) -> None:
+    export("--organization", "acme", "--output", str(tmp_path / "may.csv"))
+
+    assert json.loads((tmp_path / "may.csv.manifest.json").read_text())["organization"] == "acme"
+
+
+@pytest.mark.parametrize("format_name", list(FORMATS))
+def test_memory_does_not_grow_with_the_lines(db: None, format_name: str) -> None:
+    many = 9000
+    lines = (
+        LINE._replace(key=f"key_{number:010}", quantity=number, external_customer="cus_1")
+        for number in range(1, many + 1)
+    )
+    pieces = FORMATS[format_name](lines)
+    next(pieces)  # what is loaded once
+    written = 0
+    tracemalloc.start()
+    for piece in pieces:
+        written += len(piece)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert written > 600_000 > peak
 
 
 # --- arguments ------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 from keys.models import Environment
@@ -47,9 +48,7 @@ def addressed(lines: Iterable[Line], ids: Mapping[str, str], missing: dict[str, 
 
 def of_cells(lines: Iterable[Cells]) -> Iterator[Event]:
     """An event for each line that `addressed` let through."""
-    for (period, organization), own in groupby(
-        lines, key=lambda cells: (cells["period"], cells["organization"])
-    ):
+    for (period, organization, _), own in groupby(lines, key=itemgetter("period", "organization", "key")):
         at = Period.parse(str(period)).end - _SECOND
         seen: Counter[tuple[str, ...]] = Counter()  # two subscriptions in a month may make lines alike
         for cells in own:

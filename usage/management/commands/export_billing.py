@@ -1,4 +1,4 @@
-"""`export_billing`: a month's statement as a file, the same bytes for the same numbers, and its manifest."""
+"""`export_billing`: statements as a file, the same bytes for the same numbers, and its manifest."""
 
 import datetime as dt
 import errno
@@ -6,15 +6,16 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 from django.core.management.base import CommandParser
 from django.utils import timezone
 from tqdm import tqdm
 
 from keys.management.base import REFUSED, PortalCommand, find_organization, refuse, said
+from keys.models import Organization
 from usage import drain
 from usage.billing import Line, Period, accounts, statement
 from usage.billing.statement import Totals
@@ -25,11 +26,27 @@ from usage.management.base import month
 from usage.models import ClosedPeriod
 
 
+class Part(NamedTuple):
+    """A month of the file."""
+
+    period: Period
+    closed: ClosedPeriod | None
+    totals: Totals
+
+
 class Command(PortalCommand):
-    help = "Export a month's billing lines."
+    help = "Export the billing lines of a month, or of several."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--period", type=month, required=True, metavar="YYYY-MM")
+        parser.add_argument(
+            "--period",
+            type=month,
+            action="append",
+            required=True,
+            metavar="YYYY-MM",
+            dest="periods",
+            help="repeat it for several months in one file",
+        )
         parser.add_argument("--format", choices=list(FORMATS), default="csv")
         parser.add_argument("--organization", metavar="SLUG", help="this one only")
         parser.add_argument("--output", default="-", metavar="FILE|-", help="default: - (stdout)")
@@ -46,7 +63,7 @@ class Command(PortalCommand):
     def handle(
         self,
         *args: Any,
-        period: Period,
+        periods: list[Period],
         format: str,
         organization: str | None,
         output: str,
@@ -56,24 +73,17 @@ class Command(PortalCommand):
         **options: Any,
     ) -> None:
         now = timezone.now()
-        if period.start > now:
-            refuse(f"{period} has not begun.")
         only = None if organization is None else find_organization(organization)
-        closed = statement.closed(period)
-        if closed is None and not allow_open:
-            refuse(
-                f"{period} is open: its numbers may still change; --allow-open exports it all the same.",
-                REFUSED,
-            )
+        parts = _parts(periods, now, allow_open=allow_open)
         path = None if output == "-" else _file(output)
-        if closed is None and not no_drain:
+        if not no_drain and any(part.closed is None for part in parts):
             for problem in drain.drain_once(now).problems:
                 self.say(problem)
         complete = drain.complete_through()  # before the lines are read: they hold at least this much
-        counted = Totals()
         # disable=None: no bar where stderr is not a terminal.
-        with tqdm(statement.lines_of(period, only), unit=" lines", disable=None, file=sys.stderr) as lines:
-            content = self._content(lines, format, counted, skip_missing=skip_missing)
+        with tqdm(unit=" lines", disable=None, file=sys.stderr) as bar:
+            whole = Totals()
+            content = self._content(parts, only, format, whole, bar, skip_missing=skip_missing)
             if path is None:
                 self._to_stdout(held(content) if format in ADDRESSED_BY else content)
                 return
@@ -81,22 +91,36 @@ class Command(PortalCommand):
             beside = [(_beside(path, end), make()) for end, make in BESIDE.get(format, ())]
             try:
                 # The manifest's content is made when its turn comes: after the last line.
-                about = _manifest(period, closed, complete, counted)
+                about = _manifest(parts, only, complete, whole)
                 write_whole([(path, content), *beside, (manifest, about)])
             except OSError as error:
                 refuse(f"{output} could not be written: {_reason(error)}", REFUSED)
-        self.say(f"{output}: {counted.lines} lines; {manifest.name} beside it.")
+        self.say(f"{output}: {whole.lines} lines; {manifest.name} beside it.")
 
     def _content(
-        self, lines: Iterable[Line], format: str, counted: Totals, *, skip_missing: bool
+        self,
+        parts: Sequence[Part],
+        only: Organization | None,
+        format: str,
+        whole: Totals,
+        bar: "tqdm[NoReturn]",
+        *,
+        skip_missing: bool,
     ) -> Iterator[bytes]:
         """The file's bytes. Ends with a refusal if an organization has no id in the format's billing system,
         unless such are to be skipped; they are named either way."""
         field = ADDRESSED_BY.get(format)
+        ids = {} if field is None else accounts.ids(field)
         missing: dict[str, None] = {}
-        if field is not None:
-            lines = addressed(lines, accounts.ids(field), missing)
-        yield from counted.through(FORMATS[format](counted.of(lines)))
+
+        def lines() -> Iterator[Line]:
+            for part in parts:
+                found = statement.lines_of(part.period, only)
+                for line in part.totals.of(found if field is None else addressed(found, ids, missing)):
+                    bar.update()
+                    yield line
+
+        yield from whole.through(FORMATS[format](whole.of(lines())))
         if field is None or not missing:
             return
         what = accounts.FIELDS[field][0].removeprefix("The ")
@@ -151,6 +175,39 @@ def _reason(error: OSError) -> str:
 
 
 def _manifest(
-    period: Period, closed: ClosedPeriod | None, complete: dt.datetime | None, counted: Totals
+    parts: Sequence[Part], only: Organization | None, complete: dt.datetime | None, whole: Totals
 ) -> Iterator[bytes]:
-    yield json.dumps(statement.manifest(period, closed, complete, counted), indent=2).encode() + b"\n"
+    """Of one month as its statement has it; of several each month's, and what the file adds up to."""
+    if len(parts) == 1:
+        [(period, closed, _)] = parts
+        facts = statement.manifest(period, closed, complete, whole)
+    else:
+        months = [statement.manifest(period, closed, complete, totals) for period, closed, totals in parts]
+        facts = statement.manifest(parts[-1].period, None, complete, whole)
+        of_file = ("lines", "quantity_by_meter", "amount_by_currency", "sha256")
+        own = ("sha256", "previous_sha256")  # of a file with one month
+        facts = {
+            "periods": [{name: each[name] for name in each if name not in own} for each in months],
+            **{name: facts[name] for name in of_file},
+        }
+    if only is not None:
+        facts = {"organization": only.slug} | facts
+    yield json.dumps(facts, indent=2).encode() + b"\n"
+
+
+def _parts(periods: Sequence[Period], now: dt.datetime, *, allow_open: bool) -> list[Part]:
+    """The months in their order, each of which may be exported."""
+    parts: list[Part] = []
+    for period in sorted(periods):
+        if parts and parts[-1].period == period:
+            refuse(f"{period} is given twice.")
+        if period.start > now:
+            refuse(f"{period} has not begun.")
+        closed = statement.closed(period)
+        if closed is None and not allow_open:
+            refuse(
+                f"{period} is open: its numbers may still change; --allow-open exports it all the same.",
+                REFUSED,
+            )
+        parts.append(Part(period, closed, Totals()))
+    return parts
