@@ -1,35 +1,54 @@
-"""What an organization's billing page shows: its plan and prices, the month so far, an estimate of its end.
+"""What an organization's billing pages show: its plan and prices, the month so far with an estimate of its
+end, and the statements of months that are closed.
 
-It adds up the same lines as the export, so that page and file agree to the cent. It prices nothing itself
-and never writes.
+They add up the same lines as the export, so that page and file agree to the cent. Nothing is priced here, and
+nothing written.
 """
 
 import datetime as dt
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from keys.models import Environment, Organization
 from portal.pages import QuotaRow, percent, quota_rows
-from usage import billing, meters, reports
-from usage.billing import Line, Period, forecast, money, plans, price_words, subscriptions, terms
-from usage.billing.lines import usage
+from usage import meters, reports
+from usage.billing import (
+    Line,
+    Period,
+    forecast,
+    money,
+    months,
+    periods,
+    plans,
+    price_words,
+    statement,
+    subscriptions,
+    terms,
+)
+from usage.billing.lines import currency_of, usage
 from usage.billing.price_words import PriceWords, units
+from usage.billing.statement import Totals
+from usage.exports import FORMATS
 from usage.meters import Meter
-from usage.models import BillingAccount, Subscription
+from usage.models import BillingAccount, ClosedPeriod, Subscription
 
 KEYS_SHOWN = 50
+KEYS_PRINTED = 500
+MONTHS_SHOWN = 36
 
 
 class BillRow(NamedTuple):
-    """One row of the bill: what, how much of it in units, and the amount as text."""
+    """One row of the bill: what, how much of it in units, and amounts as text."""
 
     title: str
     resource: str
     about: str  # the month that a correction is of, or that it is of test keys
+    tier: str  # where rows are by tier
     quantity: str
     included: str
+    unit_price: str  # as above
     amount: str
     free: bool  # listed, and never priced: test environments
 
@@ -57,6 +76,15 @@ class Bill:
     more_keys: int
 
 
+class MonthRow(NamedTuple):
+    """One row of the list of statements."""
+
+    period: Period
+    closed_at: dt.datetime | None  # None: it is over, and not closed yet
+    amount: str
+    currency: str
+
+
 @dataclass(frozen=True, slots=True)
 class BillingPage:
     """Everything on the page."""
@@ -72,7 +100,31 @@ class BillingPage:
     estimate: str
     quotas: list[QuotaRow]
     account: BillingAccount | None
+    months: list[MonthRow]
     complete_through: dt.datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class StatementPage:
+    """One closed month of one organization, to be read on paper too."""
+
+    period: Period
+    statement: ClosedPeriod
+    bill: Bill
+    account: BillingAccount | None
+    sha256: str  # of the organization's own CSV
+    lines: int
+
+
+class Row(NamedTuple):
+    """What the lines of one row have in common."""
+
+    kind: str
+    test: bool
+    meter: str
+    about: str
+    tier: str
+    unit_price: str
 
 
 def page(organization: Organization, now: dt.datetime) -> BillingPage:
@@ -81,10 +133,9 @@ def page(organization: Organization, now: dt.datetime) -> BillingPage:
     agreed = terms.of_period(period, organization)
     mine = agreed.get(organization.pk, {})
     used = next((each.used for each in usage(period, agreed, organization)), []) if mine else []
-    lines = list(billing.lines(period, organization))
     through = min(reports.complete_through() or now, now)
     current, later = subscriptions.now_and_next(organization, now)
-    bill = add_up(lines, known, [each.currency for each in mine.values()])
+    bill = add_up(statement.lines_of(period, organization), known, currency_of(mine) or "")
     return BillingPage(
         subscription=current,
         next=later,
@@ -98,9 +149,72 @@ def page(organization: Organization, now: dt.datetime) -> BillingPage:
         if bill.currency
         else "",
         quotas=quota_rows(organization, now),
-        account=BillingAccount._default_manager.filter(organization=organization).first(),
+        account=_account(organization),
+        months=_months(organization, period.previous, known),
         complete_through=reports.complete_through(),
     )
+
+
+class Own(NamedTuple):
+    """What is one organization's of a closed month."""
+
+    closed: ClosedPeriod
+    lines: list[Line]
+    totals: Totals
+    csv: bytes  # as the export has it
+
+
+def own_statement(organization: Organization, period: Period) -> Own | None:
+    """The organization's lines of a month; None if the month is not closed, or has nothing of it."""
+    closed = statement.closed(period)
+    if closed is None:
+        return None
+    totals = Totals()
+    lines = list(totals.of(statement.frozen(closed, organization)))
+    return Own(closed, lines, totals, b"".join(totals.through(FORMATS["csv"](lines)))) if lines else None
+
+
+def statement_page(organization: Organization, period: Period) -> StatementPage | None:
+    """The statement to be read; None as above."""
+    own = own_statement(organization, period)
+    if own is None:
+        return None
+    return StatementPage(
+        period=period,
+        statement=own.closed,
+        bill=add_up(own.lines, meters.read(), keys_shown=KEYS_PRINTED, by_tier=True),
+        account=_account(organization),
+        sha256=own.totals.sha256.hexdigest(),
+        lines=own.totals.lines,
+    )
+
+
+def manifest(organization: Organization, period: Period) -> dict[str, Any] | None:
+    """What stands beside the organization's CSV; None as above."""
+    own = own_statement(organization, period)
+    return None if own is None else statement.manifest(period, own.closed, None, own.totals)
+
+
+def _account(organization: Organization) -> BillingAccount | None:
+    return BillingAccount._default_manager.filter(organization=organization).first()
+
+
+def _months(organization: Organization, last: Period, known: Mapping[str, Meter]) -> list[MonthRow]:
+    """The statements, and before them the last month while it is not closed yet."""
+    rows = [
+        MonthRow(
+            each.period,
+            each.closed_at,
+            money.as_text(each.amount, each.currency) if each.currency else "",
+            each.currency,
+        )
+        for each in months.of_organization(organization, MONTHS_SHOWN)
+    ]
+    if not periods.is_closed(last):
+        bill = add_up(statement.computed(last, organization), known)
+        if bill.rows:
+            rows.insert(0, MonthRow(last, None, bill.total, bill.currency))
+    return rows
 
 
 def _prices(subscription: Subscription, known: Mapping[str, Meter]) -> list[PriceWords]:
@@ -118,24 +232,28 @@ class _Sum:
     by_meter: Counter[str] = field(default_factory=Counter)
 
 
-def add_up(lines: Iterable[Line], known: Mapping[str, Meter], currencies: Iterable[str] = ()) -> Bill:
+def add_up(
+    lines: Iterable[Line],
+    known: Mapping[str, Meter],
+    currency: str = "",
+    *,
+    keys_shown: int = KEYS_SHOWN,
+    by_tier: bool = False,
+) -> Bill:
     """One organization's lines of one month as rows by what they are for, and by key."""
-    currency = next(iter(currencies), "")
-    rows: dict[tuple[str, bool, str, str], _Sum] = {}
+    rows: dict[Row, _Sum] = {}
     keys: dict[str, _Sum] = {}
     names: dict[str, str] = {}
     sums: Counter[str] = Counter()
     for line in lines:
         currency = currency or line.currency or ""
         amount = money.in_minor(line.amount, line.currency) if line.amount and line.currency else 0
-        about = (line.resource if line.kind == "usage" else line.original_period) or ""
-        test = line.environment == Environment.TEST
-        each = rows.setdefault((line.kind, test, line.meter, about), _Sum())
+        each = rows.setdefault(_row_of(line, by_tier=by_tier), _Sum())
         each.quantity += line.quantity
         each.included += line.included or 0
         each.amount += amount
         sums["fee" if line.kind == "fee" else "used"] += amount
-        if line.key and not test:
+        if line.key and line.environment != Environment.TEST:
             names[line.key] = line.key_name
             key = keys.setdefault(line.key, _Sum())
             key.amount += amount
@@ -152,8 +270,8 @@ def add_up(lines: Iterable[Line], known: Mapping[str, Meter], currencies: Iterab
         used=text(sums["used"]),
         total=text(sums["fee"] + sums["used"]),
         rows=[
-            _row(kind, meter, about, each, known, text(each.amount), free=test)
-            for (kind, test, meter, about), each in sorted(rows.items(), key=lambda item: _rank(item[0]))
+            _shown(row, each, known, text(each.amount))
+            for row, each in sorted(rows.items(), key=lambda item: _rank(item[0]))
         ],
         by_key=[
             KeyCost(
@@ -166,30 +284,52 @@ def add_up(lines: Iterable[Line], known: Mapping[str, Meter], currencies: Iterab
                 percent(each.amount, of_keys),
                 text(each.amount),
             )
-            for key, each in dearest[:KEYS_SHOWN]
+            for key, each in dearest[:keys_shown]
         ],
-        more_keys=max(len(dearest) - KEYS_SHOWN, 0),
+        more_keys=max(len(dearest) - keys_shown, 0),
     )
 
 
-def _rank(row: tuple[str, bool, str, str]) -> tuple[int, bool, str, str]:
+def _row_of(line: Line, *, by_tier: bool) -> Row:
+    return Row(
+        kind=line.kind,
+        test=line.environment == Environment.TEST,
+        meter=line.meter,
+        about=(line.resource if line.kind == "usage" else line.original_period) or "",
+        tier=(line.tier or "") if by_tier else "",
+        unit_price=(line.unit_price or "") if by_tier else "",
+    )
+
+
+def _rank(row: Row) -> tuple[int, bool, str, str, int, str]:
     """Fees first, then usage, tests below what is live, corrections last."""
-    return (["fee", "usage", "correction"].index(row[0]), *row[1:])
+    kind = ["fee", "usage", "correction"].index(row.kind)
+    return (kind, row.test, row.meter, row.about, int(row.tier or 0), row.unit_price)
 
 
-def _row(
-    kind: str, meter: str, about: str, each: _Sum, known: Mapping[str, Meter], amount: str, *, free: bool
-) -> BillRow:
-    if kind == "fee":
-        return BillRow("Monthly fee", "", "", "", "", amount, free)
-    if kind == "correction" and not meter:
-        return BillRow("Credit", "", f"for {about}" if about else "", "", "", amount, free)
-    title = _title(meter, known)
-    quantity = units(each.quantity, known.get(meter))
-    if kind == "correction":
-        return BillRow(title, "", f"correction of {about}", quantity, "", amount, free)
-    included = units(each.included, known.get(meter)) if each.included else ""
-    return BillRow(title, about, "test keys, free" if free else "", quantity, included, amount, free)
+def _shown(row: Row, each: _Sum, known: Mapping[str, Meter], amount: str) -> BillRow:
+    title, about, quantity = _title(row.meter, known), "", units(each.quantity, known.get(row.meter))
+    match row.kind:
+        case "fee":
+            title, quantity = "Monthly fee", ""
+            about = f"for {each.quantity // 3600} hours of the month" if row.unit_price else ""
+        case "correction":
+            title = title if row.meter else "Credit"
+            about = f"correction of {row.about}" if row.meter else f"for {row.about}" if row.about else ""
+            quantity = quantity if row.meter else ""
+        case _ if row.test:
+            about = "test keys, free"
+    return BillRow(
+        title=title,
+        resource=row.about if row.kind == "usage" else "",
+        about=about,
+        tier=row.tier,
+        quantity=quantity,
+        included=units(each.included, known.get(row.meter)) if each.included else "",
+        unit_price="" if row.test else row.unit_price,
+        amount=amount,
+        free=row.test,
+    )
 
 
 def _title(meter: str, known: Mapping[str, Meter]) -> str:

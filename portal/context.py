@@ -48,7 +48,7 @@ _ORGANIZATION_PAGES = (
     ),
     ("Usage", "usage", "usage", Act.VIEW, ()),
     ("Refusals", "refusals", "revoke", Act.VIEW, ()),
-    ("Billing", "billing", "docs", Act.VIEW_BILLING, ()),
+    ("Billing", "billing", "docs", Act.VIEW_BILLING, ("statement",)),
     ("Team", "team", "team", Act.VIEW_TEAM, ()),
     ("Activity", "activity", "activity", Act.VIEW_ACTIVITY, ()),
 )

@@ -7,6 +7,7 @@ mark on its key; what others made it never touches.
 
 import datetime as dt
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,12 +17,12 @@ from django.db import connection, transaction
 
 from keys import lifecycle
 from keys.audit import Actor
-from keys.lifecycle import Issued
+from keys.lifecycle import Conflict, Issued
 from keys.models import Organization, Scope
 from keys.permissions import Role
 from keys.verdicts import Code
 from portal.models import User
-from usage.billing import accounts, plans, subscriptions
+from usage.billing import Period, accounts, closing, plans, subscriptions
 from usage.billing.plans import PriceSpec
 from usage.demo import Traffic, seed_usage
 
@@ -106,6 +107,8 @@ def seed(now: dt.datetime) -> Issued:
     keys = story.keys()
     working = _quickstart_key(lifecycle.command_actor(), story.organization, now)
     seed_usage(_traffic(keys, now), now)
+    with suppress(Conflict):  # it is too early in the month
+        closing.close(Period.of(now).previous, lifecycle.command_actor(), now=now)
     return working
 
 

@@ -2,11 +2,27 @@
 beside Django."""
 
 from django.contrib import admin
-from django.urls import URLPattern, URLResolver, include, path
+from django.urls import URLPattern, URLResolver, include, path, register_converter
 
 from keys import urls as keys_urls  # first: it registers the key_id converter
 from portal.api import urls as api_urls
 from portal.views import billing, console, public, refusals, welcome
+from usage.billing import Period
+
+
+class PeriodConverter:
+    """A month as `2026-01`. Anything else is no page at all."""
+
+    regex = "[0-9]{4}-[0-9]{2}"
+
+    def to_python(self, value: str) -> Period:
+        return Period.parse(value)  # ValueError: no page
+
+    def to_url(self, value: Period) -> str:
+        return str(value)
+
+
+register_converter(PeriodConverter, "period")
 
 _organization: list[URLPattern | URLResolver] = [
     path("", console.overview, name="overview"),
@@ -16,6 +32,9 @@ _organization: list[URLPattern | URLResolver] = [
     path("usage/", console.usage, name="usage"),
     path("usage.csv", console.usage_csv, name="usage_csv"),
     path("billing/", billing.billing, name="billing"),
+    path("billing/<period:period>/", billing.statement, name="statement"),
+    path("billing/<period:period>.csv", billing.statement_csv, name="statement_csv"),
+    path("billing/<period:period>.csv.manifest.json", billing.statement_manifest, name="statement_manifest"),
     path("refusals/", refusals.refusals, name="refusals"),
     path("refusals.csv", refusals.refusals_csv, name="refusals_csv"),
     *keys_urls.urlpatterns,

@@ -23,6 +23,7 @@ from keys.models import Key, Membership, Organization, Scope
 from keys.permissions import Role
 from portal.models import User
 from usage import definitions
+from usage.billing import Period, closing
 from usage.models import Meter, Plan, PlanVersion, Price, Rollup, Subscription
 
 NOW = dt.datetime(2026, 6, 15, 12, 0, tzinfo=dt.UTC)
@@ -155,6 +156,18 @@ def used(
         calls=1,
         quantity=quantity,
     )
+
+
+def closed_month(of: Organization, key: Key | None = None, *, fee: int = 4900) -> Period:
+    """A month that is closed, two before this one, in which the organization had a plan of its own and `key`
+    was used 1234 times at 0.01; no month may have been closed before."""
+    month = Period.of(timezone.now()).previous.previous
+    plan = version(f"closed-{of.slug}", fee=fee, requests={"unit_price": "0.01"})
+    subscription(of, plan, month.start, month.end)
+    if key is not None:
+        used(key, 1234, month.start)
+    closing.close(month, lifecycle.command_actor(), now=timezone.now())
+    return month
 
 
 def reloaded(of: Key) -> Key:

@@ -15,9 +15,18 @@ from keys.models import Organization
 from tests import builders
 from tests.e2e.conftest import Portal, Visitor
 from tests.portal.test_routes import TABLE, own_routes
+from usage.billing import Period
 from usage.models import Refusal, ResourceBound, ResponseRollup, Rollup, SecretUse
 
-NO_PAGES = {"usage_csv", "refusals_csv", "home", "key_enable", "v1_openapi"}
+NO_PAGES = {
+    "statement_csv",
+    "statement_manifest",
+    "usage_csv",
+    "refusals_csv",
+    "home",
+    "key_enable",
+    "v1_openapi",
+}
 ACCOUNT_PAGES = ["account_email", "account_change_password", "account_reauthenticate", "account_logout"]
 VISITOR_PAGES = ["account_login", "account_signup", "account_reset_password", "account_request_login_code"]
 LONG = "Gateway-of-a-very-long-name-that-nobody-breaks-" * 2
@@ -74,13 +83,14 @@ def fill(acme: Organization) -> lifecycle.Issued:
             calls=987_654_321,
             quantity=2**60,
         )
+    builders.closed_month(acme, issued.key)
     tiers = [{"up_to": 10**9, "unit_price": "0.000123456789"}, {"up_to": None, "unit_price": "0.01"}]
     prices: dict[str, dict[str, Any]] = {
         "gpu-hours": {"unit_price": "999.99"},
         "requests": {"model": "graduated", "tiers": tiers},
     }
     version = builders.version("grand", currency="USD", fee=10**12, **prices)
-    builders.subscription(acme, version, hour - dt.timedelta(days=40))
+    builders.subscription(acme, version, Period.of(now).previous.start)
     ResourceBound.objects.create(organization=acme, meter="gpu-hours", kept=1000, reached_at=now)
     for status_class, responses in ((2, 987_654_321), (4, 12_345), (5, 7)):
         ResponseRollup.objects.create(
@@ -108,7 +118,9 @@ def paths(issued: lifecycle.Issued) -> Iterator[str]:
     for route, name in own_routes():
         if name in NO_PAGES or TABLE[name][0].statuses["owner"] != 200:
             continue
-        kwargs = {"organization": "acme"} if "organization" in route else {}
+        kwargs: dict[str, object] = {"organization": "acme"} if "organization" in route else {}
+        if "period" in route:
+            kwargs["period"] = Period.of(timezone.now()).previous.previous
         if "key_id" in route:
             kwargs["key_id"] = issued.key.public_id
         yield reverse(name, kwargs=kwargs)

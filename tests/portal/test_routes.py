@@ -70,6 +70,10 @@ TABLE: dict[str, list[Expected]] = {
     "refusals": [members(ALL), members(ALL, 400, "POST")],
     "refusals_csv": [members(ALL)],
     "billing": [members(frozenset({"owner", "admin", "billing"}))],
+    # Of a month that is closed.
+    "statement": [members(frozenset({"owner", "admin", "billing"}))],
+    "statement_csv": [members(frozenset({"owner", "admin", "billing"}))],
+    "statement_manifest": [members(frozenset({"owner", "admin", "billing"}))],
     "team": [members(ALL)],
     "activity": [members(MAKERS)],
     # A POST without fields shows the form again; nothing is made of it.
@@ -180,12 +184,15 @@ def test_an_organizations_routes_all_carry_its_slug() -> None:
 def test_each_role_gets_what_the_table_says(acme: Organization, name: str, expected: Expected) -> None:
     route = next(route for route, found in own_routes() if found == name)
     got = {}
+    month = builders.closed_month(acme) if "period" in route else None
     for who in PEOPLE:
-        kwargs = {}
+        kwargs: dict[str, object] = {}
         if "organization" in route:
             kwargs["organization"] = "acme"
         if "key_id" in route:
             kwargs["key_id"] = builders.key(acme).key.public_id
+        if "period" in route:
+            kwargs["period"] = month
         url = reverse(name, kwargs=kwargs)
         response = client_of(who).generic(expected.method, url)
         got[who] = response.status_code
@@ -225,13 +232,16 @@ def test_no_account_page_fails_for_anyone(acme: Organization) -> None:
 def test_no_get_changes_anything(acme: Organization) -> None:
     issued = builders.key(acme)
     client = client_of("owner")
+    month = builders.closed_month(acme)
     before = acme.events.count()
     for name, expected in TABLE.items():
         if expected[0].statuses["stranger"] == 404 and not name.startswith("staff"):
             route = next(route for route, found in own_routes() if found == name)
-            kwargs = {"organization": "acme"} | (
-                {"key_id": issued.key.public_id} if "key_id" in route else {}
-            )
+            kwargs: dict[str, object] = {"organization": "acme"}
+            if "key_id" in route:
+                kwargs["key_id"] = issued.key.public_id
+            if "period" in route:
+                kwargs["period"] = month
             client.get(reverse(name, kwargs=kwargs))
     assert acme.events.count() == before
     assert Key.objects.get(pk=issued.key.pk).state_at(timezone.now()) == "active"
