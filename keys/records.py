@@ -14,7 +14,7 @@ from sys import intern
 from typing import NamedTuple
 
 from keys import quotas, rates
-from keys.models import Key, Organization, Secret
+from keys.models import EXPIRING_WITHIN, Key, Organization, Secret
 from keys.networks import Network, compile_networks
 from keys.quotas import Quota
 from keys.rates import Rate
@@ -79,6 +79,19 @@ class SecretRecord:
 def is_live(secret: SecretRecord, now: float) -> bool:
     """Could a call with this secret still be allowed, leaving its organization aside?"""
     return not secret.key.revoked and now < secret.key.expires_at and now < secret.stops_at
+
+
+_SOON = EXPIRING_WITHIN.total_seconds()
+
+
+def expiry_told(key: KeyRecord, now: float) -> str:
+    """When the key expires, as RFC 3339 in UTC, in its last 30 days and ever after; before that nothing."""
+    return _moment_text(key.expires_at) if now >= key.expires_at - _SOON else ""
+
+
+@lru_cache(maxsize=8192)
+def _moment_text(moment: float) -> str:
+    return f"{dt.datetime.fromtimestamp(moment, dt.UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _epoch(moment: dt.datetime | None) -> float:

@@ -38,6 +38,10 @@ IDENTITY = [
     ("X-Portal-Organization", "Whose key it is: the organization’s short name."),
     ("X-Portal-Environment", "Either live or test."),
     ("X-Portal-Scopes", "All the key’s scopes, with spaces between them."),
+    (
+        "X-Portal-Key-Expires",
+        "In the key’s last 30 days, when it expires, as in 2026-06-15T12:00:00Z; before that empty.",
+    ),
     ("X-Portal-Request", "The call’s id; a refused call is found by it under Refusals."),
     ("X-Portal-Status", "What the portal answered; 200 if the API sees it."),
     ("X-Portal-Code", "The code of the answer; VALID if the API sees it."),

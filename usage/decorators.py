@@ -22,6 +22,7 @@ from django.http.multipartparser import MultiPartParserError
 from django.http.response import HttpResponseBase
 from django.utils.cache import patch_vary_headers
 
+from keys.records import expiry_told
 from keys.verdicts import Code
 from usage import client, credentials, limits, metering, meters, problems, rules
 from usage.meters import REQUESTS
@@ -230,6 +231,8 @@ def _leave[Answer](entered: _Allowed, response: Answer) -> Answer:
         return response
     metering.respond(decision, entered.resource, response.status_code)
     response.headers["X-Portal-Request"] = decision.request
+    if decision.secret is not None and (expires := expiry_told(decision.secret.key, time.time())):
+        response.headers["X-Portal-Key-Expires"] = expires
     if decision.standing is not None:
         for header, value in limits.headers(decision.standing):
             response.headers[header] = value

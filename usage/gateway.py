@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 from django.conf import settings
 
 from keys.directory import Unavailable
+from keys.records import expiry_told
 from keys.verdicts import VALID, Code
 from usage import client, limits, metering, meters, problems, rules
 from usage.credentials import presented
@@ -92,7 +93,8 @@ def application(environ: Environ, start_response: StartResponse) -> list[bytes]:
             answered = _unusual(asked, credential, start_response)
             if answered is not None:
                 return answered
-        decided = decide_call(credential or "", asked.call, now())
+        moment = now()
+        decided = decide_call(credential or "", asked.call, moment)
         code, secret, _, request, standing, _ = decided
         if code is not VALID or secret is None:
             return _refuse(start_response, decided, asked)
@@ -104,6 +106,7 @@ def application(environ: Environ, start_response: StartResponse) -> list[bytes]:
             ("X-Portal-Organization", key.organization.slug),
             ("X-Portal-Environment", key.environment),
             ("X-Portal-Scopes", key.scopes_text),
+            ("X-Portal-Key-Expires", expiry_told(key, moment)),
             ("X-Portal-Request", request),
             NO_STORE,
         ]
@@ -282,6 +285,7 @@ _NAMELESS: dict[str, Headers] = {
         ("X-Portal-Organization", ""),
         ("X-Portal-Environment", ""),
         ("X-Portal-Scopes", ""),
+        ("X-Portal-Key-Expires", ""),
     ]
     for code in Code
 }
@@ -300,6 +304,7 @@ def _portal_headers(decided: metering.Decided) -> Headers:
         ("X-Portal-Organization", key.organization.slug),
         ("X-Portal-Environment", key.environment),
         ("X-Portal-Scopes", key.scopes_text),
+        ("X-Portal-Key-Expires", expiry_told(key, now())),
         ("X-Portal-Request", request),
     ]
 

@@ -19,7 +19,7 @@ from tests.e2e import proxies
 from tests.e2e.proxies import NAMES, Answer, Call, Front, Recorder
 from tests.faults.server import Server
 
-IDENTITY = ("Status", "Code", "Key", "Organization", "Environment", "Scopes", "Request")
+IDENTITY = ("Status", "Code", "Key", "Organization", "Environment", "Scopes", "Key-Expires", "Request")
 SPELLINGS = ("X-Portal-{}", "X_Portal_{}", "X-Portal_{}", "X_Portal-{}", "x_portal_{}", "X.Portal.{}")
 FORGED = [
     (spelling.format(name), "forged") for name in (*IDENTITY, "Rule", "Unknown") for spelling in SPELLINGS

@@ -1,6 +1,7 @@
 """`@require_key`: what passes, what is refused and how, and that every answer's status class is recorded."""
 
 import asyncio
+import datetime as dt
 import json
 import logging
 import re
@@ -158,6 +159,16 @@ def answered() -> dict[tuple[str, int], int]:
 def counted() -> dict[str, tuple[int, int]]:
     drain_once(timezone.now())
     return {row.outcome: (row.calls, row.quantity) for row in Rollup.objects.all()}
+
+
+def test_a_clients_answer_says_when_its_key_expires(directory: Directory) -> None:
+    soon = timezone.now() + dt.timedelta(days=20)
+    acme = organization("acme")
+    for expires_at, told in ((soon, f"{soon:%Y-%m-%dT%H:%M:%SZ}"), (None, None)):
+        made = key(acme, scopes=("orders:read",), expires_at=expires_at)
+        directory.refresh()
+        response = Client().get("/orders/", headers={"Authorization": f"Bearer {made.plaintext}"})
+        assert (response.status_code, response.headers.get("X-Portal-Key-Expires")) == (200, told)
 
 
 # --- allowed ---------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The gateway as a proxy sees it: every code, every header, and nothing a client sends changes the rule."""
 
+import datetime as dt
 import json
 import logging
 import tracemalloc
@@ -16,6 +17,7 @@ from pytest_django import DjangoAssertNumQueries, Settings
 
 from keys import lifecycle, tokens
 from keys.directory import Directory
+from keys.models import Key
 from keys.verdicts import Code
 from tests.builders import key, meter, organization
 from usage import definitions, gateway, metering, meters, rules
@@ -32,6 +34,7 @@ PORTAL_HEADERS = {
     "X-Portal-Organization",
     "X-Portal-Environment",
     "X-Portal-Scopes",
+    "X-Portal-Key-Expires",
     "X-Portal-Request",
 }
 
@@ -111,6 +114,7 @@ def test_a_good_key_passes_and_says_whose_it_is(issued: lifecycle.Issued) -> Non
             "X-Portal-Organization": "acme",
             "X-Portal-Environment": "live",
             "X-Portal-Scopes": "orders:read orders:write",
+            "X-Portal-Key-Expires": "",
             "Cache-Control": "no-store",
         },
         b"",
@@ -118,6 +122,28 @@ def test_a_good_key_passes_and_says_whose_it_is(issued: lifecycle.Issued) -> Non
     spool, _, sequence = request.partition("-")
     assert len(spool) == 11
     assert int(sequence) > 0
+
+
+def test_a_key_says_when_it_expires_in_its_last_30_days(directory: Directory) -> None:
+    acme, now = organization("acme"), timezone.now()
+    for expires_at, told in [
+        (None, ""),
+        (now + dt.timedelta(days=30, minutes=1), ""),
+        (now + dt.timedelta(days=30), f"{now + dt.timedelta(days=30):%Y-%m-%dT%H:%M:%SZ}"),
+        (dt.datetime(now.year + 6000, 2, 3, tzinfo=dt.UTC), ""),
+    ]:
+        made = key(acme, expires_at=expires_at)
+        directory.refresh()
+        for rule in ("", "scope=orders:read"):
+            assert ask(rule, bearer=made.plaintext).headers["X-Portal-Key-Expires"] == told
+    Key.objects.filter(pk=made.key.pk).update(expires_at=now - dt.timedelta(days=400))
+    lifecycle.edit_key(lifecycle.command_actor(), made.key, name="Old", now=now)
+    directory.refresh()
+    expired = ask(bearer=made.plaintext)
+    assert (expired.code, expired.headers["X-Portal-Key-Expires"]) == (
+        "EXPIRED",
+        f"{now - dt.timedelta(days=400):%Y-%m-%dT%H:%M:%SZ}",
+    )
 
 
 def test_a_warm_key_costs_no_query(

@@ -149,10 +149,10 @@ def issued(directory: Directory) -> lifecycle.Issued:
 def test_every_header_of_the_gateway_is_taken_from_it(name: str) -> None:
     text = recipe(name)
     if name == "haproxy-portal.lua":
-        said = set(re.findall('"([a-z]+)"', text.partition("IDENTITY = {")[2].partition("}")[0]))
+        said = set(re.findall('"([a-z-]+)"', text.partition("IDENTITY = {")[2].partition("}")[0]))
         found = {f"X-Portal-{each.title()}" for each in said}
     elif name == "nginx.conf":
-        found = set(re.findall(r"proxy_set_header (X-Portal-\w+) +\$portal_", text))
+        found = set(re.findall(r"proxy_set_header (X-Portal-[\w-]+) +\$portal_", text))
     elif name == "Caddyfile":
         found = set(text.partition("copy_headers ")[2].partition("\n")[0].split())
     else:

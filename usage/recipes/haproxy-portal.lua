@@ -1,7 +1,7 @@
 -- http-request lua.portal RULE: asks the portal whether this call may go on. Only its 200 allows; anything else,
 -- no answer included, ends the call here, with the portal's own words where there are any.
 local portal = assert(os.getenv("PORTAL"), "haproxy.cfg sets PORTAL above lua-load")
-local IDENTITY = {"status", "code", "key", "organization", "environment", "scopes", "request"}
+local IDENTITY = {"status", "code", "key", "organization", "environment", "scopes", "key-expires", "request"}
 local RELAYED = {"content-type", "cache-control", "retry-after", "www-authenticate", "ratelimit", "ratelimit-policy",
     "x-content-type-options", "content-security-policy", "x-portal-code", "x-portal-request"}
 -- Of the client's headers the portal sees these and no others.
