@@ -327,6 +327,15 @@ def test_a_dry_run_shows_the_same_and_writes_nothing(key: Key, journal_dir: Path
     assert run("2026-05")[0] == out
 
 
+def test_a_dry_run_says_which_late_usage_is_in_it_and_which_is_outside(key: Key, journal_dir: Path) -> None:
+    builders.used(key, 15, MAY.start)
+    close()
+    builders.used(key, 3, MAY.start, booked=JUNE.first_day)
+
+    assert "requests outside, in 2026-06: 3" in run("2026-05", "--dry-run")[1].splitlines()
+    assert "requests in it, late of 2026-05: 3" in run("2026-06", "--dry-run")[1].splitlines()
+
+
 JUNK = [
     "",
     "2026",

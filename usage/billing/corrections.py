@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from django.db.models import QuerySet
+from django.db.models import QuerySet, Sum
 from django.db.models.functions import TruncMonth
 
 from keys.models import Organization
@@ -38,7 +38,7 @@ class Group(NamedTuple):
     resource: str
 
 
-class Sum(NamedTuple):
+class Part(NamedTuple):
     """What was or would be billed of a group: its included quantity, and minor units."""
 
     included: int = 0
@@ -56,14 +56,38 @@ def lines(
     return heapq.merge(*streams, key=lambda line: order(line, known))
 
 
-def late_quantities(period: Period) -> dict[Period, Counter[str]]:
-    """The late usage that is booked to the period: month that it is of → meter → quantity."""
-    found: dict[Period, Counter[str]] = {}
-    for month in _months(period, None):
-        for billed in used_in(_late(period, month)):
-            for used in billed.used:
-                found.setdefault(month, Counter())[used.meter] += used.quantity
-    return found
+class Late(NamedTuple):
+    """Late usage of one month on the statement of another; in the meter's smallest unit."""
+
+    month: Period
+    booked: Period
+    meter: str
+    quantity: int
+
+
+def late_in(period: Period) -> list[Late]:
+    """The late usage of earlier months that the period's statement carries."""
+    return _late_usage(Rollup.objects.filter(booked_period=period.first_day, hour__lt=period.start))
+
+
+def late_of(period: Period) -> list[Late]:
+    """The late usage of the period that later statements carry."""
+    rows = Rollup.objects.filter(hour__gte=period.start, hour__lt=period.end)
+    return _late_usage(rows.filter(booked_period__gt=period.first_day))
+
+
+def _late_usage(rows: QuerySet[Rollup]) -> list[Late]:
+    sums = (
+        rows.filter(outcome=Code.VALID.name)
+        .annotate(month=TruncMonth("hour", tzinfo=dt.UTC))
+        .values_list("month", "booked_period", "meter")
+        .annotate(Sum("quantity"))
+        .order_by("month", "booked_period", "meter")
+    )
+    return [
+        Late(Period.of(month), Period(booked.year, booked.month), meter, quantity)
+        for month, booked, meter, quantity in sums
+    ]
 
 
 def _months(period: Period, organization: Organization | None) -> list[Period]:
@@ -115,8 +139,8 @@ def _of_organization(
     owed = _owed(period, month, late, agreed)
     billed = _billed(period, month, late, currency, statement) if agreed else {}
     for group, quantities in _quantities(rating.rate(late.used, agreed)).items():
-        is_now, was = owed.get(group, Sum()), billed.get(group, Sum())
-        more = Sum(is_now.included - was.included, is_now.amount - was.amount)
+        is_now, was = owed.get(group, Part()), billed.get(group, Part())
+        more = Part(is_now.included - was.included, is_now.amount - was.amount)
         # Where all of them cancel out, the difference is everybody's.
         keys = sorted(key for key, quantity in quantities.items() if quantity) or (
             sorted(quantities) if any(more) else []
@@ -150,7 +174,7 @@ def _of_organization(
             yield line
 
 
-def _owed(period: Period, month: Period, late: Billed, agreed: Mapping[int, Terms]) -> dict[Group, Sum]:
+def _owed(period: Period, month: Period, late: Billed, agreed: Mapping[int, Terms]) -> dict[Group, Part]:
     """All usage of the month that is counted up to the period, rated as if it had come in time."""
     rows = Rollup.objects.filter(
         organization_id=late.organization_id,
@@ -158,19 +182,19 @@ def _owed(period: Period, month: Period, late: Billed, agreed: Mapping[int, Term
         hour__lt=month.end,
         booked_period__lte=period.first_day,
     )
-    found: dict[Group, Sum] = {}
+    found: dict[Group, Part] = {}
     for whole in used_in(rows):
         for rated in rating.rate(whole.used, agreed):
             included = sum(share.included for share in rated.shares)
-            _add(found, _group(rated), Sum(included, rated.amount))
+            _add(found, _group(rated), Part(included, rated.amount))
     return found
 
 
 def _billed(
     period: Period, month: Period, late: Billed, currency: str | None, statement: Statement
-) -> dict[Group, Sum]:
+) -> dict[Group, Part]:
     """What the month's statement and the corrections to it before the period have billed."""
-    found: dict[Group, Sum] = {}
+    found: dict[Group, Part] = {}
     each = month
     while each < period:
         for line in statement(each, late.organization):
@@ -178,7 +202,7 @@ def _billed(
             if is_of_month and line.meter:
                 amount = money.in_minor(line.amount, currency) if line.amount and currency else 0
                 group = Group(line.environment != "test", line.meter, line.resource or "")
-                _add(found, group, Sum(line.included or 0, amount))
+                _add(found, group, Part(line.included or 0, amount))
         each = each.next
     return found
 
@@ -197,9 +221,9 @@ def _group(rated: Rated) -> Group:
     return Group(rated.live, rated.meter, rated.resource)
 
 
-def _add(sums: dict[Group, Sum], group: Group, more: Sum) -> None:
-    before = sums.get(group, Sum())
-    sums[group] = Sum(before.included + more.included, before.amount + more.amount)
+def _add(sums: dict[Group, Part], group: Group, more: Part) -> None:
+    before = sums.get(group, Part())
+    sums[group] = Part(before.included + more.included, before.amount + more.amount)
 
 
 def _credits(period: Period, organization: Organization | None, known: Mapping[str, Meter]) -> Iterator[Line]:

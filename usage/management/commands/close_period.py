@@ -7,8 +7,9 @@ from django.utils import timezone
 
 from keys import lifecycle
 from keys.management.base import PortalCommand, moment, refuse
-from usage import drain
-from usage.billing import Period, closing, statement
+from usage import drain, meters
+from usage.billing import Period, closing, corrections, statement
+from usage.exports.cells import in_units
 from usage.management.base import month, totals
 
 
@@ -50,3 +51,7 @@ class Command(PortalCommand):
         for line in totals(would.lines, would.quantity_by_meter, would.amount_by_currency):
             self.stdout.write(line)
         self.stdout.write(f"sha256: {would.sha256.hexdigest()}")
+        known = meters.read()
+        for late in (*corrections.late_in(period), *corrections.late_of(period)):
+            where = f"in it, late of {late.month}" if late.booked == period else f"outside, in {late.booked}"
+            self.say(f"{late.meter} {where}: {in_units(late.quantity, known.get(late.meter))}")

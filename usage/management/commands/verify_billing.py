@@ -1,0 +1,67 @@
+"""`verify_billing [YYYY-MM]`: prove that closed months are as they were closed, or name what differs."""
+
+import datetime as dt
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import CommandParser
+from django.utils import timezone
+
+from keys.management.base import REFUSED, PortalCommand, refuse
+from usage import rebuild
+from usage.billing import Period, verifying
+from usage.events import REMEMBERED
+from usage.management.base import month
+from usage.models import ClosedPeriod
+
+
+class Command(PortalCommand):
+    help = "Recompute closed months: journals, roll-ups, lines, hashes; exit 1 if anything differs."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("period", type=month, nargs="?", metavar="YYYY-MM", help="default: all of them")
+        parser.add_argument(
+            "--no-journals", action="store_true", help="do not read the journals that are kept"
+        )
+
+    def handle(self, *args: Any, period: Period | None, no_journals: bool, **options: Any) -> None:
+        now = timezone.now()
+        rows = ClosedPeriod.objects.exclude(closed_at=None).order_by("period")
+        if period is not None:
+            if period.start > now:
+                refuse(f"{period} has not begun.")
+            rows = rows.filter(period=period.first_day)
+        months = list(rows)
+        if period is not None and not months:
+            refuse(f"{period} is not closed: there is nothing to verify yet.", REFUSED)
+        differ = sum([self._report(str(each), verifying.differences(each)) for each in months])
+        differ += self._report("Journals", verifying.of_segments())
+        if not no_journals:
+            differ += sum([self._read_again(each, now) for each in months])
+        if differ:
+            refuse("Not everything is as it was closed; the first differences are named above.", REFUSED)
+        if not months:
+            self.say("No month is closed yet.")
+
+    def _report(self, what: str, differences: Iterable[str]) -> bool:
+        """Name the first difference, if there is one; is there?"""
+        first = next(iter(differences), None)
+        self.stdout.write(f"{what}: {first or 'as closed.'}")
+        return first is not None
+
+    def _read_again(self, found: ClosedPeriod, now: dt.datetime) -> bool:
+        """Compare the month's roll-ups with journals and events, as far as those are still there."""
+        period = Period(found.period.year, found.period.month)
+        today = now.astimezone(dt.UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        start = max(period.start, today - REMEMBERED + dt.timedelta(days=1))
+        if start >= period.end:
+            return False  # its events are forgotten
+        result = rebuild.compare(Path(settings.USAGE_JOURNAL_DIR), start, period.end)
+        hours = (period.end - period.start) // dt.timedelta(hours=1)
+        self.say(f"{found}: {result.hours} of {hours} hours read again from journals.")
+        return bool(result.differences) and self._report(
+            f"{found}",
+            [f"{len(result.differences)} roll-ups differ from journals; rebuild_usage lists them."],
+        )
