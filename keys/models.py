@@ -284,6 +284,7 @@ class LeakDoor(models.TextChoices):
 
     GITHUB = "github", "GitHub secret scanning"
     PAGE = "page", "The leak page"
+    HOLDER = "holder", "Somebody who has the key"
 
 
 class LeakResponse(models.TextChoices):

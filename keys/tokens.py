@@ -129,6 +129,16 @@ def find(content: bytes, prefixes: Collection[bytes]) -> Iterator[tuple[int, str
                     yield start, secret
 
 
+def find_any(text: str) -> Iterator[str]:
+    """Every secret of ours in `text`, under any prefix."""
+    content = text.encode("utf-8", "surrogatepass")
+    for match in _BEHIND_PREFIX.finditer(content):
+        for start in range(match.start() - 1, max(match.start() - MAX_PREFIX_LENGTH, 0) - 1, -1):
+            secret = content[start : match.end()].decode("utf-8", "replace")
+            if is_well_formed(secret):
+                yield secret
+
+
 def pattern(prefixes: Iterable[str]) -> str:
     """A regular expression for secrets under these prefixes, in the syntax that all engines share."""
     names = sorted(prefixes)

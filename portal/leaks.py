@@ -7,8 +7,9 @@ forgotten.
 import datetime as dt
 from collections.abc import Iterable
 from itertools import batched
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from django import forms
 from django.conf import settings
 from django.db import transaction
 from django.urls import reverse
@@ -19,8 +20,61 @@ from keys.models import Key, LeakDoor, LeakReport, LeakResponse, Secret
 from keys.permissions import Role
 from portal import outbox
 
+MOST: Final = 20  # keys in one form
 _CHUNK: Final = 500  # digests in one query
 _TOLD: Final = (Role.OWNER, Role.ADMIN)
+
+
+class _Forgetful(forms.Textarea):
+    """Never gives back what was typed, which is a key."""
+
+    def format_value(self, value: Any) -> None:
+        return None
+
+
+class LeakForm(forms.Form):
+    """A key that somebody found, or wants to end."""
+
+    key = forms.CharField(
+        max_length=10_000,
+        label="The key",
+        help_text="Or the lines that it is in. It is looked up by its digest, and neither stored nor logged.",
+        error_messages={"required": "Paste the key.", "max_length": "Paste the lines around the key only."},
+        widget=_Forgetful(
+            {
+                "rows": 3,
+                "placeholder": f"{settings.KEY_PREFIX}_live_…",
+                "autocomplete": "off",
+                "autocapitalize": "off",
+                "spellcheck": "false",
+            }
+        ),
+    )
+    place = forms.CharField(
+        max_length=500,
+        required=False,
+        label="Where it was",
+        help_text="An address helps its owners to take it away from there.",
+        widget=forms.TextInput(
+            {"placeholder": "https://github.com/…", "autocomplete": "off", "spellcheck": "false"}
+        ),
+    )
+    revoke = forms.BooleanField(
+        required=False,
+        label="Revoke it now",
+        help_text="Calls with it stop within seconds, for good. For keys of your own, and when in doubt.",
+    )
+
+    @sensitive_variables()
+    def clean_key(self) -> list[str]:
+        """What may be keys; of an imported one nothing can be said, so it may be the whole text."""
+        text: str = self.cleaned_data["key"]
+        found = list(dict.fromkeys(tokens.find_any(text)))[:MOST]
+        if found:
+            return found
+        if tokens.redact(text) != text:
+            raise forms.ValidationError("This is not a whole key: a character is missing or changed.")
+        return [text]
 
 
 class Seen(NamedTuple):
@@ -48,12 +102,18 @@ def take(seen: Iterable[Seen], door: LeakDoor, now: dt.datetime) -> None:
         secrets = {bytes(secret.digest): secret for secret in found}
         for digest, place, source in places:
             if digest in secrets:
-                _take(secrets[digest], door, place, source, response_to(secrets[digest].key), now)
+                _take(secrets[digest], door, place, source, now)
 
 
-def _take(
-    secret: Secret, door: LeakDoor, place: str, source: str, response: LeakResponse, now: dt.datetime
-) -> None:
+@sensitive_variables()
+def told_by_form(form: LeakForm, now: dt.datetime) -> None:
+    """Respond to what a valid form has told."""
+    door = LeakDoor.HOLDER if form.cleaned_data["revoke"] else LeakDoor.PAGE
+    take([Seen(each, form.cleaned_data["place"]) for each in form.cleaned_data["key"]], door, now)
+
+
+def _take(secret: Secret, door: LeakDoor, place: str, source: str, now: dt.datetime) -> None:
+    response = LeakResponse.REVOKE if door is LeakDoor.HOLDER else response_to(secret.key)
     with transaction.atomic():
         report = lifecycle.report_leak(
             secret, door=door, place=place, source=source, response=response, now=now
@@ -63,11 +123,14 @@ def _take(
 
 
 def _tell_owners(report: LeakReport, secret: Secret, now: dt.datetime) -> None:
-    """One mail an hour about a key at most, however many places it is found at."""
+    """One mail an hour about a key and what was done, however many places it is found at."""
     key = secret.key
+    lately = key.leaks.exclude(pk=report.pk).filter(reported_at__gt=now - dt.timedelta(hours=1))
+    if not report.response and lately.exists():
+        return
     at = {"organization": key.organization.slug, "key_id": key.public_id}
     outbox.queue(
-        f"leak {key.public_id} {now.astimezone(dt.UTC):%Y-%m-%dT%H}",
+        f"leak {key.public_id} {report.response} {now.astimezone(dt.UTC):%Y-%m-%dT%H}",
         "leak",
         {
             "key": key.name,

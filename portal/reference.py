@@ -10,6 +10,7 @@ from typing import NamedTuple
 from django.conf import settings
 from django.db.models import QuerySet
 
+from keys import prefixes
 from keys.models import Scope
 from keys.scopes import PORTAL
 from keys.verdicts import Code
@@ -127,6 +128,16 @@ def usage_lines() -> dict[str, str]:
             'curl -s -H "Authorization: Bearer $API_KEY" \\\n'
             f'  "{settings.PORTAL_URL}/v1/usage?from=2026-06-01&to=2026-07-01&bucket=day&group_by=key,meter"'
         ),
+    }
+
+
+@cache
+def patterns() -> dict[str, str]:
+    """A rule for each scanner, by its name as a template can write it. Kept: the one prefix that could become
+    new is this process's own."""
+    known = prefixes.known_prefixes()
+    return {
+        name.replace("-", "_"): rule(known, settings.PORTAL_NAME) for name, rule in prefixes.FORMATS.items()
     }
 
 

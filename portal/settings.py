@@ -258,6 +258,7 @@ ACCOUNT_LOGIN_BY_CODE_SUPPORTS_RESEND = True
 ACCOUNT_LOGOUT_ON_PASSWORD_CHANGE = False
 ACCOUNT_REAUTHENTICATION_REQUIRED = True
 ACCOUNT_REAUTHENTICATION_TIMEOUT = 900  # seconds
+ACCOUNT_RATE_LIMITS = {"leak": "10/m/ip"}  # beside allauth's own: the page where anybody can report a key
 ACCOUNT_DEFAULT_HTTP_PROTOCOL = _portal.scheme or "http"
 ALLAUTH_TRUSTED_PROXY_COUNT = 0  # portal.wsgi has already put the true client into REMOTE_ADDR
 LOGIN_URL = "account_login"

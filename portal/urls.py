@@ -6,7 +6,7 @@ from django.urls import URLPattern, URLResolver, include, path, register_convert
 
 from keys import urls as keys_urls  # first: it registers the key_id converter
 from portal.api import urls as api_urls
-from portal.views import billing, console, public, refusals, welcome
+from portal.views import billing, console, leaks, public, refusals, welcome
 from usage.billing import Period
 
 
@@ -48,6 +48,9 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("docs/gateway/", public.docs_gateway, name="docs_gateway"),
     path("docs/meters/", public.docs_meters, name="docs_meters"),
     path("docs/usage/", public.docs_usage, name="docs_usage"),
+    path("leak/", leaks.leak, name="leak"),
+    path("leak/thanks/", leaks.leak_told, name="leak_told"),
+    path("docs/leaks/", public.docs_leaks, name="docs_leaks"),
     path("docs/errors/", public.docs_errors, name="docs_errors"),
     path("o/<slug:organization>/", include(_organization)),
     path("v1/", include(api_urls)),

@@ -18,6 +18,7 @@ from keys.models import Key, KeyState, LeakDoor, LeakReport, LeakResponse, Secre
 MOST = 100  # reports of one key; who holds it could otherwise fill the table
 PLACE_LENGTH = 500
 SOURCE_LENGTH = 40
+_WORKS = (KeyState.ACTIVE, KeyState.EXPIRING)
 
 
 def report_leak(
@@ -31,23 +32,27 @@ def report_leak(
 ) -> LeakReport | None:
     """Keep the report and do what `response` says if the secret still worked; None: it is known already.
 
+    Who holds the key and asks for its end (`HOLDER`) gets it, known or not.
+
     `place` and `source` are others' text, of any length and kind: what cannot be shown is left out.
     """
     actor = Actor("system", door.label)
     place, source = _told(place, PLACE_LENGTH), _told(source, SOURCE_LENGTH)
     with transaction.atomic():
         key = lock_key(secret.key)
-        reports = LeakReport.objects.filter(key=key)
-        if reports.filter(secret=secret, door=door, place=place, source=source).exists():
-            return None
-        if reports.count() >= MOST:
-            return None
         secret = key.secrets.get(pk=secret.pk)  # as it is now: a rotation may just have replaced it
-        works = secret.works_at(now) and key.state_at(now) in (KeyState.ACTIVE, KeyState.EXPIRING)
+        works = secret.works_at(now) and key.state_at(now) in _WORKS
         done = response if works else LeakResponse.NOTHING
-        report = LeakReport.objects.create(
+        reports = LeakReport.objects.filter(key=key)
+        known = reports.filter(secret=secret, door=door, place=place, source=source).exists()
+        known = known or reports.count() >= MOST
+        if known and not (works and door is LeakDoor.HOLDER):
+            return None
+        report = LeakReport(
             key=key, secret=secret, door=door, place=place, source=source, response=done, reported_at=now
         )
+        if not known:
+            report.save()
         audit.append(
             "key.leaked",
             actor=actor,

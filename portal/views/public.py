@@ -64,6 +64,17 @@ def docs_usage(request: HttpRequest) -> HttpResponse:
 
 
 @require_safe
+def docs_leaks(request: HttpRequest) -> HttpResponse:
+    """What happens when a key gets out, and how to find keys before others do."""
+    context = {
+        "patterns": reference.patterns(),
+        "live": settings.LEAK_RESPONSE_LIVE,
+        "test": settings.LEAK_RESPONSE_TEST,
+    }
+    return render(request, "portal/docs_leaks.html", context)
+
+
+@require_safe
 @login_required
 def home(request: HttpRequest) -> HttpResponse:
     """To the organization last seen, else to the first; staff without one to theirs, others to welcome."""
