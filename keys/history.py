@@ -36,6 +36,7 @@ TITLES = {
     "key.retirement_announced": "Retirement announced",
     "key.retirement_withdrawn": "Retirement withdrawn",
     "key.retired": "Key retired",
+    "key.signal_dismissed": "Warning dismissed",
     "subscription.started": "Plan begins",
     "subscription.ended": "Plan ends",
     "period.closed": "Month closed",
@@ -71,6 +72,8 @@ _LABELS = {
     "secrets": "Secrets",
     "replaced": "Replaced",
     "ended": "Ended",
+    "signal": "Warning",
+    "until": "Comes back",
     "stops_at": "Old secret works until",
     "retires_at": "Retires unless used, on",
     "idle_days": "Days without a call",
@@ -87,8 +90,8 @@ _LABELS = {
     "period": "Month",
     "booked": "On the statement of",
 }
-_TIMES = {"expires_at", "stops_at", "retires_at"}
-_NOTHING = {"expires_at": "never", "networks": "anywhere"}
+_TIMES = {"expires_at", "stops_at", "retires_at", "until"}
+_NOTHING = {"expires_at": "never", "until": "when it is raised anew", "networks": "anywhere"}
 # A new key is from anywhere and without limits unless said otherwise: say only what was said.
 _SILENT_WHEN_EMPTY = {
     "networks",

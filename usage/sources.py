@@ -94,11 +94,11 @@ def _add(found: dict[Place, _Sum], place: Place, calls: int, first: dt.datetime,
 
 
 def _shown(address: str) -> str:
-    return _network(address) if address and settings.SOURCES_PRECISION == "network" else address
+    return network_of(address) if address and settings.SOURCES_PRECISION == "network" else address
 
 
 @lru_cache(maxsize=8192)
-def _network(address: str) -> str:
+def network_of(address: str) -> str:
     """The /24 or /48 that an address is in; what is no address stays as it is."""
     try:
         parsed = ipaddress.ip_address(address)

@@ -24,6 +24,7 @@ ACTS = (
     "key.disabled",
     "key.enabled",
     "key.revoked",
+    "key.signal_dismissed",
     "member.added",
     "member.removed",
     "member.role_changed",

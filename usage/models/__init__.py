@@ -1,6 +1,6 @@
 """How much was called: meters, spools with segments and findings, hourly roll-ups, refusals, last uses and
 sources; what was reported from outside, the held calls that wait for it, and quotas; plans, prices,
-subscriptions, the statements of closed months, credits.
+subscriptions, the statements of closed months, credits; signals of what is amiss.
 
 `usage.drain`, `usage.events` and `usage.retention` alone count here, and `usage.ledger` for quotas; what
 staff define goes through `usage.definitions` and `usage.billing`, what people decide about journals through
@@ -16,6 +16,7 @@ from usage.models.periods import ClosedPeriod, Credit, StatementLine
 from usage.models.quotas import QuotaLease, QuotaUse
 from usage.models.refusals import Refusal
 from usage.models.rollups import Resource, ResourceBound, ResponseRollup, Rollup, SecretUse
+from usage.models.signals import Signal
 from usage.models.sources import Source
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "Rollup",
     "SecretUse",
     "Segment",
+    "Signal",
     "Source",
     "Spool",
     "StatementLine",

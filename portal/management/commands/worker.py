@@ -17,7 +17,7 @@ from django.utils import timezone
 from keys import lifecycle, presence
 from keys.management.base import PortalCommand
 from portal import expiry, folder, outbox, serving
-from usage import kept, ledger, refusal_log, reports, retention, watermark
+from usage import kept, ledger, refusal_log, reports, retention, watch, watermark
 from usage.billing import subscriptions
 from usage.drain import Drain
 
@@ -28,6 +28,7 @@ FORGET_SECONDS = 30.0
 PRUNE_SECONDS = 60.0
 PLAN_SECONDS = 30.0
 REMIND_SECONDS = 60.0
+WATCH_SECONDS = 60.0
 CLEAR_SECONDS = 3600.0
 RETIRE_SECONDS = 3600.0
 LONGEST_PAUSE = 15.0
@@ -47,7 +48,7 @@ class Command(PortalCommand):
             signal.signal(number, lambda *_: stop.set())
         if options["parent"] is not None:
             serving.end_with_parent(options["parent"], signal.SIGTERM)
-        drain = Drain()
+        drain, sweep = Drain(), watch.Sweep()
         chores: list[tuple[float, Callable[[], object]]] = [
             (FORGET_SECONDS, forget_the_dead),
             (PRUNE_SECONDS, prune_journals),
@@ -56,6 +57,7 @@ class Command(PortalCommand):
             (CLEAR_SECONDS, partial(retention.once, stop=stop.is_set)),
             (PLAN_SECONDS, lambda: subscriptions.apply_due(timezone.now())),
             (CLEAR_SECONDS, lambda: ledger.forget_the_past(timezone.now())),
+            (WATCH_SECONDS, lambda: sweep.go_on(timezone.now(), stop=stop.is_set)),
             (CLEAR_SECONDS, lambda: outbox.prune(timezone.now(), stop=stop.is_set)),
             (RETIRE_SECONDS, retire_idle_keys),
             (REMIND_SECONDS, lambda: expiry.remind(timezone.now())),
