@@ -12,7 +12,7 @@ from typing import Self
 
 from django.conf import settings
 
-from keys.models import Environment, Policy
+from keys.models import Environment, Key, Policy, Secret
 from keys.scopes import STAFF_ONLY
 
 GRACE = dt.timedelta(minutes=1)  # the form was opened a moment ago
@@ -76,6 +76,17 @@ class Facts:
     networks: tuple[str, ...]
     expires_at: dt.datetime | None
     secret_made_at: dt.datetime | None = None  # the current secret's; None: not looked at
+
+    @classmethod
+    def of(cls, key: Key, secret: Secret | None = None) -> Self:
+        """The key's; fetch its scopes with it. Without its current `secret`, its settings alone."""
+        return cls(
+            environment=key.environment,
+            scopes=frozenset(scope.name for scope in key.scopes.all()),
+            networks=tuple(key.networks),
+            expires_at=key.expires_at,
+            secret_made_at=None if secret is None else secret.created_at,
+        )
 
 
 def longest_days(policy: Policy) -> int | None:

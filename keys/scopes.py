@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 MAX_LENGTH = 64
 PORTAL = "portal:"  # scopes that begin so are the portal's own machine API
+MANAGE_KEYS = "portal:keys"
 STAFF_ONLY = frozenset({"portal:verify", "portal:report"})
 
 PATTERN = r"[a-z][a-z0-9_.-]*(:[a-z0-9][a-z0-9_.-]*)+"

@@ -201,22 +201,11 @@ def badge(key: Key, now: dt.datetime) -> Badge:
     return Badge(state.value, state.label)
 
 
-def _facts(key: Key, secret: Secret | None) -> Facts:
-    """What its policy looks at; fetch the key's scopes with it."""
-    return Facts(
-        environment=key.environment,
-        scopes=frozenset(scope.name for scope in key.scopes.all()),
-        networks=tuple(key.networks),
-        expires_at=key.expires_at,
-        secret_made_at=None if secret is None else secret.created_at,
-    )
-
-
 def _broken(key: Key, secret: Secret | None, terms: Terms, now: dt.datetime) -> list[Rule]:
     """The rules that a key breaks while anyone could still use it or let it be used again."""
     if key.state_at(now) in (KeyState.REVOKED, KeyState.EXPIRED):
         return []
-    return compliance.broken(terms, _facts(key, secret), now)
+    return compliance.broken(terms, Facts.of(key, secret), now)
 
 
 def _note(key: Key, secret: Secret | None, terms: Terms, now: dt.datetime) -> str:

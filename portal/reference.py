@@ -59,6 +59,18 @@ EVENT = [
     ("void", "With settles: true for a call that is to cost nothing."),
 ]
 
+KEY_FIELDS = [
+    ("name", "What you recognise it by later. The only one that a new key needs."),
+    ("environment", "Either live or test; the caller’s own, without it. It never changes."),
+    ("scopes", "What the key may do. A caller grants only scopes that it has itself."),
+    ("expires_at", "As in 2026-09-15T12:00:00Z; null is never. Left out: the policy’s usual life."),
+    ("networks", "Addresses or CIDR networks that it may be used from; an empty list is anywhere."),
+    ("rates", "Such as 10/second, beside those of the policy."),
+    ("quotas", "Such as 100000/month, beside those of the policy."),
+    ("metadata", "Labels of your own: names with texts."),
+    ("disabled", "Only in a change: true refuses its calls until it is false again."),
+]
+
 _REJECTIONS = {
     Rejection.CONFLICT: "The id is counted with another body. If this is another event, give it a new id.",
     Rejection.UNKNOWN_KEY: "Send the key’s id, key_…, which X-Portal-Key and the key’s page show.",
@@ -139,6 +151,27 @@ def patterns() -> dict[str, str]:
     return {
         name.replace("-", "_"): rule(known, settings.PORTAL_NAME) for name, rule in prefixes.FORMATS.items()
     }
+
+
+def key_lines() -> dict[str, str]:
+    """Shell lines that list, make, change, rotate and revoke keys."""
+    key = "/key_4kDfZ0aQ9sLmX2cV"
+    return {
+        "list": (
+            f'curl -s -H "Authorization: Bearer $MANAGER" \\\n  "{settings.PORTAL_URL}/v1/keys?state=active"'
+        ),
+        "create": _key_call("", '{"name": "Worker", "scopes": ["orders:read"]}'),
+        "edit": _key_call(key, '{"networks": ["203.0.113.0/24"]}', "-X PATCH "),
+        "rotate": _key_call(f"{key}/rotate", '{"overlap": 86400}'),
+        "revoke": _key_call(f"{key}/revoke", '{"reason": "No longer needed"}'),
+    }
+
+
+def _key_call(path: str, body: str, method: str = "") -> str:
+    return (
+        f'curl -s {method}{settings.PORTAL_URL}/v1/keys{path} \\\n  -H "Authorization: Bearer $MANAGER" \\\n'
+        f"  -H \"Content-Type: application/json\" \\\n  -d '{body}'"
+    )
 
 
 def _post(body: str, kind: str = "application/json") -> str:

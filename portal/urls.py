@@ -46,6 +46,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("welcome/", welcome.welcome, name="welcome"),
     path("docs/", public.docs, name="docs"),
     path("docs/gateway/", public.docs_gateway, name="docs_gateway"),
+    path("docs/keys/", public.docs_keys, name="docs_keys"),
     path("docs/meters/", public.docs_meters, name="docs_meters"),
     path("docs/usage/", public.docs_usage, name="docs_usage"),
     path("leak/", leaks.leak, name="leak"),

@@ -4,7 +4,7 @@ Views, admin, commands and the machine API parse, call a function from here and 
 writes these tables itself. Policy is enforced here and nowhere else, so no door goes round it.
 """
 
-from keys.lifecycle.actors import command_actor, member_actor, staff_actor
+from keys.lifecycle.actors import command_actor, key_actor, member_actor, staff_actor
 from keys.lifecycle.idle import notice_before, retire_idle
 from keys.lifecycle.leaks import report_leak
 from keys.lifecycle.organizations import (
@@ -72,6 +72,7 @@ __all__ = [
     "extend_overlap",
     "import_key",
     "kept_expiry",
+    "key_actor",
     "longest_expiry",
     "member_actor",
     "notice_before",

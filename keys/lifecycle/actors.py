@@ -4,9 +4,11 @@ from django.contrib.auth.models import AbstractBaseUser
 
 from keys.audit import Actor
 from keys.lifecycle.refusals import Forbidden
-from keys.models import Membership, Organization
+from keys.models import Key, Membership, Organization
 from keys.permissions import Act, Role, allows
 
+# What a key may do in its own organization; `grants` says how far.
+_KEY_ACTS = frozenset({Act.CREATE_KEY, Act.EDIT_KEY, Act.ROTATE_KEY, Act.REVOKE_KEY})
 # Outside every organization: held to policy, not to a role.
 _TRUSTED = frozenset({"staff", "command", "system"})
 
@@ -26,6 +28,11 @@ def command_actor() -> Actor:
     return Actor("command", "manage.py")
 
 
+def key_actor(key: Key) -> Actor:
+    """A key acting on its organization's keys, itself included."""
+    return Actor("key", str(key), key.pk, key.organization_id)
+
+
 def is_trusted(actor: Actor) -> bool:
     return actor.kind in _TRUSTED
 
@@ -38,6 +45,8 @@ def user_id(actor: Actor) -> int | None:
 def require(actor: Actor, act: Act, organization: Organization) -> None:
     """Raise Forbidden unless the actor may perform `act` in `organization`."""
     if is_trusted(actor):
+        return
+    if actor.kind == "key" and actor.organization_id == organization.pk and act in _KEY_ACTS:
         return
     if actor.organization_id != organization.pk or actor.role is None or not allows(actor.role, act):
         raise Forbidden("Your role in this organization does not allow this.")

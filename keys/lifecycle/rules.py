@@ -128,13 +128,8 @@ def clean_expiry(organization: Organization, value: Expiry, now: dt.datetime) ->
 
 def broken_settings(key: Key, now: dt.datetime) -> list[Rule]:
     """The rules of its policy that the key's settings break; an old secret is none of them."""
-    facts = Facts(
-        environment=key.environment,
-        scopes=frozenset(key.scopes.values_list("name", flat=True)),
-        networks=tuple(key.networks),
-        expires_at=key.expires_at,
-    )
-    return [rule for rule in broken(Terms.of(key.organization.policy), facts, now) if rule in SETTINGS]
+    rules = broken(Terms.of(key.organization.policy), Facts.of(key), now)
+    return [rule for rule in rules if rule in SETTINGS]
 
 
 def kept_expiry(key: Key, now: dt.datetime) -> dt.datetime | None:

@@ -14,7 +14,7 @@ from django.db import IntegrityError, transaction
 
 from keys import audit, tokens
 from keys.audit import Actor
-from keys.lifecycle import rules
+from keys.lifecycle import grants, rules
 from keys.lifecycle.actors import require, user_id
 from keys.lifecycle.locks import lock_key, lock_organization
 from keys.lifecycle.refusals import Conflict, Invalid
@@ -64,6 +64,7 @@ def _make_key(
         raise Conflict(f"This organization has its {limit} keys; revoke one first.")
     environment = rules.clean_environment(environment)
     granted = rules.clean_scopes(organization, scopes, actor)
+    grantor = grants.grantor(actor, now)
     key = Key(
         organization=organization,
         name=rules.clean_text(name, field="name", label="The name", maximum=100),
@@ -76,6 +77,8 @@ def _make_key(
         created_at=now,
         created_by_id=user_id(actor),
     )
+    if grantor is not None:
+        grantor.grant(environment, [scope.name for scope in granted], key.networks)
     key.save(force_insert=True)
     key.scopes.set(granted)
     return key, {
@@ -226,6 +229,9 @@ def rotate_key(
         current = key.secrets.filter(stops_at=None).first()
     with transaction.atomic():
         key = lock_key(key)
+        grantor = grants.grantor(actor, now)
+        if grantor is not None and grantor.key.pk != key.pk:  # its holder gets what the key has
+            grantor.grant_key(key)
         if expires_at is UNSET:
             key.expires_at = rules.kept_expiry(key, now)
         else:
@@ -345,6 +351,9 @@ def revoke_key(actor: Actor, key: Key, *, reason: str = "", now: dt.datetime) ->
     reason = rules.clean_text(reason, field="reason", label="The reason", maximum=200, required=False)
     with transaction.atomic():
         key = lock_key(key)
+        grantor = grants.grantor(actor, now)
+        if grantor is not None:
+            grantor.reach(key.environment)
         if key.revoked_at is None:
             key.revoked_at = now
             key.revoked_reason = reason
@@ -375,6 +384,11 @@ def _switch(actor: Actor, key: Key, act: str, disabled_at: dt.datetime | None, n
     with transaction.atomic():
         key = lock_key(key)
         _refuse_if_revoked(key)
+        grantor = grants.grantor(actor, now)
+        if grantor is not None and disabled_at is None:
+            grantor.grant_key(key)
+        elif grantor is not None:
+            grantor.reach(key.environment)
         if (key.disabled_at is None) != (disabled_at is None):
             if disabled_at is None:
                 rules.require_compliance(key, now)
@@ -403,6 +417,7 @@ def edit_key(
     with transaction.atomic():
         key = lock_key(key)
         _refuse_if_revoked(key)
+        grantor = grants.grantor(actor, now)
         changes: dict[str, list[Any]] = {}
 
         def change(field_name: str, value: Any, show: Any = lambda shown: shown) -> None:
@@ -433,6 +448,8 @@ def edit_key(
             if wanted != held:
                 key.scopes.set(granted)
                 changes["scopes"] = [held, wanted]
+        if changes and grantor is not None:
+            grantor.grant_key(key)
         if changes:
             audit.append(
                 "key.edited",

@@ -15,6 +15,7 @@ from ninja import NinjaAPI
 from ninja.errors import HttpError, ValidationError
 from ninja.parser import Parser
 
+from keys import lifecycle
 from keys.verdicts import Code
 from portal.api import PREFIX
 from portal.api.callers import Refused
@@ -27,8 +28,10 @@ MAX_ERRORS = 20  # of one body; who has more sees the rest next time
 # Problems that are no verdict on a key: status → code and sentence.
 PLAIN: Final = {
     400: ("BAD_REQUEST", "The request cannot be understood."),
+    403: ("FORBIDDEN", "This key may not do that."),
     404: ("NOT_FOUND", "There is nothing at this path."),
     405: ("METHOD_NOT_ALLOWED", "This path has other methods; Allow names them."),
+    409: ("CONFLICT", "The state of things forbids this now."),
     413: ("TOO_LARGE", "The body is too large."),
     415: (
         "UNSUPPORTED_MEDIA_TYPE",
@@ -36,6 +39,7 @@ PLAIN: Final = {
     ),
     422: ("INVALID", "What was sent is well formed, but not what this call takes; errors says where."),
 }
+_NO_SUCH_SCOPE = "There is a scope that keys of this organization may not hold."
 _KEPT = ("Allow", "Retry-After")
 _UNAVAILABLE = metering.Decision(Code.UNAVAILABLE)
 
@@ -127,8 +131,23 @@ def handle_errors(api: NinjaAPI) -> None:
     def invalid(request: HttpRequest, error: Any) -> HttpResponse:  # as above
         return problem(422, request=request, errors=[_place(each) for each in error.errors[:MAX_ERRORS]])
 
+    @api.exception_handler(lifecycle.Invalid)
+    def not_allowed(request: HttpRequest, error: Any) -> HttpResponse:  # as above
+        where = "/".join(["body", *filter(None, [error.field])])
+        return problem(422, request=request, errors=[{"location": where, "message": _sentence(error)}])
+
+    @api.exception_handler(lifecycle.Conflict)
+    def conflict(request: HttpRequest, error: Any) -> HttpResponse:  # as above
+        return problem(409, request=request, detail=error.sentence)
+
+    @api.exception_handler(lifecycle.Forbidden)
+    def forbidden(request: HttpRequest, error: Any) -> HttpResponse:  # as above
+        return problem(403, request=request, detail=error.sentence)
+
     @api.exception_handler(HttpError)
     def http_error(request: HttpRequest, error: Any) -> HttpResponse:  # as above
+        if error.status_code == 404:
+            return problem(404, request=request)
         # django-ninja makes a 400 of whatever its parser raises.
         if isinstance(error.__cause__, _Unsupported):
             return problem(415, request=request, headers=[("Accept", ", ".join(error.__cause__.args))])
@@ -146,6 +165,11 @@ def handle_errors(api: NinjaAPI) -> None:
     def bug(request: HttpRequest, error: Any) -> HttpResponse:  # as above
         problems.log_bug(logger, error)
         return problems.refusal_response(_UNAVAILABLE)
+
+
+def _sentence(refusal: lifecycle.Invalid) -> str:
+    """Lifecycle's, which on pages names the scopes that somebody has just typed there."""
+    return _NO_SUCH_SCOPE if refusal.field == "scopes" else refusal.sentence
 
 
 def _place(error: dict[str, Any]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from django.http import HttpRequest
 
+from keys.models import Key
 from keys.verdicts import Code
 from usage import client, credentials, metering
 
@@ -26,6 +27,13 @@ class CallRequest(HttpRequest):
     """A request that `caller` has let in."""
 
     auth: metering.Decision  # named by django-ninja
+
+
+def calling_key(request: CallRequest) -> Key:
+    """The caller's own row, with its organization and policy as they are now."""
+    secret = request.auth.secret
+    assert secret is not None
+    return Key.objects.select_related("organization__policy").get(pk=secret.key.id)
 
 
 def caller(*scopes: str) -> Callable[[HttpRequest], metering.Decision]:

@@ -4,6 +4,7 @@ It is made once and is the same for everybody.
 """
 
 import json
+from collections.abc import Iterable
 from functools import cache
 from http import HTTPStatus
 from typing import Any
@@ -66,13 +67,21 @@ _MORE_HEADERS = {
 }
 
 
-def declare(*scopes: str, body: bool = False, query: bool = False, **more: object) -> dict[str, Any]:  # JSON
-    """For an operation's `openapi_extra`: the scopes that its caller needs, and every error that it has, for
-    it takes a `body` or a `query`; `more` is added as it is."""
-    statuses = sorted([*_ALWAYS, *(_WITH_BODY if body else (422,) if query else ())])
-    return more | {
+def declare(
+    *scopes: str,
+    body: bool = False,
+    query: bool = False,
+    status: int = 200,
+    more: Iterable[int] = (),
+    **others: object,
+) -> dict[str, Any]:  # JSON
+    """For an operation's `openapi_extra`: the scopes that its caller needs, the `status` of its success, and
+    every error that it has, for it takes a `body` or a `query`, or has `more`; `others` are added as they
+    are."""
+    errors = sorted({*_ALWAYS, *more, *(_WITH_BODY if body else (422,) if query else ())})
+    return others | {
         "security": [{name: list(scopes)} for name in _SECURITY],
-        "responses": {200: {"headers": _REQUEST}} | {status: _error(status) for status in statuses},
+        "responses": {status: {"headers": _REQUEST}} | {each: _error(each) for each in errors},
     }
 
 

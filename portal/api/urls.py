@@ -7,7 +7,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI
 
-from portal.api import keys, leaks, usage
+from portal.api import keys, leaks, manage, usage
 from portal.api.answers import StrictParser, finish, handle_errors
 from portal.api.document import document
 
@@ -23,7 +23,7 @@ api = NinjaAPI(
     parser=StrictParser(),
 )
 handle_errors(api)
-for router in (keys.router, usage.router, leaks.router):
+for router in (keys.router, manage.router, usage.router, leaks.router):
     router.add_decorator(finish)
     api.add_router("", router)
 
@@ -34,4 +34,6 @@ def openapi(request: HttpRequest) -> HttpResponse:
     return HttpResponse(document(api), content_type="application/json")
 
 
-urlpatterns = [pattern for pattern in api.urls[0] if getattr(pattern, "name", "") != "api-root"]
+# django-ninja repeats a path for each of its methods.
+_paths = {str(pattern.pattern): pattern for pattern in api.urls[0]}
+urlpatterns = [pattern for pattern in _paths.values() if getattr(pattern, "name", "") != "api-root"]

@@ -47,6 +47,13 @@ def docs_gateway(request: HttpRequest) -> HttpResponse:
 
 
 @require_safe
+def docs_keys(request: HttpRequest) -> HttpResponse:
+    """For programs that make, rotate and revoke their organization's keys."""
+    context = {"lines": reference.key_lines(), "fields": reference.KEY_FIELDS}
+    return render(request, "portal/docs_keys.html", context)
+
+
+@require_safe
 def docs_meters(request: HttpRequest) -> HttpResponse:
     """What is counted, in which units, and how resources are kept apart."""
     context = {"meters": reference.meters(), "kept": settings.USAGE_RESOURCES}

@@ -622,17 +622,21 @@ def test_the_openapi_is_public_and_declares_every_error(portal: Portal) -> None:
     document = response.json()
     assert document["openapi"].startswith("3.1.")
     assert document["components"]["securitySchemes"].keys() == {"bearer", "header"}
+    managed = {f"/v1/keys{path}" for path in ("", "/{key_id}", "/{key_id}/rotate", "/{key_id}/revoke")}
     paths = {"/v1/keys/verify", "/v1/me", "/v1/usage/events", "/v1/usage"}
-    assert document["paths"].keys() == paths
-    for operations in document["paths"].values():
-        for operation in operations.values():
+    assert document["paths"].keys() == paths | managed
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
             assert [next(iter(each)) for each in operation["security"]] == ["bearer", "header"]
-            declared = {"200", "400", "401", "403", "429", "503"}
+            success = "201" if operation["operationId"] == "create_key" else "200"
+            declared = {success, "400", "401", "403", "429", "503"}
+            declared |= {"404"} if "{key_id}" in path else set()
+            declared |= {"409"} if path in managed and method != "get" else set()
             declared |= {"413", "415", "422"} if "requestBody" in operation else set()
-            declared |= {"422"} if operation["parameters"] else set()
+            declared |= {"422"} if any(each["in"] == "query" for each in operation["parameters"]) else set()
             assert operation["responses"].keys() == declared
             for status, answer in operation["responses"].items():
-                kind = "application/json" if status == "200" else "application/problem+json"
+                kind = "application/json" if status == success else "application/problem+json"
                 assert list(answer["content"]) == [kind]
     told = json.dumps(document)
     assert all(code.name in told for code in Code)

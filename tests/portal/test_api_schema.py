@@ -3,6 +3,7 @@ does not is refused as declared, and nothing without a key gets through.
 """
 
 import datetime as dt
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,15 @@ EXAMPLES = 100  # of each operation and kind of caller, beside those that cover 
 
 PROVIDERS_OWN = ("/v1/keys/verify", "/v1/usage/events")
 # No schema says that a range must not be too long, nor which cursors were given out.
-UNSAID = {"/v1/usage": [schemathesis.checks.positive_data_acceptance]}
+MANAGED = r"^/v1/keys(/\{key_id\}(/rotate|/revoke)?)?$"
+UNSAID = {
+    "/v1/usage": [schemathesis.checks.positive_data_acceptance],
+    # Nor what a rate, a name or a policy is, nor when now is.
+    "/v1/keys": [schemathesis.checks.positive_data_acceptance],
+    "/v1/keys/{key_id}": [schemathesis.checks.positive_data_acceptance],
+    "/v1/keys/{key_id}/rotate": [schemathesis.checks.positive_data_acceptance],
+    "/v1/keys/{key_id}/revoke": [schemathesis.checks.positive_data_acceptance],
+}
 
 
 @pytest.fixture
@@ -40,11 +49,14 @@ def portal(journal_dir: Path) -> Iterator[Portal]:
 schemathesis.openapi.format("label", st.text(max_size=RESOURCE_LENGTH).filter(str.isprintable))
 schemathesis.openapi.format("usage-hour", st.dates(dt.date(2026, 1, 1), dt.date(2026, 12, 31)).map(str))
 api = schemathesis.openapi.from_wsgi("/v1/openapi.json", application)
+managed, others = api.include(path_regex=MANAGED), api.exclude(path_regex=MANAGED)
 bounded = hypothesis_settings(
     max_examples=EXAMPLES,
     deadline=None,
     suppress_health_check=list(HealthCheck),  # it filters what a schema cannot express
 )
+
+few = hypothesis_settings(bounded, max_examples=EXAMPLES // 10)
 
 
 def with_a_meter_that_there_is(case: Case) -> Case:
@@ -59,7 +71,7 @@ def validate(case: Case, **headers: str) -> Any:
     return case.call_and_validate(headers=headers, excluded_checks=UNSAID.get(case.path, []))
 
 
-@api.parametrize()
+@others.parametrize()
 @bounded
 def test_every_answer_to_the_provider_is_as_declared(case: Case, portal: Portal) -> None:
     issued = builders.key(
@@ -69,7 +81,7 @@ def test_every_answer_to_the_provider_is_as_declared(case: Case, portal: Portal)
     validate(with_a_meter_that_there_is(case), Authorization=f"Bearer {issued.plaintext}")
 
 
-@api.parametrize()
+@others.parametrize()
 @bounded
 def test_every_answer_to_a_customer_is_as_declared(case: Case, portal: Portal) -> None:
     portal.directory.refresh()
@@ -78,9 +90,28 @@ def test_every_answer_to_a_customer_is_as_declared(case: Case, portal: Portal) -
         assert response.status_code in (403, 405)
 
 
-@api.parametrize()
+@others.parametrize()
 @bounded
 def test_every_answer_to_a_stranger_is_as_declared(case: Case, portal: Portal) -> None:
     portal.directory.refresh()
     response = validate(case)
     assert response.status_code in (400, 401, 405)
+
+
+@managed.parametrize()
+@few
+def test_every_answer_to_who_manages_keys_is_as_declared(case: Case, portal: Portal) -> None:
+    acme = portal.asked.key.organization
+    manager = builders.key(acme, scopes=("portal:keys", "orders:read", "orders:write"))
+    portal.directory.refresh()
+    if case.path_parameters and re.fullmatch(r"key_[0-9A-Za-z]{16}", case.path_parameters["key_id"]):
+        case.path_parameters["key_id"] = portal.asked.key.public_id
+    validate(case, Authorization=f"Bearer {manager.plaintext}")
+
+
+@managed.parametrize()
+@few
+def test_nobody_else_manages_keys(case: Case, portal: Portal) -> None:
+    portal.directory.refresh()
+    assert validate(case, Authorization=f"Bearer {portal.asked.plaintext}").status_code in (403, 405)
+    assert validate(case).status_code in (400, 401, 405)

@@ -18,6 +18,7 @@ from keys.models import Key, Organization, Secret
 from keys.permissions import Role
 from keys.verdicts import Code
 from portal import pages, reference
+from portal.api.key_schemas import EditKeyBody, NewKeyBody
 from tests import builders
 from tests.builders import NOW
 from tests.usage.test_gateway import PORTAL_HEADERS
@@ -754,6 +755,14 @@ def test_every_reason_to_reject_an_event_and_every_field_is_in_the_docs(client: 
     assert {code.value for code in Rejection if f">{code.value}<" not in html} == set()
     assert {name for name, text in reference.usage_lines().items() if escape(text) not in html} == set()
     assert reverse("docs_usage") in client.get(reverse("docs")).content.decode()
+
+
+def test_the_calls_that_manage_keys_are_in_the_docs(client: Client) -> None:
+    html = client.get(reverse("docs_keys")).content.decode()
+    fields = {*NewKeyBody.model_fields, *EditKeyBody.model_fields}
+    assert {name for name, _ in reference.KEY_FIELDS} == fields
+    assert {name for name, text in reference.key_lines().items() if escape(text) not in html} == set()
+    assert reverse("docs_keys") in client.get(reverse("docs")).content.decode()
 
 
 def test_the_gateways_parameters_and_headers_are_in_the_docs() -> None:
