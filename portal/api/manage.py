@@ -13,6 +13,7 @@ from django.db import transaction
 from django.db.models import Prefetch, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
+from django.views.decorators.debug import sensitive_variables
 from ninja import Body, Path, Router
 from ninja.errors import HttpError
 
@@ -101,6 +102,7 @@ def list_keys(request: CallRequest, response: HttpResponse) -> KeyList:
     url_name="v1_keys",
     openapi_extra=declare(MANAGE_KEYS, body=True, status=201, more=(409,)),
 )
+@sensitive_variables()
 def create_key(request: CallRequest, response: HttpResponse, asked: Body[NewKeyBody]) -> IssuedKey:
     """A new key, within your organization's policy, with nothing that the caller has not itself.
 
@@ -169,6 +171,7 @@ def _switch(actor: Actor, key: Key, disabled: bool, now: dt.datetime) -> None:
     url_name="v1_key_rotate",
     openapi_extra=declare(MANAGE_KEYS, body=True, more=(404, 409)),
 )
+@sensitive_variables()
 def rotate_key(
     request: CallRequest, response: HttpResponse, key_id: Path[KeyId], asked: Body[RotateBody]
 ) -> IssuedKey:
