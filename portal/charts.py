@@ -7,13 +7,15 @@ their size; down, they are pixels.
 
 import datetime as dt
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 HEIGHT = 236  # px, the x labels included
 _TOP = 10  # px above the highest grid line, where half of its label stands
 _PLOT_HEIGHT = 196  # px
 _GAP = 1.5  # px between the accepted and the refused part of a bar
+_HAIR = 1.0  # px between the parts of a stacked bar, and the least that one is high
 _LEAST = 2.0  # px: a count above zero is never drawn flatter than this
 _THICKNESS = 0.62  # of a day's column
 _MAX_THICKNESS = 4.5  # percent of the plot, for charts of a few days
@@ -105,6 +107,43 @@ class BarChart:
         return f"{first} to {last}: {self.accepted:,} requests accepted, {self.refused:,} refused."
 
 
+class Layer(NamedTuple):
+    """One of the parts that bars are stacked from; `values` has one figure ≥ 0 for each bar."""
+
+    name: str
+    colour: str  # of the class `chart-<colour>`
+    values: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """All of one bar, for the pointer and for screen readers."""
+
+    x: float  # percent
+    width: float  # percent
+    title: str
+    tip: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class StackedChart:
+    """Everything `components/stacked_chart.html` draws: a path a layer, in a box as wide as `across`, and
+    the period before as a line (empty: none)."""
+
+    layers: tuple[tuple[Layer, str], ...]
+    line: str
+    columns: tuple[Column, ...]
+    y_ticks: tuple[Tick, ...]
+    x_ticks: tuple[Tick, ...]
+    summary: str
+    across: int = 1000
+    height: int = HEIGHT
+    top: int = _TOP
+    plot_height: int = _PLOT_HEIGHT
+    x_label_y: int = HEIGHT - 8
+
+
 def compact(number: int) -> str:
     """A count in few figures: 950 → `950`, 7500 → `7.5k`, 1_234_567 → `1.2M`; rounds half up."""
     if abs(number) < 1000:
@@ -153,6 +192,94 @@ def bar_chart(labels: Sequence[dt.date], accepted: Sequence[int], refused: Seque
         accepted=sum(accepted),
         refused=sum(refused),
     )
+
+
+def stacked_chart(
+    titles: Sequence[str],
+    labels: Sequence[str],
+    layers: Sequence[Layer],
+    before: Sequence[int] = (),
+    text: Callable[[int], str] = "{:,}".format,
+) -> StackedChart:
+    """Bars of many parts, the first layer at the ground. `titles` name the bars in full and `labels` below
+    the axis; `before` has the totals of the period before, bar by bar, and may be longer or shorter; `text`
+    writes a figure out."""
+    totals = [sum(layer.values[index] for layer in layers) for index in range(len(titles))]
+    before = before[: len(titles)]
+    highest = max([0, *totals, *before])
+    step = _nice_step(highest)
+    ceiling = step * max(1, -(-highest // step))
+    column = 100 / len(titles) if titles else 0.0
+    ground = [0] * len(titles)
+    drawn = []
+    for layer in layers:
+        drawn.append((layer, _layer(layer.values, ground, column, ceiling)))
+        ground = [low + high for low, high in zip(ground, layer.values, strict=True)]
+    every = max(1, math.ceil(len(titles) / _X_LABELS))
+    return StackedChart(
+        layers=tuple(drawn),
+        line=_line(before, column, ceiling),
+        columns=tuple(
+            Column(
+                x=_round(index * column),
+                width=_round(column),
+                title=title,
+                tip="\n".join([title, *_tip(index, totals[index], layers, before, text)]),
+                description=f"{title}: {text(totals[index])}",
+            )
+            for index, title in enumerate(titles)
+        ),
+        y_ticks=tuple(
+            Tick(_round(_TOP + _PLOT_HEIGHT * (1 - value / ceiling)), _short(value, text))
+            for value in range(0, ceiling + 1, step)
+        ),
+        x_ticks=tuple(
+            Tick(_round((index + 0.5) * column), labels[index]) for index in range(0, len(labels), every)
+        ),
+        summary=f"{titles[0]} to {titles[-1]}: {text(sum(totals))}" if titles else "Nothing to show.",
+    )
+
+
+def _layer(values: Sequence[int], ground: Sequence[int], column: float, ceiling: int) -> str:
+    """The path of one layer's rectangles; a hair is left free above each that is high enough."""
+    scale, width = _PLOT_HEIGHT / ceiling, min(column * _THICKNESS, _MAX_THICKNESS)
+    parts = []
+    for index, (low, value) in enumerate(zip(ground, values, strict=True)):
+        if value > 0:
+            high = max(value * scale, _HAIR)
+            gap = _HAIR if high > 3 * _HAIR else 0.0
+            x = _round(10 * (index * column + (column - width) / 2))
+            y = _round(_TOP + _PLOT_HEIGHT - low * scale - high + gap)
+            parts.append(f"M{x} {y}h{_round(10 * width)}v{_round(high - gap)}h{_round(-10 * width)}z")
+    return "".join(parts)
+
+
+def _line(values: Sequence[int], column: float, ceiling: int) -> str:
+    """The points of a line from bar to bar; of a single bar, across it."""
+    heights = [_round(_TOP + _PLOT_HEIGHT * (1 - value / ceiling)) for value in values]
+    if len(heights) == 1:
+        return f"0,{heights[0]} {_round(10 * column)},{heights[0]}"
+    return " ".join(f"{_round(10 * (index + 0.5) * column)},{y}" for index, y in enumerate(heights))
+
+
+def _tip(
+    index: int,
+    total: int,
+    layers: Sequence[Layer],
+    before: Sequence[int],
+    text: Callable[[int], str],
+) -> list[str]:
+    """The lines below the title: the parts, the highest in the bar first, the total, the period before."""
+    parts = [f"{text(layer.values[index])} {layer.name}" for layer in layers if layer.values[index]]
+    lines = [*reversed(parts), f"{text(total)} in all"] if len(parts) > 1 else parts or [text(0)]
+    return [*lines, f"{text(before[index])} in the period before"] if index < len(before) else lines
+
+
+def _short(value: int, text: Callable[[int], str]) -> str:
+    """A tick's figure: short where it is whole, else as it is written out."""
+    written = text(value)
+    whole, _, rest = written.replace(",", "").partition(".")
+    return compact(int(whole)) if not rest.strip("0") else written.rstrip("0")
 
 
 def sparkline(values: Sequence[int]) -> str:

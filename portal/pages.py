@@ -5,9 +5,8 @@ time, through `organization.<related>` and `usage.reports`, and never writes.
 """
 
 import datetime as dt
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import batched
 from typing import NamedTuple
 
 from django.core.paginator import Page, Paginator
@@ -20,9 +19,7 @@ from keys.history import Entry
 from keys.models import EXPIRING_WITHIN, AuditEvent, Environment, Key, KeyState, Organization, Secret
 from keys.verdicts import Code
 from portal.charts import BarChart, bar_chart, sparkline
-from usage import ledger, meters, reports, resources, sources
-from usage.exports.csv import guarded
-from usage.meters import REQUESTS, Meter
+from usage import ledger, reports, sources
 from usage.models import SecretUse, Source
 from usage.sources import LateUse, Standing
 
@@ -161,36 +158,6 @@ class Overview:
     entries: list[Entry]
 
 
-class UsageRow(NamedTuple):
-    """One line of the usage table: a day, a key or a resource; its quantity in units of the page's meter."""
-
-    day: dt.date | None
-    key: Key | None
-    resource: str | None
-    accepted: int
-    refused: int
-    quantity: str
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """The usage page for one range and meter: chart and totals, and the chosen table."""
-
-    days: int
-    meter: Meter
-    meters: list[Meter]  # those with calls in the range
-    quantity: str  # in units
-    kept: int | None  # how many resources are kept apart, where others are counted as `other`
-    chart: BarChart
-    totals: reports.Totals
-    share: str
-    reasons: list[Reason]
-    answers: list[Answered]
-    quotas: list[QuotaRow]
-    rows: list[UsageRow]
-    complete_through: dt.datetime | None
-
-
 def badge(key: Key, now: dt.datetime) -> Badge:
     """A key's state in a few words; what works by itself does not while its organization is suspended."""
     state = key.state_at(now)
@@ -243,7 +210,7 @@ def _chart(days: Sequence[reports.Day]) -> BarChart:
     return bar_chart([d.date for d in days], [d.accepted for d in days], [d.refused for d in days])
 
 
-def _reasons(reasons: Iterable[tuple[str, int]]) -> list[Reason]:
+def reasons(reasons: Iterable[tuple[str, int]]) -> list[Reason]:
     rows = list(reasons)
     total = sum(calls for _, calls in rows)
     return [
@@ -254,7 +221,7 @@ def _reasons(reasons: Iterable[tuple[str, int]]) -> list[Reason]:
     ]
 
 
-def _answers(responses: dict[int, int]) -> list[Answered]:
+def answers(responses: dict[int, int]) -> list[Answered]:
     total = sum(responses.values())
     return [
         Answered(f"{each}xx", _STATUS_CLASSES.get(each, ""), count, percent(count, total))
@@ -399,8 +366,8 @@ def key_page(
         accepted=sums.accepted,
         refused=sums.refused,
         last_used=max((use.last_used_at for use in uses.values()), default=None),
-        reasons=_reasons(sums.reasons),
-        answers=_answers(reports.responses(organization, _midnight(start), _midnight(end), key=key)),
+        reasons=reasons(sums.reasons),
+        answers=answers(reports.responses(organization, _midnight(start), _midnight(end), key=key)),
         quotas=quota_rows(organization, now, key),
         outside=[compliance.SENTENCES[rule] for rule in rules if rule in compliance.SETTINGS],
         rotation_due=due,
@@ -471,7 +438,7 @@ def overview(organization: Organization, now: dt.datetime, *, with_activity: boo
     end = _today(now) + DAY
     days = reports.daily(organization, end - CHART_DAYS * DAY, end)
     week = reports.totals(organization, _midnight(end - 7 * DAY), _midnight(end))
-    top = _reasons(week.reasons)
+    top = reasons(week.reasons)
     events = history.find(organization)[:6] if with_activity else []
     live = Q(revoked_at=None, disabled_at=None) & (Q(expires_at=None) | Q(expires_at__gt=now))
     counts = organization.keys.aggregate(
@@ -508,91 +475,3 @@ def _attention(organization: Organization, now: dt.datetime) -> list[tuple[Key, 
     listed = [(key, badge(key, now)) for key in (*expired, *expiring)]
     listed += [(key, Badge("expiring", _note(key, None, Terms(), now))) for key in retiring]
     return listed + [(key, badge(key, now)) for key in disabled]
-
-
-# --- usage ----------------------------------------------------------------------------------------
-
-
-def usage(organization: Organization, days: int, by: str, name: str, now: dt.datetime) -> Usage:
-    """The last `days` UTC days, today included, of the meter of this `name`, in a table `by` day, key or
-    resource. A meter without calls in these days is as none: then `requests`, or whichever has some."""
-    end = _today(now) + DAY
-    start = end - days * DAY
-    found = reports.by_meter(organization, start, end)
-    used = _meters(found)
-    meter = used.get(name) or used.get(REQUESTS.name) or next(iter(used.values()), REQUESTS)
-    daily, sums = found.get(meter.name) or reports.no_history(start, end)
-    if by == "key":
-        rows = _by_key(organization, _midnight(start), _midnight(end), meter)
-    elif by == "resource":
-        rows = _by_resource(organization, _midnight(start), _midnight(end), meter)
-    else:
-        rows = [
-            UsageRow(day.date, None, None, day.accepted, day.refused, meter.as_text(day.quantity))
-            for day in reversed(daily)
-        ]
-    return Usage(
-        days=days,
-        meter=meter,
-        meters=list(used.values()),
-        quantity=meter.as_text(sums.quantity),
-        kept=resources.reached(organization).get(meter.name),
-        chart=_chart(daily),
-        totals=sums,
-        share=percent(sums.refused, sums.accepted + sums.refused),
-        reasons=_reasons(sums.reasons),
-        answers=_answers(reports.responses(organization, _midnight(start), _midnight(end))),
-        quotas=quota_rows(organization, now),
-        rows=rows,
-        complete_through=reports.complete_through(),
-    )
-
-
-def _meters(used: Collection[str]) -> dict[str, Meter]:
-    """By name, `requests` first; one that this database has lost counts in smallest units of no name."""
-    known = {name: meter for name, meter in meters.read().items() if name in used}
-    return known | {name: Meter(name, "unit", name) for name in used if name not in known}
-
-
-def _by_resource(
-    organization: Organization, start: dt.datetime, end: dt.datetime, meter: Meter
-) -> list[UsageRow]:
-    """The resources that were called, the busiest first."""
-    calls = reports.by_resource(organization, start, end, meter=meter.name)
-    busiest = sorted(calls.items(), key=lambda item: (-item[1].accepted - item[1].refused, item[0]))
-    return [
-        UsageRow(None, None, name, each.accepted, each.refused, meter.as_text(each.quantity))
-        for name, each in busiest
-    ]
-
-
-def _by_key(organization: Organization, start: dt.datetime, end: dt.datetime, meter: Meter) -> list[UsageRow]:
-    """The keys that were used, the busiest first."""
-    keys = {key.pk: key for key in organization.keys.order_by()}
-    rows = []
-    # A database takes only so many parameters in one statement.
-    for some in batched(keys, 5000):
-        calls = reports.by_key(organization, some, start, end, meter=meter.name)
-        rows += [
-            UsageRow(None, keys[pk], None, each.accepted, each.refused, meter.as_text(each.quantity))
-            for pk, each in calls.items()
-            if each.accepted or each.refused
-        ]
-    return sorted(rows, key=lambda row: (-row.accepted - row.refused, row.key.public_id if row.key else ""))
-
-
-def usage_table(found: Usage, by: str) -> list[list[str]]:
-    """The table as rows of cells, its header first. Text that a spreadsheet could take for a formula
-    gets an apostrophe in front (OWASP, CSV injection); numbers never do."""
-    names = {"key": ["key", "key_name", "environment"]}.get(by, [by])
-    rows = [[*names, "accepted", "refused", "meter", "quantity", "unit"]]
-    meter = found.meter
-    for row in found.rows:
-        figures = [str(row.accepted), str(row.refused), meter.name, row.quantity, guarded(meter.unit)]
-        if row.key is not None:
-            rows.append([row.key.public_id, guarded(row.key.name), row.key.environment, *figures])
-        elif row.day is not None:
-            rows.append([row.day.isoformat(), *figures])
-        else:
-            rows.append([guarded(row.resource or ""), *figures])
-    return rows

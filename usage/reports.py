@@ -47,46 +47,6 @@ class Totals(NamedTuple):
     reasons: list[tuple[str, int]]  # (name of the code, refused calls), the most frequent first
 
 
-class History(NamedTuple):
-    """The calls of one meter: one entry for every day, and all of them together."""
-
-    days: list[Day]
-    totals: Totals
-
-
-def by_meter(organization: Organization, start: dt.date, end: dt.date) -> dict[str, History]:
-    """The meters that were used in [start, end), each as `daily` and `totals` have it; every roll-up is read
-    once."""
-    rows = (
-        _between(organization, _midnight(start), _midnight(end))
-        .values_list("meter", "hour", "outcome")
-        .annotate(calls_sum=Sum("calls"), quantity_sum=Sum("quantity"))
-    )
-    days: dict[str, dict[dt.date, list[int]]] = {}
-    outcomes: dict[str, dict[str, list[int]]] = {}
-    for meter, hour, outcome, calls, quantity in rows:
-        if meter not in days:
-            days[meter], outcomes[meter] = _no_days(start, end), {}
-        day = days[meter][hour.astimezone(dt.UTC).date()]
-        if outcome == Code.VALID.name:
-            day[0] += calls
-            day[2] += quantity
-        else:
-            day[1] += calls
-        total = outcomes[meter].setdefault(outcome, [0, 0])
-        total[0] += calls
-        total[1] += quantity
-    return {
-        meter: History([Day(date, *sums) for date, sums in found.items()], _totals(outcomes[meter]))
-        for meter, found in sorted(days.items())
-    }
-
-
-def no_history(start: dt.date, end: dt.date) -> History:
-    """Of a meter that was not used in [start, end)."""
-    return History([Day(date, *sums) for date, sums in _no_days(start, end).items()], _totals({}))
-
-
 def daily(
     organization: Organization,
     start: dt.date,
@@ -162,14 +122,6 @@ def by_key(
     rows = _between(organization, start, end, meter=meter).filter(key_id__in=key_ids)
     found = {key_id: Calls(*sums) for key_id, *sums in rows.values_list("key_id").annotate(**_SUMS)}
     return dict.fromkeys(key_ids, Calls(0, 0, 0)) | found
-
-
-def by_resource(
-    organization: Organization, start: dt.datetime, end: dt.datetime, *, meter: str
-) -> dict[str, Calls]:
-    """Calls of [start, end) of each resource that was called; those without one under an empty name."""
-    rows = _between(organization, start, end, meter=meter).values_list("resource").annotate(**_SUMS)
-    return {resource: Calls(*sums) for resource, *sums in rows}
 
 
 def sparklines(

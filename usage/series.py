@@ -69,13 +69,13 @@ def page(
     columns = [GROUPS[group] for group in query.groups]
     rows = Rollup.objects.filter(organization=organization, hour__gte=query.start, hour__lt=query.end)
     if "environment" in query.groups:
-        rows = rows.annotate(environment=_environment())
+        rows = rows.annotate(environment=environment_of_key())
     if after is not None:
         rows = rows.filter(hour__gte=after.bucket).filter(
-            Q(hour__gte=_end(after.bucket, query.bucket)) | _behind(columns, after.values)
+            Q(hour__gte=bucket_end(after.bucket, query.bucket)) | _behind(columns, after.values)
         )
     grouped = list(
-        rows.annotate(cut=_cut(query.bucket))
+        rows.annotate(cut=cut_to(query.bucket))
         .values_list("cut", *columns)
         .annotate(calls_sum=Sum("calls"), quantity_sum=Sum("quantity"))
         .order_by("cut", *columns)[: size + 1]
@@ -86,21 +86,21 @@ def page(
     last = None
     if len(grouped) > size:
         cut, *values = shown[-1][:-2]
-        last = Position(_moment(cut), tuple(values))
+        last = Position(moment(cut), tuple(values))
     return Page([_row(query, row, names, known) for row in shown], last)
 
 
 # Any: a row of `values_list` with annotations has no type that could be named here.
 def _row(query: Query, row: Any, names: Mapping[int, str], known: Mapping[str, Meter]) -> Row:
     cut, *values, calls, quantity = row
-    start = _moment(cut)
+    start = moment(cut)
     groups = {
         group: names.get(value, f"unknown-{value}") if group == "key" else value
         for group, value in zip(query.groups, values, strict=True)
     }
     return Row(
         max(start, query.start),
-        min(_end(start, query.bucket), query.end),
+        min(bucket_end(start, query.bucket), query.end),
         groups,
         calls,
         _in_units(known.get(groups["meter"]), quantity) if "meter" in groups else None,
@@ -125,7 +125,7 @@ def _behind(columns: list[str], values: tuple[str | int, ...]) -> Q:
     return found
 
 
-def _environment() -> Case:
+def environment_of_key() -> Case:
     """Looked up once for all keys, not joined to each row; empty for a key that this database lost."""
 
     def of(environment: Environment) -> When:
@@ -135,7 +135,7 @@ def _environment() -> Case:
     return Case(of(Environment.TEST), of(Environment.LIVE), default=Value(""), output_field=CharField())
 
 
-def _cut(bucket: str) -> Combinable:
+def cut_to(bucket: str) -> Combinable:
     """The beginning of an hour's bucket. SQLite has times as text, whose beginning is it; Django's function
     for it would be called back for each row."""
     if bucket == "hour":
@@ -145,13 +145,13 @@ def _cut(bucket: str) -> Combinable:
     return (TruncDay if bucket == "day" else TruncMonth)("hour", tzinfo=dt.UTC)
 
 
-def _moment(cut: dt.datetime | str) -> dt.datetime:
+def moment(cut: dt.datetime | str) -> dt.datetime:
     if isinstance(cut, dt.datetime):
         return cut.astimezone(dt.UTC)
     return dt.datetime.fromisoformat(f"{cut}-01"[:10]).replace(tzinfo=dt.UTC)
 
 
-def _end(start: dt.datetime, bucket: str) -> dt.datetime:
+def bucket_end(start: dt.datetime, bucket: str) -> dt.datetime:
     if bucket == "month":
         return start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
     return start + (dt.timedelta(days=1) if bucket == "day" else dt.timedelta(hours=1))

@@ -9,7 +9,6 @@ from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib import messages
-from django.core.paginator import Paginator
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -21,14 +20,10 @@ from keys.access import MemberRequest, member
 from keys.forms import KeyFilterForm, RevokeKeyForm, curl_line
 from keys.lifecycle import Conflict, Invalid
 from keys.permissions import Act, allows
-from portal import pages
+from portal import pages, usage_pages
 from usage import reports
-from usage.meters import REQUESTS
 
 LAST_ORGANIZATION = "organization"  # session key: the slug that `home` leads to
-RANGES = (7, 30, 90)  # days
-TABLES = ("day", "key", "resource")  # of the usage page; the first is the default
-USAGE_ROWS = 100
 
 
 @member(Act.VIEW)
@@ -139,27 +134,12 @@ def key_revoke(request: MemberRequest, key_id: str) -> HttpResponse:
     return render(request, "portal/key_revoke.html", context)
 
 
-def _usage(request: MemberRequest) -> tuple[pages.Usage, str]:
-    """What was chosen (days, meter) and its table; what makes no sense is the default."""
-    days = {str(days): days for days in RANGES}.get(request.GET.get("days", ""), 30)
-    by = request.GET.get("by", "")
-    by = by if by in TABLES else TABLES[0]
-    return pages.usage(request.organization, days, by, request.GET.get("meter", ""), timezone.now()), by
-
-
 @member(Act.VIEW)
 @require_safe
 def usage(request: MemberRequest) -> HttpResponse:
-    """Calls of the last days on one meter: a chart, and a table by day, key or resource."""
-    found, by = _usage(request)
-    context = {
-        "usage": found,
-        "by": by,
-        "ranges": RANGES,
-        "tables": TABLES,
-        "page": Paginator(found.rows, USAGE_ROWS).get_page(request.GET.get("page")),
-    }
-    return render(request, "portal/usage.html", context)
+    """Calls of a range: a stacked chart, and its figures in a table."""
+    found = usage_pages.explore(request.organization, request.GET, timezone.now())
+    return render(request, "portal/usage.html", {"usage": found, "page": found.page})
 
 
 @member(Act.VIEW)
@@ -167,15 +147,12 @@ def usage(request: MemberRequest) -> HttpResponse:
 def usage_csv(request: MemberRequest) -> HttpResponse:
     """The table of the usage page, all of its pages, as a file. Until when it is complete is in its name and
     in a header of the answer, so that the table stays one that programs read."""
-    found, by = _usage(request)
-    meter = "" if found.meter == REQUESTS else f"-{found.meter.name}"
-    name = f"usage-{request.organization.slug}{meter}-{found.days}-days-by-{by}"
-    headers = {}
+    found = usage_pages.explore(request.organization, request.GET, timezone.now(), whole=True)
+    name = usage_pages.file_name(request.organization, found)
+    headers = {"Content-Disposition": f'attachment; filename="{name}.csv"'}
     if found.complete_through is not None:
         until = found.complete_through.astimezone(dt.UTC)
-        name += f"-until-{until:%Y-%m-%dT%H-%M-%SZ}"
         headers["X-Complete-Through"] = f"{until:%Y-%m-%dT%H:%M:%SZ}"
-    headers["Content-Disposition"] = f'attachment; filename="{name}.csv"'
     response = HttpResponse(content_type="text/csv; charset=utf-8", headers=headers)
-    csv.writer(response).writerows(pages.usage_table(found, by))
+    csv.writer(response).writerows(usage_pages.table(found))
     return response

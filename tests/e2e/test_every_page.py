@@ -125,11 +125,14 @@ def paths(issued: lifecycle.Issued) -> Iterator[str]:
             kwargs["key_id"] = issued.key.public_id
         yield reverse(name, kwargs=kwargs)
     yield reverse("keys", kwargs={"organization": "acme"}) + "?q=nothing-like-it"
-    yield reverse("usage", kwargs={"organization": "acme"}) + "?by=key&days=90"
+    yield reverse("usage", kwargs={"organization": "acme"}) + "?by=key&range=7d&bucket=hour&compare=on"
     refusals = reverse("refusals", kwargs={"organization": "acme"})
     yield f"{refusals}?request={'a' * 11}-3.17&key={issued.key.public_id}"
     yield f"{refusals}?request={'b' * 11}-3&code=REVOKED"
-    yield reverse("usage", kwargs={"organization": "acme"}) + "?by=resource&meter=gpu-hours"
+    usage = reverse("usage", kwargs={"organization": "acme"})
+    yield f"{usage}?by=resource&meter=gpu-hours&show=quantity&compare=on"
+    yield f"{usage}?range=custom&start=2000-01-01&end=2000-12-31&key={issued.key.public_id}"
+    yield f"{usage}?range=24h&table=time&by=resource&bucket=month"
     yield "/o/no-such-organization/"
     yield from (reverse(name) for name in ACCOUNT_PAGES)
 

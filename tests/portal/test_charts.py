@@ -8,7 +8,16 @@ from django.template.loader import render_to_string
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portal.charts import SPARK_HEIGHT, SPARK_WIDTH, BarChart, bar_chart, compact, sparkline
+from portal.charts import (
+    SPARK_HEIGHT,
+    SPARK_WIDTH,
+    BarChart,
+    Layer,
+    bar_chart,
+    compact,
+    sparkline,
+    stacked_chart,
+)
 
 FIRST = dt.date(2026, 10, 26)
 COUNTS = st.integers(min_value=0, max_value=2**63 - 1)
@@ -158,3 +167,45 @@ def test_a_sparkline_of_one_day_is_a_line() -> None:
 
 def test_no_values_draw_no_sparkline() -> None:
     assert sparkline([]) == ""
+
+
+def heights(path: str) -> list[float]:
+    """Of a path's rectangles."""
+    return [float(each.split("v")[1].split("h")[0]) for each in path.split("M")[1:]]
+
+
+def test_parts_stand_on_each_other_and_are_true_to_scale() -> None:
+    chart = stacked_chart(["Mon", "Tue"], ["M", "T"], [Layer("a", "1", [60, 0]), Layer("b", "2", [40, 50])])
+    (_, ground), (_, above) = chart.layers
+    assert heights(ground) == [0.6 * chart.plot_height - 1]
+    assert heights(above) == [0.4 * chart.plot_height - 1, 0.5 * chart.plot_height - 1]
+    assert [column.tip for column in chart.columns] == ["Mon\n40 b\n60 a\n100 in all", "Tue\n50 b"]
+
+
+def test_the_period_before_is_a_line_on_the_same_scale() -> None:
+    chart = stacked_chart(["Mon", "Tue"], ["M", "T"], [Layer("a", "1", [50, 0])], [100, 0, 999])
+    assert chart.line == f"250.0,{float(chart.top)} 750.0,{float(chart.top + chart.plot_height)}"
+    assert chart.y_ticks[-1].text == "100"
+    assert chart.columns[1].tip == "Tue\n0\n0 in the period before"
+
+
+def test_figures_are_written_in_the_meters_unit() -> None:
+    chart = stacked_chart(
+        ["Mon"], ["M"], [Layer("a", "1", [1500])], text=lambda figure: f"{figure / 1000:.3f}"
+    )
+    assert [tick.text for tick in chart.y_ticks] == ["0", "0.5", "1", "1.5"]
+    assert chart.summary == "Mon to Mon: 1.500"
+
+
+@given(st.lists(st.tuples(COUNTS, COUNTS, COUNTS), max_size=30))
+def test_a_stacked_bar_never_leaves_its_plot(values: list[tuple[int, int, int]]) -> None:
+    names = [str(number) for number in range(len(values))]
+    layers = [Layer(str(n), str(n), [each[n] for each in values]) for n in range(2)]
+    chart = stacked_chart(names, names, layers, [each[2] for each in values])
+    html = render_to_string("components/stacked_chart.html", {"chart": chart, "label": "Calls"})
+    assert "inf" not in html
+    assert "nan" not in html
+    for _, path in chart.layers:
+        for part in path.split("M")[1:]:
+            y = float(part.split(" ")[1].split("h")[0])
+            assert chart.top - 1 <= y <= chart.top + chart.plot_height

@@ -2,7 +2,6 @@
 
 import datetime as dt
 import re
-from decimal import Decimal
 
 import pytest
 from django.conf import settings
@@ -22,9 +21,9 @@ from portal.api.key_schemas import EditKeyBody, NewKeyBody
 from tests import builders
 from tests.builders import NOW
 from tests.usage.test_gateway import PORTAL_HEADERS
-from usage import definitions, event_format, gateway
+from usage import event_format, gateway
 from usage.event_format import Rejection
-from usage.models import Refusal, ResourceBound, ResponseRollup, Rollup, SecretUse, Source, Spool, Watermark
+from usage.models import Refusal, ResponseRollup, Rollup, SecretUse, Source, Spool, Watermark
 from usage.models.sources import OTHER
 
 pytestmark = pytest.mark.django_db
@@ -454,7 +453,8 @@ def test_what_customers_wrote_is_escaped(alice: Client, acme: Organization) -> N
     key = builders.key(acme, name=nasty, metadata={nasty[:40]: nasty}).key
     calls(key, 1)
     lifecycle.revoke_key(lifecycle.command_actor(), key, reason=nasty, now=timezone.now())
-    for path in (url("key", key), url("keys"), url("overview"), url("activity"), url("usage") + "?by=key"):
+    by_key = url("usage") + "?by=key&table=time"
+    for path in (url("key", key), url("keys"), url("overview"), url("activity"), by_key):
         assert "<script>alert" not in alice.get(path).content.decode()
 
 
@@ -544,47 +544,7 @@ def test_a_made_up_id_is_404_before_any_query_sees_it(alice: Client, path: str) 
     assert alice.get(f"{url('keys')}{path}/").status_code == 404
 
 
-# --- usage ----------------------------------------------------------------------------------------
-
-
-def test_usage_by_day_and_by_key_add_up_to_the_same(alice: Client, acme: Organization) -> None:
-    first, second = builders.key(acme, name="First").key, builders.key(acme, name="Second").key
-    builders.key(acme, name="Silent")
-    calls(first, 10)
-    calls(first, 3, Code.RATE_LIMITED, ago=2 * DAY)
-    calls(second, 20, ago=6 * DAY)
-    by_day = alice.get(url("usage"), {"days": "7"}).context["usage"]
-    by_key = alice.get(url("usage"), {"days": "7", "by": "key"}).context["usage"]
-    assert sum(row.accepted for row in by_day.rows) == sum(row.accepted for row in by_key.rows) == 30
-    assert sum(row.refused for row in by_day.rows) == sum(row.refused for row in by_key.rows) == 3
-    assert len(by_day.rows) == 7
-    assert [row.key.name for row in by_key.rows if row.key] == ["Second", "First"]
-
-
-def test_the_csv_is_what_the_page_shows(alice: Client, acme: Organization) -> None:
-    key = builders.key(acme, name="=HYPERLINK(1)").key
-    calls(key, 10)
-    calls(key, 3, Code.RATE_LIMITED)
-    response = alice.get(url("usage_csv"), {"by": "key", "days": "7"})
-    assert response.content.decode() == (
-        "key,key_name,environment,accepted,refused,meter,quantity,unit\r\n"
-        f"{key.public_id},'=HYPERLINK(1),live,10,3,requests,10,request\r\n"
-    )
-    assert response.headers["Content-Disposition"] == 'attachment; filename="usage-acme-7-days-by-key.csv"'
-    by_day = alice.get(url("usage_csv"), {"days": "7"}).content.decode().splitlines()
-    assert len(by_day) == 8
-    assert by_day[1] == f"{timezone.now():%Y-%m-%d},10,3,requests,10,request"
-
-
-def test_the_csv_says_until_when_it_is_complete(alice: Client, acme: Organization) -> None:
-    assert "X-Complete-Through" not in alice.get(url("usage_csv")).headers
-    at = dt.datetime(2026, 6, 15, 12, 34, 56, 789, tzinfo=dt.UTC)
-    Spool.objects.create(id="aaaaaaaaaaa", host="east", pid=7, started_at=at, watermark=at)
-    response = alice.get(url("usage_csv"), {"days": "7"})
-    assert response.headers["X-Complete-Through"] == "2026-06-15T12:34:56Z"
-    name = "usage-acme-7-days-by-day-until-2026-06-15T12-34-56Z.csv"
-    assert response.headers["Content-Disposition"] == f'attachment; filename="{name}"'
-    assert response.content.decode().splitlines()[0] == "day,accepted,refused,meter,quantity,unit"
+# --- until when ----------------------------------------------------------------------------------
 
 
 def test_every_page_with_figures_says_until_when_they_are_complete(alice: Client, acme: Organization) -> None:
@@ -595,101 +555,6 @@ def test_every_page_with_figures_says_until_when_they_are_complete(alice: Client
     for path in (url("overview"), url("keys"), url("key", key), url("key_revoke", key), url("usage")):
         page = alice.get(path).content.decode()
         assert re.search(r'Complete until\s+<time datetime="2026-06-15T12:34', page), path
-
-
-def test_without_a_second_meter_there_is_nothing_to_switch(alice: Client, acme: Organization) -> None:
-    builders.meter("tokens")
-    calls(builders.key(acme).key, 10)
-    page = alice.get(url("usage"), {"meter": "tokens"})
-    assert page.context["usage"].meter.name == "requests"
-    assert 'aria-label="Meter"' not in page.content.decode()
-
-
-def test_each_meter_has_its_own_calls_and_quantities(alice: Client, acme: Organization) -> None:
-    key = builders.key(acme).key
-    builders.meter("hours", title="GPU hours", decimals=3)
-    calls(key, 10)
-    calls(key, 4, meter="hours", resource="train", quantity=1_234_500)
-    calls(key, 2, Code.RATE_LIMITED, meter="hours", resource="train")
-    calls(key, 1, meter="hours", resource="infer", quantity=7)
-    requests = alice.get(url("usage")).context["usage"]
-    assert (requests.meter.name, requests.totals.accepted, requests.quantity) == ("requests", 10, "10")
-
-    for by in ("day", "key", "resource"):
-        page = alice.get(url("usage"), {"meter": "hours", "by": by})
-        hours = page.context["usage"]
-        assert (hours.totals.accepted, hours.totals.refused, hours.quantity) == (5, 2, "1234.507")
-        assert sum(Decimal(row.quantity) for row in hours.rows) == Decimal("1234.507")
-        assert "1,234.507" in page.content.decode()
-    assert [(row.resource, row.accepted, row.refused, row.quantity) for row in hours.rows] == [
-        ("train", 4, 2, "1234.500"),
-        ("infer", 1, 0, "0.007"),
-    ]
-
-
-def test_the_csv_follows_the_meter_and_the_table(alice: Client, acme: Organization) -> None:
-    key = builders.key(acme).key
-    builders.meter("hours", unit="+hour", decimals=3)
-    calls(key, 10)
-    calls(key, 4, meter="hours", resource="=cmd", quantity=1500)
-    response = alice.get(url("usage_csv"), {"by": "resource", "days": "7", "meter": "hours"})
-    assert response.content.decode() == (
-        "resource,accepted,refused,meter,quantity,unit\r\n'=cmd,4,0,hours,1.500,'+hour\r\n"
-    )
-    assert response.headers["Content-Disposition"] == (
-        'attachment; filename="usage-acme-hours-7-days-by-resource.csv"'
-    )
-
-
-@pytest.mark.parametrize("reached", [True, False])
-def test_other_is_explained_where_it_is_not_just_a_name(
-    alice: Client, acme: Organization, reached: bool
-) -> None:
-    key = builders.key(acme).key
-    for name in ("a", "b", "other"):
-        calls(key, 1, resource=name)
-    if reached:
-        ResourceBound.objects.create(organization=acme, meter="requests", kept=2, reached_at=timezone.now())
-    page = alice.get(url("usage"), {"by": "resource"}).content.decode()
-    assert ("all but the first 2" in page) is reached
-    assert ("none is lost" in page) is reached
-
-
-@pytest.mark.parametrize("by", ["day", "key", "resource"])
-def test_the_usage_page_takes_the_same_queries_however_much_was_used(
-    alice: Client, acme: Organization, by: str
-) -> None:
-    key = builders.key(acme).key
-    calls(key, 1)
-    before = queries(alice, f"{url('usage')}?by={by}&meter=hours")
-    builders.meter("hours", decimals=3)
-    for n in range(12):
-        calls(builders.key(acme).key, 3, meter="hours", resource=f"r{n}", ago=n * DAY)
-        calls(key, 3, resource=f"r{n}", ago=n * DAY)
-    assert queries(alice, f"{url('usage')}?by={by}&meter=hours") == before
-
-
-@pytest.mark.parametrize("meter", ["", "unknown", "a\0", "x" * 2000, "\ud800", "' OR 1=1"])
-def test_a_meter_that_makes_no_sense_is_the_default(alice: Client, acme: Organization, meter: str) -> None:
-    calls(builders.key(acme).key, 10)
-    for name in ("usage", "usage_csv"):
-        assert alice.get(url(name), {"meter": meter.encode("utf-8", "replace")}).status_code == 200
-
-
-def test_another_organizations_meters_and_resources_are_not_shown(alice: Client, acme: Organization) -> None:
-    builders.meter("hours")
-    calls(builders.key(builders.organization("globex")).key, 5, meter="hours", resource="secret-model")
-    page = alice.get(url("usage"), {"meter": "hours", "by": "resource"})
-    assert page.context["usage"].totals.accepted == 0
-    assert "secret-model" not in page.content.decode()
-
-
-def test_usage_of_an_archived_meter_is_still_shown(alice: Client, acme: Organization) -> None:
-    hours = builders.meter("hours", decimals=3)
-    calls(builders.key(acme).key, 5, meter="hours", quantity=1500)
-    definitions.archive_meter(lifecycle.command_actor(), hours, now=timezone.now())
-    assert alice.get(url("usage")).context["usage"].quantity == "1.500"
-    assert "hours" not in alice.get(reverse("docs_meters")).content.decode()
 
 
 # --- words ----------------------------------------------------------------------------------------
@@ -779,7 +644,7 @@ def test_quotas_stand_on_the_pages_of_who_has_them(alice: Client, acme: Organiza
     assert "912 of 1,000" in shown
     actor = lifecycle.command_actor()
     lifecycle.edit_policy(actor, acme.policy, quotas=["900/month"], now=timezone.now())
-    for page in (url("key", key), url("overview"), url("usage")):
+    for page in (url("key", key), url("overview")):
         shown = alice.get(page).content.decode()
         assert "All keys together, requests this month" in shown
         assert "912 of 900" in shown

@@ -155,14 +155,6 @@ def test_a_report_is_one_query_however_many_rows(
     with django_assert_num_queries(1):
         reports.totals(acme, MIDNIGHT, LAST_MIDNIGHT)
     with django_assert_num_queries(1):
-        found = reports.by_meter(acme, START, END)
-    # The same figures as one by one, from one reading of the rows.
-    for meter, history in found.items():
-        assert history.days == reports.daily(acme, START, END, meter=meter)
-        assert history.totals == reports.totals(acme, MIDNIGHT, LAST_MIDNIGHT, meter=meter)
-    assert list(found) == ["requests"]
-    assert reports.no_history(START, END).days == reports.daily(acme, START, END, meter="unused")
-    with django_assert_num_queries(1):
         reports.by_key(acme, keys, MIDNIGHT, LAST_MIDNIGHT)
     with django_assert_num_queries(1):
         reports.sparklines(acme, keys, END)
