@@ -11,7 +11,7 @@ from django.db.models import QuerySet
 from django.views.decorators.debug import sensitive_variables
 
 from keys import audit, tokens
-from keys.models import AuditEvent, Feed, Key, KeyState, Organization, Process, Secret
+from keys.models import AuditEvent, Feed, Key, KeyState, LeakReport, Organization, Process, Secret
 
 # A whole secret of ours or most of one, checksum right or wrong: nothing that may stand in an address.
 _SECRETIVE = re.compile(r"[a-z][a-z0-9]{0,15}_(live|test)_[0-9A-Za-z]{12,}", re.ASCII)
@@ -100,6 +100,12 @@ def recent_acts(user_id: int, count: int = 10) -> QuerySet[AuditEvent]:
     """What this person did lately as staff."""
     mine = AuditEvent.objects.filter(actor_kind="staff", actor_id=user_id)
     return mine.select_related("organization", "key").order_by("-number")[:count]
+
+
+def leaks() -> QuerySet[LeakReport]:
+    """Reports of leaked secrets, newest first."""
+    found = LeakReport.objects.select_related("key__organization", "secret__key")
+    return found.order_by("-reported_at", "-id")
 
 
 def organization(slug: str) -> Organization | None:

@@ -39,6 +39,7 @@ _ORGANIZATION_PAGES = (
             "key_edit",
             "key_rotate",
             "key_revoke",
+            "key_leaks",
             "key_disable",
             "key_enable",
             "key_end_overlap",

@@ -142,7 +142,7 @@ def _tell_owners(report: LeakReport, secret: Secret, now: dt.datetime) -> None:
             "place": report.place,
             "response": report.response,
             "at": now,
-            "page": settings.PORTAL_URL + reverse("key", kwargs=at),
+            "page": settings.PORTAL_URL + reverse("key_leaks", kwargs=at),
         },
         outbox.recipients(key.organization, _TOLD, also=[key.created_by]),
         now,

@@ -21,6 +21,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from keys import oversight, tokens
 from keys.verdicts import Code
+from portal import leak_pages
 from portal import refusals as found
 from portal.charts import bar_chart
 from portal.context import NavItem
@@ -34,6 +35,7 @@ _PAGES = (
     ("Staff overview", "staff", "overview"),
     ("Usage", "staff_usage", "usage"),
     ("Refusals", "staff_refusals", "revoke"),
+    ("Leaks", "staff_leaks", "danger"),
     ("Find a key", "staff_find_key", "search"),
     ("Admin", "admin:index", "shield"),
 )
@@ -202,6 +204,24 @@ def refusals(request: HttpRequest) -> HttpResponse:
     page = found.refusals(None, request.GET, timezone.now())
     status = 400 if search.errors else 200
     return _page(request, "staff/refusals.html", {"page": page, "search": search}, status)
+
+
+@require_safe
+@staff
+def leaks(request: HttpRequest) -> HttpResponse:
+    """Keys that were reported as leaked, the newest report first."""
+    return _page(request, "staff/leaks.html", {"page": leak_pages.newest(request.GET.get("page"))})
+
+
+@require_safe
+@staff
+def key_leaks(request: HttpRequest, key_id: str) -> HttpResponse:
+    """Where one of them was found, and what it was used for since."""
+    key = oversight.key(key_id)
+    if key is None:
+        raise Http404
+    page = leak_pages.key_leaks(key, request.GET, timezone.now())
+    return _page(request, "staff/key_leaks.html", {"page": page, "key": key})
 
 
 class FindKeyForm(forms.Form):

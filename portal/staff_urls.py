@@ -8,5 +8,7 @@ urlpatterns: list[URLPattern] = [
     path("", staff.overview, name="staff"),
     path("usage/", staff.usage, name="staff_usage"),
     path("refusals/", staff.refusals, name="staff_refusals"),
+    path("leaks/", staff.leaks, name="staff_leaks"),
+    path("leaks/<key_id:key_id>/", staff.key_leaks, name="staff_key_leaks"),
     path("find-key/", staff.find_key, name="staff_find_key"),
 ]

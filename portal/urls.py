@@ -29,6 +29,7 @@ _organization: list[URLPattern | URLResolver] = [
     path("keys/", console.keys, name="keys"),
     path("keys/<key_id:key_id>/", console.key, name="key"),
     path("keys/<key_id:key_id>/revoke/", console.key_revoke, name="key_revoke"),
+    path("keys/<key_id:key_id>/leaks/", leaks.key_leaks, name="key_leaks"),
     path("usage/", console.usage, name="usage"),
     path("usage.csv", console.usage_csv, name="usage_csv"),
     path("billing/", billing.billing, name="billing"),

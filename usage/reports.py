@@ -124,6 +124,15 @@ def by_key(
     return dict.fromkeys(key_ids, Calls(0, 0, 0)) | found
 
 
+def by_resource(
+    organization: Organization, start: dt.datetime, end: dt.datetime, *, key: Key
+) -> dict[str, Calls]:
+    """A key's calls of [start, end), of all meters, for each resource that was called; those without one
+    under an empty name."""
+    rows = _between(organization, start, end, key).values_list("resource").annotate(**_SUMS)
+    return {resource: Calls(*sums) for resource, *sums in rows}
+
+
 def sparklines(
     organization: Organization, key_ids: Collection[int], end: dt.date, days: int = 7
 ) -> dict[int, list[int]]:

@@ -100,6 +100,7 @@ def key(request: MemberRequest, key_id: str) -> HttpResponse:
         "page": page,
         "key": found,
         "curl": curl_line("$API_KEY", [scope.name for scope in found.scopes.all()]),
+        "leaks": found.leaks.count(),
         "source_days": settings.SOURCES_DAYS,
     }
     return render(request, "portal/key.html", context)

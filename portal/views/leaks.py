@@ -1,15 +1,20 @@
-"""The page where anybody can report a key or end one, by having it. It never says whether a key exists."""
+"""The page where anybody can report a key or end one, by having it, and an organization's page about a leak.
+
+The first never says whether a key exists.
+"""
 
 from allauth.core import ratelimit
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_safe
 
-from portal import leaks
+from keys.access import MemberRequest, member
+from keys.permissions import Act
+from portal import leak_pages, leaks
 from portal.refusals import holds_secret
 
 
@@ -34,3 +39,12 @@ def leak(request: HttpRequest) -> HttpResponse:
 def leak_told(request: HttpRequest) -> HttpResponse:
     """Thanks, whatever was told."""
     return render(request, "portal/leak_told.html")
+
+
+@member(Act.VIEW)
+@require_safe
+def key_leaks(request: MemberRequest, key_id: str) -> HttpResponse:
+    """Where a key was found, and what it was used for since."""
+    key = get_object_or_404(request.organization.keys.select_related("organization"), public_id=key_id)
+    page = leak_pages.key_leaks(key, request.GET, timezone.now())
+    return render(request, "portal/key_leaks.html", {"page": page, "key": key})

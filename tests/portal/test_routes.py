@@ -84,6 +84,7 @@ TABLE: dict[str, list[Expected]] = {
     # A POST without fields shows the form again; nothing is made of it.
     "key_new": [members(MAKERS), members(MAKERS, method="POST")],
     "key_edit": [members(MAKERS), members(MAKERS, method="POST")],
+    "key_leaks": [members(ALL)],
     "key_rotate": [members(MAKERS), members(MAKERS, method="POST")],
     "key_revoke": [members(MAKERS), members(MAKERS, 302, "POST")],
     "key_disable": [members(MAKERS), members(MAKERS, 302, "POST")],
@@ -94,6 +95,8 @@ TABLE: dict[str, list[Expected]] = {
     "staff": [staff()],
     "staff_usage": [staff()],
     "staff_refusals": [staff()],
+    "staff_leaks": [staff()],
+    "staff_key_leaks": [staff()],
     "staff_find_key": [staff()],
     # The machine API: a session opens nothing there (tests/portal/test_api.py has what a key does).
     "v1_openapi": [public()],
@@ -181,6 +184,8 @@ def test_an_organizations_routes_all_carry_its_slug() -> None:
         "staff",
         "staff_usage",
         "staff_refusals",
+        "staff_leaks",
+        "staff_key_leaks",
         "staff_find_key",
         "v1_openapi",
         "v1_me",
