@@ -12,7 +12,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
-from keys import lifecycle
+from keys import effects, lifecycle
 from keys.admin.base import (
     EVERYWHERE,
     Autocompletes,
@@ -22,6 +22,7 @@ from keys.admin.base import (
     TabularInline,
     actor,
 )
+from keys.admin.effects import AgreedField, require_agreement
 from keys.admin.fields import Autocomplete, OrganizationFilter
 from keys.models import Membership, Organization, Policy
 from keys.permissions import Role
@@ -35,15 +36,45 @@ class OrganizationForm(LifecycleForm[Organization]):
         help_text="Who manages it from now on; may be left empty and given later.",
     )
 
+    agreed = AgreedField()
+
     class Meta:
         model = Organization
         fields = ("name", "slug", "policy", "external_customer")
 
+    def clean(self) -> dict[str, Any] | None:
+        """Another policy says first what it does to the organization's keys."""
+        cleaned = super().clean()
+        if self.instance.pk is not None and "policy" in self.changed_data and not self.errors:
+            chosen = Organization.objects.filter(pk=self.instance.pk)
+            policy = self.cleaned_data["policy"]
+            require_agreement(self, effects.of_choice(chosen, policy, timezone.now()))
+        return cleaned
+
+    def changes(self) -> dict[str, Any]:
+        changed = super().changes()
+        changed.pop("agreed", None)
+        return changed
+
 
 class PolicyChoiceForm(forms.Form):
+    chosen: ClassVar[QuerySet[Organization]] = Organization.objects.none()
     policy = forms.ModelChoiceField(
         Policy._default_manager.all(), help_text="Keys that exist stay as they are."
     )
+    agreed = AgreedField()
+
+    def clean(self) -> dict[str, Any] | None:
+        cleaned = super().clean()
+        if not self.errors:
+            policy = self.cleaned_data["policy"]
+            require_agreement(self, effects.of_choice(self.chosen, policy, timezone.now()))
+        return cleaned
+
+    @classmethod
+    def of(cls, chosen: QuerySet[Organization]) -> type["PolicyChoiceForm"]:
+        """The form for these organizations."""
+        return type("PolicyChoiceForm", (cls,), {"chosen": Organization.objects.filter(pk__in=chosen)})
 
 
 class StateFilter(admin.SimpleListFilter):
@@ -104,8 +135,8 @@ class OrganizationAdmin(LifecycleAdmin[Organization]):
 
     def get_fields(self, request: HttpRequest, obj: Organization | None = None) -> tuple[str, ...]:
         if obj is None:
-            return ("name", "slug", "policy", "owner", "external_customer")
-        return ("name", "slug", "policy", "external_customer", "state", "keys", "created_at")
+            return ("name", "slug", "policy", "owner", "external_customer", "agreed")
+        return ("name", "slug", "policy", "agreed", "external_customer", "state", "keys", "created_at")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Organization | None = None) -> tuple[str, ...]:
         return () if obj is None else ("slug", "state", "keys", "created_at")
@@ -200,7 +231,7 @@ class OrganizationAdmin(LifecycleAdmin[Organization]):
             title="Apply a policy",
             text="New keys, and changes to keys, are held to it from now on.",
             button="Apply",
-            form_class=PolicyChoiceForm,
+            form_class=PolicyChoiceForm.of(queryset),
             act=lambda organization, data: lifecycle.apply_policy(
                 actor(request), organization, data["policy"], now=timezone.now()
             ),

@@ -1,13 +1,15 @@
 """Scopes and policies in the admin: what staff define for all organizations."""
 
+import copy
 from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.http import HttpRequest
 from django.utils import timezone
 
-from keys import lifecycle
+from keys import effects, lifecycle
 from keys.admin.base import LifecycleAdmin, LifecycleForm, actor
+from keys.admin.effects import AgreedField, require_agreement
 from keys.admin.fields import LinesField
 from keys.models import Policy, Scope
 
@@ -45,16 +47,36 @@ class PolicyForm(LifecycleForm[Policy]):
         "100000/month, or 5000000 input_tokens/month for another meter than requests."
     )
 
+    agreed = AgreedField()
+
     class Meta:
         model = Policy
         exclude = ()
+
+    def clean(self) -> dict[str, Any] | None:
+        """A change of a policy that has keys says first what it does to them."""
+        cleaned = super().clean()
+        if self.instance.pk is not None and not self.errors and self.refused is None:
+            before = Policy.objects.get(pk=self.instance.pk)
+            after = copy.copy(before)
+            for name, value in self.changes().items():
+                if name not in ("scopes", "agreed"):
+                    setattr(after, name, value)
+            names = [scope.name for scope in self.cleaned_data["scopes"]]
+            require_agreement(self, effects.of_policy(before, after, names, timezone.now()))
+        return cleaned
+
+    def changes(self) -> dict[str, Any]:
+        changed = super().changes()
+        changed.pop("agreed", None)
+        return changed
 
 
 @admin.register(Policy)
 class PolicyAdmin(LifecycleAdmin[Policy]):
     form = PolicyForm
     fieldsets = (
-        (None, {"fields": ("name", "slug")}),
+        (None, {"fields": ("name", "slug", "agreed")}),
         ("Scopes", {"fields": ("all_scopes", "scopes")}),
         (
             "Life of a key",
@@ -77,4 +99,5 @@ class PolicyAdmin(LifecycleAdmin[Policy]):
     def perform(self, request: HttpRequest, form: Any, obj: Policy, change: bool) -> Policy:
         if change:
             return lifecycle.edit_policy(actor(request), obj, now=timezone.now(), **form.changes())
-        return lifecycle.create_policy(actor(request), now=timezone.now(), **form.cleaned_data)
+        fields = {name: value for name, value in form.cleaned_data.items() if name != "agreed"}
+        return lifecycle.create_policy(actor(request), now=timezone.now(), **fields)
