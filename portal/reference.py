@@ -71,6 +71,28 @@ KEY_FIELDS = [
     ("disabled", "Only in a change: true refuses its calls until it is false again."),
 ]
 
+STATEMENT = [
+    ("period", "The month, as in 2026-05."),
+    ("organization", "Your organization’s short name."),
+    ("organization_name", "Its name."),
+    ("external_customer", "Its number with the provider, if it has one."),
+    ("key", "The key’s id; empty for fees and credits."),
+    ("key_name", "Its name."),
+    ("environment", "Either live or test."),
+    ("meter", "What was counted."),
+    ("resource", "The resource, where it has a price of its own or where nothing has a price."),
+    ("unit", "What the quantity is in. A fee is in s, seconds."),
+    ("tier", "The tier’s number, where the price has tiers."),
+    ("quantity", "How much; included and billable together."),
+    ("included", "How much of it the plan includes."),
+    ("billable", "How much of it is billed."),
+    ("unit_price", "The price of a unit or package; of a fee the whole month’s. Empty for corrections."),
+    ("amount", "What it costs."),
+    ("currency", "In which currency."),
+    ("kind", "One of usage, fee and correction."),
+    ("original_period", "Of a correction: the month that it is about."),
+]
+
 _REJECTIONS = {
     Rejection.CONFLICT: "The id is counted with another body. If this is another event, give it a new id.",
     Rejection.UNKNOWN_KEY: "Send the key’s id, key_…, which X-Portal-Key and the key’s page show.",
@@ -179,6 +201,13 @@ def _post(body: str, kind: str = "application/json") -> str:
         f'curl -s {settings.PORTAL_URL}/v1/usage/events -H "Authorization: Bearer $REPORTER" \\\n'
         f"  -H \"Content-Type: {kind}\" \\\n  -d '{body}'"
     )
+
+
+@cache
+def check_statement() -> str:
+    """The script with which customers check a statement, whole."""
+    script: Path = settings.BASE_DIR / "usage" / "check_statement.py"
+    return script.read_text()
 
 
 @cache

@@ -7,6 +7,7 @@ from django.conf import settings
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from keys.forms import curl_line
@@ -68,6 +69,22 @@ def docs_usage(request: HttpRequest) -> HttpResponse:
         "rejections": reference.rejections(),
     }
     return render(request, "portal/docs_usage.html", context)
+
+
+@require_safe
+def docs_billing(request: HttpRequest) -> HttpResponse:
+    """How a statement is made, line by line, and how to check one."""
+    url = f"{settings.PORTAL_URL}{reverse('docs_check_statement')}"
+    command = f"curl -O {url}\npython3 check_statement.py 2026-05.csv 2026-06.csv"
+    return render(request, "portal/docs_billing.html", {"columns": reference.STATEMENT, "command": command})
+
+
+@require_safe
+def docs_check_statement(request: HttpRequest) -> HttpResponse:
+    """The script that checks a statement, to be kept."""
+    answer = HttpResponse(reference.check_statement(), content_type="text/x-python; charset=utf-8")
+    answer["Content-Disposition"] = 'attachment; filename="check_statement.py"'
+    return answer
 
 
 @require_safe

@@ -22,6 +22,7 @@ from tests import builders
 from tests.builders import NOW
 from tests.usage.test_gateway import PORTAL_HEADERS
 from usage import event_format, gateway
+from usage.billing import Line
 from usage.event_format import Rejection
 from usage.models import Refusal, ResponseRollup, Rollup, SecretUse, Source, Spool, Watermark
 from usage.models.sources import OTHER
@@ -611,6 +612,19 @@ def test_every_recipe_is_in_the_docs_whole(client: Client) -> None:
     assert len(recipes) > 5
     assert {name for name, text in recipes.items() if escape(text) not in html} == set()
     assert reverse("docs_gateway") in client.get(reverse("docs")).content.decode()
+
+
+def test_every_column_of_a_statement_is_in_the_docs_and_the_script_to_check_one_is_served(
+    client: Client,
+) -> None:
+    html = client.get(reverse("docs_billing")).content.decode()
+    assert tuple(name for name, _ in reference.STATEMENT) == Line._fields
+    assert {name for name in Line._fields if f">{name}</code>" not in html} == set()
+    assert reverse("docs_check_statement") in html
+    assert reverse("docs_billing") in client.get(reverse("docs")).content.decode()
+    script = client.get(reverse("docs_check_statement"))
+    assert script.content == (settings.BASE_DIR / "usage" / "check_statement.py").read_bytes()
+    assert script["Content-Type"] == "text/x-python; charset=utf-8"
 
 
 def test_every_reason_to_reject_an_event_and_every_field_is_in_the_docs(client: Client) -> None:

@@ -54,6 +54,8 @@ def staff(status: int = 200) -> Expected:
 TABLE: dict[str, list[Expected]] = {
     "landing": [public()],
     "docs": [public()],
+    "docs_billing": [public()],
+    "docs_check_statement": [public()],
     "docs_errors": [public()],
     "docs_gateway": [public()],
     "docs_leaks": [public()],
@@ -171,6 +173,8 @@ def test_an_organizations_routes_all_carry_its_slug() -> None:
     open_to_all = {
         "landing",
         "docs",
+        "docs_billing",
+        "docs_check_statement",
         "docs_errors",
         "docs_gateway",
         "docs_leaks",

@@ -1,0 +1,238 @@
+"""The script that customers check a statement with: run as they run it, on what the export writes."""
+
+import csv
+import hashlib
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.conf import settings as django_settings
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from pytest_django import Settings
+
+from keys import lifecycle
+from keys.models import Key
+from tests import builders
+from tests.usage.exported import MAY, export
+from usage import check_statement
+from usage.billing import Line, Period, closing, lines
+from usage.exports import FORMATS
+from usage.models import Price, Rollup
+
+SCRIPT = django_settings.BASE_DIR / "usage" / "check_statement.py"
+TIERS = [{"up_to": 10, "unit_price": "0.025"}, {"up_to": None, "unit_price": "0.0071"}]
+GRADUATED = {"model": "graduated", "included": 7, "tiers": TIERS}
+
+
+@pytest.fixture
+def key(db: None) -> Key:
+    return builders.key(builders.organization("acme")).key
+
+
+@pytest.fixture
+def statement(key: Key, journal_dir: Path, tmp_path: Path) -> Path:
+    """A statement with a fee, three keys, tiers and test usage, and its manifest."""
+    builders.meter("hours", unit="hour", decimals=3)
+    version = builders.version("basic", fee=3100, requests=GRADUATED, hours={"unit_price": "0.333"})
+    builders.subscription(key.organization, version, MAY.start.replace(day=15))
+    for number in range(3):
+        builders.used(builders.key(key.organization).key, 7 + 10 * number, MAY.start.replace(day=20 + number))
+    builders.used(key, 1_234, MAY.start.replace(day=20), meter="hours")
+    builders.used(builders.key(key.organization, environment="test").key, 99, MAY.start.replace(day=20))
+    export("--output", str(tmp_path / "may.csv"))
+    return tmp_path / "may.csv"
+
+
+def checked(*files: Path | str) -> tuple[int, str]:
+    ran = subprocess.run(
+        [sys.executable, "-I", str(SCRIPT), *map(str, files)], capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in ran.stderr
+    return ran.returncode, ran.stdout + ran.stderr
+
+
+def changed(file: Path, column: str, value: str, *, row: int = -1) -> None:
+    """Write another value into a row of the file (the last), and have its manifest's SHA-256 agree."""
+    found = list(csv.DictReader(io.StringIO(file.read_text(), newline="")))
+    found[row][column] = value
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, Line._fields, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(found)
+    file.write_text(text.getvalue())
+    beside = Path(f"{file}.manifest.json")
+    if beside.exists():
+        said = json.loads(beside.read_text())
+        said["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+        beside.write_text(json.dumps(said))
+
+
+def test_what_the_export_wrote_is_as_it_should_be(statement: Path) -> None:
+    status, said = checked(statement)
+    assert (status, "9 lines, all as they should be" in said) == (0, True), said
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "row"),
+    [
+        ("amount", "15.99", 0),  # the fee
+        ("amount", "0.42", 1),
+        ("billable", "3.5", 1),
+        ("included", "5000", 2),
+        ("quantity", "100000", 3),
+        ("currency", "EUR", 1),
+        ("period", "2026-04", 1),
+        ("kind", "gift", 1),
+        ("amount", "1e9", 1),
+        ("quantity", "", 1),
+    ],
+)
+def test_what_was_changed_by_hand_is_named(statement: Path, column: str, value: str, row: int) -> None:
+    changed(statement, column, value, row=row)
+
+    assert check_statement.main([str(statement)]) == 1
+
+
+def test_a_file_that_was_changed_at_all_has_another_sha256(statement: Path) -> None:
+    statement.write_text(statement.read_text().replace("Backend", "Frontend"))
+
+    status, said = checked(statement)
+    assert (status, said.count("SHA-256")) == (1, 1)
+
+
+def test_a_changed_amount_is_found_without_the_manifest(
+    statement: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(f"{statement}.manifest.json").unlink()
+    assert check_statement.main([str(statement)]) == 0
+    rows = list(csv.DictReader(io.StringIO(statement.read_text(), newline="")))
+    place = next(place for place, row in enumerate(rows) if row["meter"] == "hours")
+    changed(statement, "amount", "0.42", row=place)
+
+    assert check_statement.main([str(statement)]) == 1
+    assert "1.234 at 0.333 are 0.41" in capsys.readouterr().out
+
+
+def test_a_share_that_moved_from_one_key_to_another_is_found(statement: Path) -> None:
+    Path(f"{statement}.manifest.json").unlink()
+    rows = list(csv.DictReader(io.StringIO(statement.read_text(), newline="")))
+    first, second = [place for place, row in enumerate(rows) if row["tier"] == "2"][:2]
+    for place, cents in ((first, -4), (second, 4)):
+        moved = round(float(rows[place]["amount"]) * 100) + cents
+        changed(statement, "amount", f"{moved / 100:.2f}", row=place)
+
+    assert check_statement.main([str(statement)]) == 1
+
+
+def test_packages_are_checked_when_their_size_is_told(
+    key: Key, journal_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    price = {"model": "package", "package": 1000, "unit_price": "5.00"}
+    builders.subscription(key.organization, builders.version("packs", requests=price), MAY.start)
+    builders.used(key, 1001, MAY.start)
+    file = tmp_path / "may.csv"
+    export("--output", str(file))
+
+    assert check_statement.main([str(file)]) == 0
+    assert "2 packages at 5" in capsys.readouterr().out
+    assert check_statement.main([str(file), "--package", "requests=1000"]) == 0
+    assert check_statement.main([str(file), "--package", "requests=500"]) == 1
+
+
+def test_statements_that_do_not_follow_each_other_are_named(
+    key: Key, journal_dir: Path, tmp_path: Path, settings: Settings
+) -> None:
+    settings.BILLING_GRACE_HOURS = 0
+    june = Period(2026, 6)
+    files = []
+    for period in (MAY, june):
+        builders.used(key, 5, period.start)
+        closing.close(period, lifecycle.command_actor(), now=period.end)
+        files.append(tmp_path / f"{period}.csv")
+        export("--output", str(files[-1]), period=str(period))
+
+    assert checked(*files)[0] == 0
+    manifest = Path(f"{files[0]}.manifest.json")
+    manifest.write_text(manifest.read_text().replace('"sha256": "', '"sha256": "0'))
+    status, said = checked(*reversed(files))
+    assert (status, "2026-06 was written after another 2026-05" in said) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0" * 10,
+        b"\xff\xfe",
+        b"a,b\n1,2\n",
+        ",".join(Line._fields).encode() + b"\n1,2\n",
+        ",".join(Line._fields).encode() + b'\n"' + b"x" * (1 << 20) + b'"' + b"," * 18 + b"\n",
+    ],
+)
+def test_junk_is_one_sentence(tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "x.csv"
+    file.write_bytes(content)
+
+    assert check_statement.main([str(file)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    ["[]", "null", "{", '{"lines": []}', '{"quantity_by_meter": {"requests": {}}}', '{"periods": 5}'],
+)
+def test_a_manifest_of_junk_is_a_difference_or_a_sentence(statement: Path, manifest: str) -> None:
+    Path(f"{statement}.manifest.json").write_text(manifest)
+
+    assert check_statement.main([str(statement)]) in (1, 2)
+
+
+def test_what_is_no_file_and_no_size_is_said(tmp_path: Path) -> None:
+    for arguments in (["/nonexistent/x.csv"], [str(tmp_path)], ["x\0.csv"]):
+        assert check_statement.main(arguments) == 2
+    assert checked("x.csv", "--package", "requests=many")[0] == 2
+
+
+@hypothesis_settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    uses=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 60), st.integers(0, 5000)), max_size=8),
+    fee=st.integers(0, 10_000),
+    price=st.sampled_from([GRADUATED, {"unit_price": "0.00335", "included": 100}]),
+)
+def test_whatever_is_exported_checks_and_adds_up(
+    key: Key, tmp_path: Path, uses: list[tuple[int, int, int]], fee: int, price: dict[str, object]
+) -> None:
+    keys = [key, *Key.objects.exclude(pk=key.pk)]
+    while len(keys) < 3:
+        keys.append(builders.key(key.organization).key)
+    Rollup.objects.all().delete()
+    key.organization.subscriptions.all().delete()
+    Price.objects.all().delete()
+    version = builders.version("basic", fee=fee, requests=price)
+    builders.subscription(key.organization, version, MAY.start.replace(day=3))
+    for number, (which, hours, quantity) in enumerate(uses):
+        builders.used(
+            keys[which],
+            quantity,
+            MAY.start.replace(day=1 + hours // 24, hour=hours % 24),
+            resource=f"r{number}",
+        )
+
+    file = tmp_path / "may.csv"
+    file.write_bytes(b"".join(FORMATS["csv"](lines(MAY))))
+    assert check_statement.main([str(file)]) == 0
+
+
+def test_the_manifest_has_the_sums_of_what_was_parsed(statement: Path) -> None:
+    manifest = json.loads(Path(f"{statement}.manifest.json").read_text())
+    rows = list(csv.DictReader(io.StringIO(statement.read_text(), newline="")))
+    cents = sum(round(float(row["amount"]) * 100) for row in rows)
+    assert manifest["amount_by_currency"] == {"USD": f"{cents // 100}.{cents % 100:02}"}
+    assert manifest["lines"] == len(rows)

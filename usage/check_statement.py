@@ -1,0 +1,386 @@
+"""Check a billing statement without the portal that wrote it: `python3 check_statement.py FILE.csv …`.
+
+It reads the CSV and, where there is one, `FILE.csv.manifest.json`, computes every amount anew, adds all of
+them up, and names each difference. It needs Python 3.10 and nothing else, asks nobody, and changes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import calendar
+import csv
+import datetime as dt
+import hashlib
+import io
+import json
+import math
+import re
+import sys
+from collections import Counter, defaultdict
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+COLUMNS = [
+    *("period", "organization", "organization_name", "external_customer", "key", "key_name", "environment"),
+    *("meter", "resource", "unit", "tier", "quantity", "included", "billable", "unit_price", "amount"),
+    *("currency", "kind", "original_period"),
+]
+NUMBERS = ("quantity", "included", "billable", "unit_price", "amount")
+KINDS = ("usage", "fee", "correction")
+SHOWN = 20  # differences of one file; the rest is counted
+_NUMBER = re.compile(r"-?[0-9]{1,60}(\.[0-9]{1,30})?", re.ASCII)
+_MONTH = re.compile(r"[1-9][0-9]{3}-(0[1-9]|1[0-2])", re.ASCII)
+
+Row = dict[str, str]
+
+
+class Unreadable(Exception):
+    """A file that is no statement, and why, in a sentence."""
+
+
+class Price(NamedTuple):
+    """What was rated as one: an organization's usage of a month under one price and tier."""
+
+    period: str
+    organization: str
+    meter: str
+    resource: str
+    tier: str
+    unit_price: str
+    currency: str
+
+    def __str__(self) -> str:
+        about = f"{self.organization}, {self.period}, {self.meter}"
+        if self.resource:
+            about += f" ({self.resource})"
+        return f"{about}, tier {self.tier}" if self.tier else about
+
+
+class Statement:
+    """One file: its rows, what its manifest says, and the differences found so far."""
+
+    def __init__(self, path: Path, packages: dict[str, int]) -> None:
+        self.path = path
+        self.packages = packages
+        self.differences: list[str] = []
+        self.notes: list[str] = []
+        content = _bytes(path)
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        self.rows = _rows(path, content)
+        self.manifest = _manifest(path)
+
+    def differs(self, sentence: str) -> None:
+        self.differences.append(sentence)
+
+    def check(self) -> None:
+        good = [row for number, row in enumerate(self.rows, 2) if self._check_row(number, row)]
+        if len(good) == len(self.rows):
+            self._check_prices(good)
+            self._check_manifest(good)
+
+    # --- one line ---------------------------------------------------------------------------------
+
+    def _check_row(self, number: int, row: Row) -> bool:
+        """Whether the row can be computed with; its own sums are checked on the way."""
+        before = len(self.differences)
+        where = f"Line {number}"
+        for name in NUMBERS:
+            if row[name] and not _NUMBER.fullmatch(row[name]):
+                self.differs(f"{where}: {name} is not a plain number.")
+        if row["kind"] not in KINDS:
+            self.differs(f"{where}: the kind is not usage, fee or correction.")
+        for name in ("period", "original_period"):
+            if (row[name] or name == "period") and not _MONTH.fullmatch(row[name]):
+                self.differs(f"{where}: {name} is not a month.")
+        if not row["quantity"] or not row["billable"]:
+            self.differs(f"{where}: quantity or billable is empty.")
+        if len(self.differences) > before:
+            return False
+        self._check_quantities(where, row)
+        if row["kind"] == "fee":
+            self._check_fee(where, row)
+        return True
+
+    def _check_quantities(self, where: str, row: Row) -> None:
+        quantity, billable = Fraction(row["quantity"]), Fraction(row["billable"])
+        included = Fraction(row["included"] or 0)
+        if row["environment"] == "test":
+            if billable or Fraction(row["amount"] or 0):
+                self.differs(f"{where}: a test key's usage is billed.")
+        elif quantity != included + billable:
+            self.differs(f"{where}: quantity is not what is included and what is billable together.")
+        if row["kind"] == "correction" and not row["original_period"]:
+            self.differs(f"{where}: a correction names no original period.")
+        if row["kind"] == "usage" and min(quantity, included, billable) < 0:
+            self.differs(f"{where}: a quantity is below 0.")
+
+    def _check_fee(self, where: str, row: Row) -> None:
+        if not row["unit_price"] or not row["amount"] or row["unit"] != "s" or row["key"]:
+            self.differs(f"{where}: a fee has seconds, a monthly fee, an amount, and no key.")
+            return
+        seconds, whole = Fraction(row["quantity"]), _seconds(row["period"])
+        if not 0 < seconds <= whole:
+            self.differs(f"{where}: the month has {whole} seconds.")
+        cent = _cent(row)
+        expected = _rounded(Fraction(row["unit_price"]) * seconds / whole, cent)
+        if Fraction(row["amount"]) != expected:
+            self.differs(
+                f"{where}: the fee is {row['amount']}, but {row['unit_price']} × {seconds}/{whole} is "
+                f"{_text(expected)}."
+            )
+
+    # --- lines that share a price -----------------------------------------------------------------
+
+    def _check_prices(self, rows: list[Row]) -> None:
+        fees = Counter((row["period"], row["organization"]) for row in rows if row["kind"] == "fee")
+        decimals: dict[str, int] = {}
+        groups: dict[Price, list[Row]] = defaultdict(list)
+        for row in rows:
+            if row["amount"] and row["currency"]:
+                places = len(row["amount"].partition(".")[2])
+                if decimals.setdefault(row["currency"], places) != places:
+                    self.differs(f"Amounts in {row['currency']} have different numbers of decimals.")
+            if row["kind"] == "usage" and row["environment"] != "test" and row["amount"]:
+                groups[Price._make(row[name] for name in Price._fields)].append(row)
+        # What each key used under a price, all tiers together.
+        weights: dict[tuple[str, ...], dict[str, Fraction]] = defaultdict(lambda: defaultdict(Fraction))
+        currencies = {
+            (row["period"], row["organization"], row["currency"])
+            for row in rows
+            if row["kind"] != "correction"
+        }
+        for (period, organization), number in Counter(each[:2] for each in currencies).items():
+            if number > 1:
+                self.differs(f"{organization}, {period}: there are lines in {number} currencies.")
+        for price, shares in groups.items():
+            for row in shares:
+                weights[price[:4]][row["key"]] += Fraction(row["quantity"])
+        for price, shares in groups.items():
+            self._check_price(price, shares, fees[price.period, price.organization], weights[price[:4]])
+        corrections = sum(row["kind"] == "correction" for row in rows)
+        if corrections:
+            self.notes.append(
+                f"{corrections} corrections have no unit price; their amounts were only added up."
+            )
+
+    def _check_price(self, price: Price, rows: list[Row], fees: int, weights: dict[str, Fraction]) -> None:
+        """The keys' amounts add up to the price's, which is rounded once for each subscription, and each has
+        its share of it by what it used (`weights`), to less than a cent."""
+        unit_price, cent = Fraction(price.unit_price or 0), _cent(rows[0])
+        billable = sum((Fraction(row["billable"]) for row in rows), Fraction(0))
+        amount = sum((Fraction(row["amount"]) for row in rows), Fraction(0))
+        name = price.meter + (f"/{price.resource}" if price.resource else "")
+        size = self.packages.get(name)
+        exact = unit_price * (billable if size is None else math.ceil(billable / size))
+        # As many subscriptions as there are fees, or lines of one key; where no plan has a fee, as lines.
+        roundings = max(fees or len(rows), *Counter(row["key"] for row in rows).values())
+        if amount != _rounded(exact, cent) and (roundings == 1 or abs(amount - exact) > roundings * cent / 2):
+            packages = amount / unit_price if unit_price and not price.tier else Fraction(1, 2)
+            if size is not None or packages.denominator > 1 or not 0 < packages <= math.ceil(billable):
+                self.differs(
+                    f"{price}: the amounts add up to {_text(amount)}, but {_text(billable)} at "
+                    f"{price.unit_price} are {_text(_rounded(exact, cent))}."
+                )
+                return
+            self.notes.append(
+                f"{price}: {packages} packages at {price.unit_price} each; give the size of one with "
+                f"--package {name}=SIZE to have it checked."
+            )
+        whole = sum(weights.values())
+        if fees == 1 and whole:
+            for row in rows:
+                if abs(Fraction(row["amount"]) - amount * weights[row["key"]] / whole) >= cent:
+                    self.differs(f"{price}: {row['key']} does not have its share of {_text(amount)}.")
+
+    # --- the whole file ---------------------------------------------------------------------------
+
+    def _check_manifest(self, rows: list[Row]) -> None:
+        if self.manifest is None:
+            self.notes.append(f"There is no manifest beside it. SHA-256: {self.sha256}")
+            return
+        said = self.manifest
+        if said.get("sha256") != self.sha256:
+            self.differs("The SHA-256 of the file is not the manifest's: one of them was changed.")
+        if said.get("lines") != len(rows):
+            self.differs(f"The manifest has {said.get('lines')!s:.40} lines, the file {len(rows)}.")
+        quantities: dict[str, Fraction] = defaultdict(Fraction)
+        amounts: dict[str, Fraction] = defaultdict(Fraction)
+        for row in rows:
+            if row["meter"]:
+                quantities[row["meter"]] += Fraction(row["quantity"])
+            if row["currency"] and row["amount"]:
+                amounts[row["currency"]] += Fraction(row["amount"])
+        self._compare("quantity_by_meter", quantities)
+        self._compare("amount_by_currency", amounts)
+        months = [month.get("period") for month in _months(said)]
+        if {row["period"] for row in rows} - set(months):
+            self.differs("The file has lines of a month that the manifest does not name.")
+        if any(month.get("status") != "closed" for month in _months(said)):
+            self.notes.append("The month was open: its numbers may still have changed.")
+        for month in _months(said):
+            for host in month.get("retired_hosts") or []:
+                self.notes.append(f"Calls of a host that was given up may be missing: {host!s:.200}")
+
+    def _compare(self, name: str, computed: dict[str, Fraction]) -> None:
+        said = self.manifest.get(name) if self.manifest else None
+        if not isinstance(said, dict):
+            self.differs(f"The manifest has no {name}.")
+            return
+        for each in sorted({*said, *computed}):
+            found, total = str(said.get(each, 0)), computed.get(each, Fraction(0))
+            if not _NUMBER.fullmatch(found) or Fraction(found) != total:
+                self.differs(
+                    f"{name} of {each:.60}: {found:.60} in the manifest, {_text(total)} in the file."
+                )
+
+
+def check_chain(statements: list[Statement]) -> list[str]:
+    """Differences between the statements of months that follow each other: each names the hash before it."""
+    whole: dict[str, dict[str, Any]] = {}
+    for statement in statements:
+        said = statement.manifest
+        if said is not None and "organization" not in said and _is_month(said.get("period")):
+            whole[str(said["period"])] = said
+    differences = []
+    for month, said in sorted(whole.items()):
+        before = whole.get(_before(month))
+        if before is not None and said.get("previous_sha256") not in (None, before.get("sha256")):
+            differences.append(f"{month} was written after another {before['period']} than this one.")
+    return differences
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Unreadable(f"{path} could not be read: {error.strerror or error}.") from None
+    except ValueError:
+        raise Unreadable("This is not the name of a file.") from None
+
+
+def _rows(path: Path, content: bytes) -> list[Row]:
+    try:
+        reader = csv.reader(io.StringIO(content.decode("utf-8"), newline=""), strict=True)
+        header = next(reader, [])
+        if header != COLUMNS:
+            raise Unreadable(f"{path} is not a statement: its first line is not the columns of one.")
+        found = []
+        for number, cells in enumerate(reader, 2):
+            if len(cells) != len(COLUMNS):
+                raise Unreadable(f"{path}: line {number} has {len(cells)} cells, not {len(COLUMNS)}.")
+            found.append(dict(zip(COLUMNS, cells, strict=True)))
+    except UnicodeDecodeError:
+        raise Unreadable(f"{path} is not text in UTF-8.") from None
+    except csv.Error as error:
+        raise Unreadable(f"{path} is not CSV: {error}.") from None
+    return found
+
+
+def _manifest(path: Path) -> dict[str, Any] | None:
+    beside = path.with_name(f"{path.name}.manifest.json")
+    if not beside.exists():
+        return None
+    try:
+        said = json.loads(_bytes(beside).decode("utf-8"))
+    except (ValueError, RecursionError):
+        raise Unreadable(f"{beside} is not JSON in UTF-8.") from None
+    if not isinstance(said, dict):
+        raise Unreadable(f"{beside} is not the manifest of a statement.")
+    return said
+
+
+def _months(said: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a manifest says of each month of its file."""
+    several = said.get("periods")
+    found = several if isinstance(several, list) else [said]
+    return [each for each in found if isinstance(each, dict)]
+
+
+def _is_month(value: object) -> bool:
+    return isinstance(value, str) and _MONTH.fullmatch(value) is not None
+
+
+def _before(month: str) -> str:
+    return f"{dt.date.fromisoformat(f'{month}-01') - dt.timedelta(days=1):%Y-%m}"
+
+
+def _seconds(month: str) -> int:
+    """How many seconds a month has, in UTC."""
+    return calendar.monthrange(int(month[:4]), int(month[5:]))[1] * 86400
+
+
+def _decimal(value: Fraction) -> Decimal:
+    """A fraction whose denominator divides a power of ten, as a decimal."""
+    places = 0
+    while value.denominator != 1 and places < 60:
+        value, places = value * 10, places + 1
+    return Decimal((int(value < 0), tuple(int(digit) for digit in str(abs(value.numerator))), -places))
+
+
+def _cent(row: Row) -> Fraction:
+    """The smallest amount of the row's currency, by the decimals that its amount has."""
+    return Fraction(1, 10 ** len(row["amount"].partition(".")[2]))
+
+
+def _rounded(exact: Fraction, cent: Fraction) -> Fraction:
+    return round(exact / cent) * cent  # of a fraction, round() is half to even
+
+
+def _text(value: Fraction) -> str:
+    return f"{_decimal(value):f}"
+
+
+def _package(text: str) -> tuple[str, int]:
+    name, _, size = text.rpartition("=")
+    if not name or not size.isascii() or not size.isdigit() or not 0 < int(size[:20]) < 10**19:
+        raise argparse.ArgumentTypeError("write it as requests=1000 or tokens/large=1000")
+    return name, int(size)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Check the files; 0 if all is well, 1 with every difference, 2 if one cannot be read."""
+    parser = argparse.ArgumentParser(description="Check billing statements and how they follow each other.")
+    parser.add_argument("files", nargs="+", metavar="FILE.csv", type=Path)
+    parser.add_argument(
+        "--package",
+        action="append",
+        default=[],
+        type=_package,
+        metavar="METER[/RESOURCE]=SIZE",
+        dest="packages",
+        help="units in a package, where the price is of one",
+    )
+    options = parser.parse_args(argv)
+    statements, status = [], 0
+    for path in options.files:
+        try:
+            statement = Statement(path, dict(options.packages))
+        except Unreadable as error:
+            sys.stderr.write(f"{error}\n")
+            return 2
+        statement.check()
+        statements.append(statement)
+        for sentence in statement.differences[:SHOWN]:
+            _say(f"{path}: {sentence}")
+        if len(statement.differences) > SHOWN:
+            _say(f"{path}: and {len(statement.differences) - SHOWN} more differences.")
+        for note in statement.notes[:SHOWN]:
+            _say(f"{path}: note: {note}")
+        if statement.differences:
+            status = 1
+        else:
+            _say(f"{path}: {len(statement.rows)} lines, all as they should be.")
+    for sentence in check_chain(statements):
+        _say(sentence)
+        status = 1
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
