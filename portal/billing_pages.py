@@ -32,7 +32,7 @@ from usage.billing.price_words import PriceWords, units
 from usage.billing.statement import Totals
 from usage.exports import FORMATS
 from usage.meters import Meter
-from usage.models import BillingAccount, ClosedPeriod, Subscription
+from usage.models import BillingAccount, ClosedPeriod, Credit, Subscription
 
 KEYS_SHOWN = 50
 KEYS_PRINTED = 500
@@ -70,7 +70,9 @@ class Bill:
     currency: str
     fee: str
     used: str
+    corrected: int  # of `used`, in minor units
     total: str
+    others: list[str]  # what corrections of months in other currencies come to, with the currency
     rows: list[BillRow]
     by_key: list[KeyCost]
     more_keys: int
@@ -81,8 +83,7 @@ class MonthRow(NamedTuple):
 
     period: Period
     closed_at: dt.datetime | None  # None: it is over, and not closed yet
-    amount: str
-    currency: str
+    amounts: list[str]  # with their currencies
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,7 @@ class BillingPage:
     estimate: str
     quotas: list[QuotaRow]
     account: BillingAccount | None
+    credits: list[Credit]
     months: list[MonthRow]
     complete_through: dt.datetime | None
 
@@ -112,6 +114,7 @@ class StatementPage:
     statement: ClosedPeriod
     bill: Bill
     account: BillingAccount | None
+    credits: list[Credit]
     sha256: str  # of the organization's own CSV
     lines: int
 
@@ -125,6 +128,7 @@ class Row(NamedTuple):
     about: str
     tier: str
     unit_price: str
+    currency: str
 
 
 def page(organization: Organization, now: dt.datetime) -> BillingPage:
@@ -145,11 +149,14 @@ def page(organization: Organization, now: dt.datetime) -> BillingPage:
         day=through.astimezone(dt.UTC).day if through >= period.start else 1,
         days=(period.end - period.start).days,
         bill=bill,
-        estimate=money.as_text(forecast.whole_month(used, mine, period, through), bill.currency)
+        estimate=money.as_text(
+            forecast.whole_month(used, mine, period, through) + bill.corrected, bill.currency
+        )
         if bill.currency
         else "",
         quotas=quota_rows(organization, now),
         account=_account(organization),
+        credits=_credits(organization, period),
         months=_months(organization, period.previous, known),
         complete_through=reports.complete_through(),
     )
@@ -184,6 +191,7 @@ def statement_page(organization: Organization, period: Period) -> StatementPage 
         statement=own.closed,
         bill=add_up(own.lines, meters.read(), keys_shown=KEYS_PRINTED, by_tier=True),
         account=_account(organization),
+        credits=_credits(organization, period),
         sha256=own.totals.sha256.hexdigest(),
         lines=own.totals.lines,
     )
@@ -192,11 +200,18 @@ def statement_page(organization: Organization, period: Period) -> StatementPage 
 def manifest(organization: Organization, period: Period) -> dict[str, Any] | None:
     """What stands beside the organization's CSV; None as above."""
     own = own_statement(organization, period)
-    return None if own is None else statement.manifest(period, own.closed, None, own.totals)
+    if own is None:
+        return None
+    return {"organization": organization.slug} | statement.manifest(period, own.closed, None, own.totals)
 
 
 def _account(organization: Organization) -> BillingAccount | None:
     return BillingAccount._default_manager.filter(organization=organization).first()
+
+
+def _credits(organization: Organization, period: Period) -> list[Credit]:
+    """What is credited on this month's bill, with the reasons."""
+    return list(organization.credits.filter(booked_period=period.first_day).order_by("given_at", "id"))
 
 
 def _months(organization: Organization, last: Period, known: Mapping[str, Meter]) -> list[MonthRow]:
@@ -205,15 +220,15 @@ def _months(organization: Organization, last: Period, known: Mapping[str, Meter]
         MonthRow(
             each.period,
             each.closed_at,
-            money.as_text(each.amount, each.currency) if each.currency else "",
-            each.currency,
+            [f"{money.as_text(amount, currency)} {currency}" for currency, amount in each.amounts.items()],
         )
         for each in months.of_organization(organization, MONTHS_SHOWN)
     ]
     if not periods.is_closed(last):
         bill = add_up(statement.computed(last, organization), known)
         if bill.rows:
-            rows.insert(0, MonthRow(last, None, bill.total, bill.currency))
+            amounts = [f"{bill.total} {bill.currency}"] if bill.currency else []
+            rows.insert(0, MonthRow(last, None, [*amounts, *bill.others]))
     return rows
 
 
@@ -240,20 +255,23 @@ def add_up(
     keys_shown: int = KEYS_SHOWN,
     by_tier: bool = False,
 ) -> Bill:
-    """One organization's lines of one month as rows by what they are for, and by key."""
+    """One organization's lines of one month as rows by what they are for, and by key. Corrections may be of
+    months in other currencies: those are added up apart."""
+    lines = list(lines)
+    currency = currency or _currency(lines)
     rows: dict[Row, _Sum] = {}
     keys: dict[str, _Sum] = {}
     names: dict[str, str] = {}
-    sums: Counter[str] = Counter()
+    sums: Counter[tuple[str, str]] = Counter()
     for line in lines:
-        currency = currency or line.currency or ""
         amount = money.in_minor(line.amount, line.currency) if line.amount and line.currency else 0
-        each = rows.setdefault(_row_of(line, by_tier=by_tier), _Sum())
+        row = _row_of(line, line.currency or currency, by_tier=by_tier)
+        each = rows.setdefault(row, _Sum())
         each.quantity += line.quantity
         each.included += line.included or 0
         each.amount += amount
-        sums["fee" if line.kind == "fee" else "used"] += amount
-        if line.key and line.environment != Environment.TEST:
+        sums[row.currency, line.kind] += amount
+        if line.key and line.environment != Environment.TEST and row.currency == currency:
             names[line.key] = line.key_name
             key = keys.setdefault(line.key, _Sum())
             key.amount += amount
@@ -262,15 +280,23 @@ def add_up(
     def text(amount: int) -> str:
         return money.as_text(amount, currency) if currency else ""
 
+    fee, corrected = sums[currency, "fee"], sums[currency, "correction"]
+    used = sums[currency, "usage"] + corrected
     of_keys = sum(each.amount for each in keys.values())
     dearest = sorted(keys.items(), key=lambda item: (-item[1].amount, item[0])) if currency else []
     return Bill(
         currency=currency,
-        fee=text(sums["fee"]),
-        used=text(sums["used"]),
-        total=text(sums["fee"] + sums["used"]),
+        fee=text(fee),
+        used=text(used),
+        corrected=corrected,
+        total=text(fee + used),
+        others=[
+            f"{money.as_text(amount, other)} {other}"
+            for (other, _), amount in sorted(sums.items())
+            if other != currency
+        ],
         rows=[
-            _shown(row, each, known, text(each.amount))
+            _shown(row, each, known, text(each.amount) if row.currency == currency else _foreign(row, each))
             for row, each in sorted(rows.items(), key=lambda item: _rank(item[0]))
         ],
         by_key=[
@@ -290,7 +316,17 @@ def add_up(
     )
 
 
-def _row_of(line: Line, *, by_tier: bool) -> Row:
+def _currency(lines: Iterable[Line]) -> str:
+    """What the month itself is billed in, or else what a correction is."""
+    found = [(line.kind == "correction", line.currency) for line in lines if line.currency]
+    return min(found)[1] if found else ""
+
+
+def _foreign(row: Row, each: _Sum) -> str:
+    return f"{money.as_text(each.amount, row.currency)} {row.currency}"
+
+
+def _row_of(line: Line, currency: str, *, by_tier: bool) -> Row:
     return Row(
         kind=line.kind,
         test=line.environment == Environment.TEST,
@@ -298,13 +334,14 @@ def _row_of(line: Line, *, by_tier: bool) -> Row:
         about=(line.resource if line.kind == "usage" else line.original_period) or "",
         tier=(line.tier or "") if by_tier else "",
         unit_price=(line.unit_price or "") if by_tier else "",
+        currency=currency,
     )
 
 
-def _rank(row: Row) -> tuple[int, bool, str, str, int, str]:
+def _rank(row: Row) -> tuple[int, bool, str, str, int, str, str]:
     """Fees first, then usage, tests below what is live, corrections last."""
     kind = ["fee", "usage", "correction"].index(row.kind)
-    return (kind, row.test, row.meter, row.about, int(row.tier or 0), row.unit_price)
+    return (kind, row.test, row.meter, row.about, int(row.tier or 0), row.unit_price, row.currency)
 
 
 def _shown(row: Row, each: _Sum, known: Mapping[str, Meter], amount: str) -> BillRow:

@@ -21,13 +21,14 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from keys import oversight, tokens
 from keys.verdicts import Code
-from portal import leak_pages
+from portal import leak_pages, staff_billing
 from portal import refusals as found
 from portal.charts import bar_chart
 from portal.context import NavItem
 from portal.pages import percent
 from portal.refusals import SearchForm
 from usage import meters, reports, staff_reports
+from usage.billing import Period
 from usage.meters import REQUESTS, Meter
 
 DAYS = 30
@@ -36,6 +37,7 @@ _PAGES = (
     ("Usage", "staff_usage", "usage"),
     ("Refusals", "staff_refusals", "revoke"),
     ("Leaks", "staff_leaks", "danger"),
+    ("Billing", "staff_billing", "docs"),
     ("Find a key", "staff_find_key", "search"),
     ("Admin", "admin:index", "shield"),
 )
@@ -222,6 +224,23 @@ def key_leaks(request: HttpRequest, key_id: str) -> HttpResponse:
         raise Http404
     page = leak_pages.key_leaks(key, request.GET, timezone.now())
     return _page(request, "staff/key_leaks.html", {"page": page, "key": key})
+
+
+@require_safe
+@staff
+def billing(request: HttpRequest) -> HttpResponse:
+    """What a month brings in, which months are closed, and credits."""
+    now, problem = timezone.now(), ""
+    current = period = Period.of(now)
+    try:
+        period = Period.parse(request.GET.get("period", str(current)))
+    except ValueError as error:
+        problem = str(error)
+    if period > current:
+        period, problem = current, f"{period} has not begun."
+    page = staff_billing.page(period, now)
+    context = {"page": page, "problem": problem, "current": current}
+    return _page(request, "staff/billing.html", context, status=400 if problem else 200)
 
 
 class FindKeyForm(forms.Form):

@@ -20,6 +20,8 @@ TONES = {
     "verified": "good",
     "valid": "good",
     "closed": "good",
+    "ready": "info",
+    "waits": "warn",
     "expiring": "warn",
     "overlap": "warn",
     "unverified": "warn",

@@ -99,6 +99,7 @@ TABLE: dict[str, list[Expected]] = {
     "staff_refusals": [staff()],
     "staff_leaks": [staff()],
     "staff_key_leaks": [staff()],
+    "staff_billing": [staff()],
     "staff_find_key": [staff()],
     # The machine API: a session opens nothing there (tests/portal/test_api.py has what a key does).
     "v1_openapi": [public()],
@@ -190,6 +191,7 @@ def test_an_organizations_routes_all_carry_its_slug() -> None:
         "staff_refusals",
         "staff_leaks",
         "staff_key_leaks",
+        "staff_billing",
         "staff_find_key",
         "v1_openapi",
         "v1_me",

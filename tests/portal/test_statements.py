@@ -23,7 +23,7 @@ from portal.models import User
 from tests import builders
 from usage import meters
 from usage.billing import Period, closing, money, months, statement
-from usage.models import BillingAccount, ClosedPeriod, StatementLine
+from usage.models import BillingAccount, ClosedPeriod, Credit, StatementLine
 
 pytestmark = pytest.mark.django_db
 
@@ -176,9 +176,30 @@ def test_what_the_database_adds_up_is_exact(acme: Organization, amounts: list[in
             currency="" if amount is None else currency,
         )
     (found,) = months.of_organization(acme, 36)
-    assert (found.amount, found.currency) == (sum(amounts), currency)
+    assert found.amounts == {currency: sum(amounts)}
     bill = billing_pages.add_up(statement.lines_of(period, acme), meters.read())
     assert bill.total == money.as_text(sum(amounts), currency)
+
+
+def test_a_credit_stands_with_its_reason_and_in_its_own_currency(alice: Client, acme: Organization) -> None:
+    month = Period.of(timezone.now())
+    builders.subscription(acme, builders.version("basic", fee=700), month.start)
+    for currency in ("USD", "JPY"):
+        Credit.objects.create(
+            organization=acme,
+            original_period=month.previous.first_day,
+            booked_period=month.first_day,
+            amount=150,
+            currency=currency,
+            reason=f"Sorry <{currency}>",
+            given_at=timezone.now(),
+            given_by="sam",
+        )
+    bill = billing_pages.page(acme, timezone.now()).bill
+    assert (bill.total, bill.others) == ("5.50", ["-150 JPY"])
+    text = alice.get("/o/acme/billing/").content.decode()
+    for words in ("5.50", "-1.50", "-150 JPY", "Sorry &lt;USD&gt;", "Sorry &lt;JPY&gt;"):
+        assert words in text
 
 
 def test_who_may_see_bills_may_see_statements(client: Client, acme: Organization, month: Period) -> None:

@@ -107,7 +107,7 @@ def _require_order(period: Period) -> None:
     """Months are closed one after the other, from the first in which there was anything."""
     last = ClosedPeriod.objects.order_by("-period").first()
     if last is None:
-        first = _first_month()
+        first = first_month()
         if first is not None and first < period:
             raise Conflict(f"{first} is open, and months are closed in their order; close it first.")
         return
@@ -120,7 +120,8 @@ def _require_order(period: Period) -> None:
         raise Conflict(f"{period} is before the first month that was closed; it has no statement.")
 
 
-def _first_month() -> Period | None:
+def first_month() -> Period | None:
+    """The first month in which anything was used or subscribed to."""
     booked = [
         rows.aggregate(first=Min("booked_period"))["first"] for rows in (Rollup.objects, Credit.objects)
     ]

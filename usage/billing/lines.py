@@ -240,20 +240,21 @@ def _billed(slug: str, organization_id: int, rows: Iterator[Any]) -> Billed:
     return billed._replace(organization=organization)
 
 
+def with_subscription(rollups: QuerySet[Rollup]) -> QuerySet[Rollup]:
+    """Roll-ups joined, as `in_force`, with their organization's subscription in their hour."""
+    running = Q(organization__subscriptions__end=None) | Q(organization__subscriptions__end__gt=F("hour"))
+    return rollups.annotate(
+        in_force=FilteredRelation(
+            "organization__subscriptions",
+            condition=Q(organization__subscriptions__start__lte=F("hour")) & running,
+        )
+    )
+
+
 def _rows(rollups: QuerySet[Rollup]) -> Iterator[Any]:  # Any: as above
     """Sums by organization, key, meter, resource and subscription, with the organization and key as rows."""
     grouped = (
-        rollups.filter(outcome=Code.VALID.name)
-        .annotate(
-            in_force=FilteredRelation(
-                "organization__subscriptions",
-                condition=Q(organization__subscriptions__start__lte=F("hour"))
-                & (
-                    Q(organization__subscriptions__end=None)
-                    | Q(organization__subscriptions__end__gt=F("hour"))
-                ),
-            )
-        )
+        with_subscription(rollups.filter(outcome=Code.VALID.name))
         .values("organization_id", "key_id", "meter", "resource", subscription=F("in_force__id"))
         .annotate(quantity=Sum("quantity"))
         # Looked up for each line, not joined to each row; and a key that this database lost (restored
