@@ -207,6 +207,9 @@ class KeySettingsForm(RefusableForm):
             notes.append(f"Secrets are rotated every {_days(policy.rotate_days)}.")
         if policy.idle_days is not None:
             notes.append(f"Keys without a call for {_days(policy.idle_days)} are disabled, announced before.")
+        if policy.brownout_days is not None:
+            last = _days(policy.brownout_days)
+            notes.append(f"For its last {last} a key has brownouts: announced refusals of two minutes.")
         return notes
 
     def scope_groups(self) -> list[tuple[str, list[ScopeChoice]]]:

@@ -79,6 +79,12 @@ class Policy(models.Model):
         help_text="Days until a secret is due for rotation. It goes on working: an old one is a signal, no "
         "refusal; empty: never.",
     )
+    brownout_days = models.PositiveSmallIntegerField(
+        null=True,
+        blank=True,
+        help_text="Days before its expiry (at most 30) from which a key is refused a few times for two"
+        " minutes, announced before, so that nobody misses the end; empty: never.",
+    )
     max_keys = models.PositiveIntegerField(
         null=True,
         blank=True,

@@ -13,7 +13,7 @@ from functools import lru_cache
 from sys import intern
 from typing import NamedTuple
 
-from keys import quotas, rates
+from keys import brownouts, quotas, rates
 from keys.models import EXPIRING_WITHIN, Key, Organization, Secret
 from keys.networks import Network, compile_networks
 from keys.quotas import Quota
@@ -28,6 +28,12 @@ class OrganizationRecord:
     suspended: bool
     rates: tuple[Rate, ...]
     quotas: tuple[Quota, ...] = ()
+    brownout_days: int | None = None
+    # In so many seconds before a key's end its calls are looked at closely; all of them while suspended.
+    caution: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.caution = math.inf if self.suspended else brownouts.lead(self.brownout_days)
 
     @classmethod
     def of(cls, row: Organization) -> "OrganizationRecord":
@@ -40,6 +46,8 @@ class OrganizationRecord:
         self.suspended = row.suspended
         self.rates = _shared_rates(tuple(row.policy.rates))
         self.quotas = _shared_quotas(tuple(row.policy.quotas))
+        self.brownout_days = row.policy.brownout_days
+        self.__post_init__()
 
 
 @dataclass(slots=True, eq=False)
@@ -58,6 +66,7 @@ class KeyRecord:
     rates: tuple[Rate, ...]
     metadata: dict[str, str]
     quotas: tuple[Quota, ...] = ()
+    is_brief: bool = False  # too short a life for brownouts
 
 
 @dataclass(slots=True, eq=False)
@@ -86,11 +95,18 @@ _SOON = EXPIRING_WITHIN.total_seconds()
 
 def expiry_told(key: KeyRecord, now: float) -> str:
     """When the key expires, as RFC 3339 in UTC, in its last 30 days and ever after; before that nothing."""
-    return _moment_text(key.expires_at) if now >= key.expires_at - _SOON else ""
+    return moment_text(key.expires_at) if now >= key.expires_at - _SOON else ""
+
+
+def brownout_until(key: KeyRecord, now: float) -> float:
+    """The end of the brownout that the key is in, in epoch seconds; 0.0: it is in none."""
+    days = key.organization.brownout_days
+    return 0.0 if key.is_brief else brownouts.until(key.public_id, key.expires_at, days, now)
 
 
 @lru_cache(maxsize=8192)
-def _moment_text(moment: float) -> str:
+def moment_text(moment: float) -> str:
+    """RFC 3339 in UTC, whole seconds."""
     return f"{dt.datetime.fromtimestamp(moment, dt.UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
@@ -135,7 +151,7 @@ def read_keys(ids: Collection[int], known: Mapping[int, OrganizationRecord]) -> 
         .order_by("pk")
         .values_list(
             *("pk", "public_id", "name", "organization_id", "environment", "networks", "expires_at"),
-            *("disabled_at", "revoked_at", "rates", "metadata", "quotas"),
+            *("disabled_at", "revoked_at", "rates", "metadata", "quotas", "created_at"),
         )
     )
     secrets: dict[int, list[tuple[int, bytes, dt.datetime | None, str, bool]]] = defaultdict(list)
@@ -168,6 +184,7 @@ def read_keys(ids: Collection[int], known: Mapping[int, OrganizationRecord]) -> 
         limits,
         data,
         hard,
+        created_at,
     ) in rows:
         names, text = _shared_scopes(frozenset(scopes[pk]))
         key = KeyRecord(
@@ -185,6 +202,7 @@ def read_keys(ids: Collection[int], known: Mapping[int, OrganizationRecord]) -> 
             rates=_shared_rates(tuple(limits)),
             metadata=data or _NO_METADATA,
             quotas=_shared_quotas(tuple(hard)),
+            is_brief=brownouts.is_brief(created_at, expires_at),
         )
         found.append(
             (

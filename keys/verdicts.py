@@ -30,6 +30,7 @@ class Code(Enum):
     RATE_LIMITED = (14, 429, "Too many requests; slow down.")
     QUOTA_EXCEEDED = (15, 429, "The quota for this period is used up.")
     UNAVAILABLE = (16, 503, "The answer cannot be given right now; try again.")
+    BROWNOUT = (17, 403, "This API key expires soon, and is refused for two minutes to say so.")
 
     def __init__(self, number: int, status: int, sentence: str) -> None:
         self.number = number
@@ -71,6 +72,7 @@ _ADVICE = {
     Code.RATE_LIMITED: "Wait for as many seconds as Retry-After says, then go on more slowly.",
     Code.QUOTA_EXCEEDED: "Wait for the next period, or ask for a larger quota.",
     Code.UNAVAILABLE: "Try again after Retry-After. The key is fine; do not replace it.",
+    Code.BROWNOUT: "Renew the key on its page; until it expires it works again after Retry-After.",
 }
 VALID = Code.VALID  # a name of its own, for the gateway's path: an enum's members are slow to look up
 BY_NUMBER: dict[int, Code] = {code.number: code for code in Code}

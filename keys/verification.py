@@ -2,14 +2,14 @@
 
 It reads and decides; it counts nothing, writes nothing and raises nothing that the caller must know.
 The checks are in the order of the contract: what is presented, the key's state, the organization, then
-address, environment and scopes.
+address, environment and scopes. Last comes a brownout, which refuses only what would be allowed.
 """
 
 from collections.abc import Sequence
 
 from keys.directory import UNHEARD, Directory, Unavailable
 from keys.networks import contains, parse_address
-from keys.records import SecretRecord
+from keys.records import SecretRecord, brownout_until, moment_text
 from keys.tokens import MAX_LENGTH, is_well_formed
 from keys.tokens import digest as digest_of
 from keys.verdicts import VALID, Code, Facts, Verdict
@@ -65,8 +65,7 @@ def decide(
         return UNAVAILABLE if credential else MISSING, None, ""
     key = secret.key
     if (  # most calls; `judge` says the same of them, and why of all the others
-        now < secret.good_until
-        and not key.organization.suspended
+        now < secret.good_until - key.organization.caution  # nor is the organization suspended
         and (not environment or environment == key.environment)
         and key.scopes.issuperset(scopes)
     ):
@@ -95,4 +94,7 @@ def judge(secret: SecretRecord, now: float, scopes: Sequence[str], environment: 
     lacking = [scope for scope in sorted(set(scopes)) if scope not in key.scopes]
     if lacking:
         return Code.INSUFFICIENT_SCOPE, secret, f"Missing scope: {' '.join(lacking)}."
+    if until := brownout_until(key, now):
+        end, expiry = moment_text(until), moment_text(key.expires_at)
+        return Code.BROWNOUT, secret, f"An announced brownout until {end}: the key expires at {expiry}."
     return VALID, secret, ""

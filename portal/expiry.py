@@ -19,7 +19,7 @@ from keys.models import Key, Organization
 from keys.permissions import Role
 from portal import outbox
 from portal.models import Mail, Reminder
-from portal.pages import span
+from portal.pages import brownouts_to_come, span
 
 DAYS: Final = (30, 7, 1, 0)  # before the last day
 LISTED: Final = 100  # keys in one mail
@@ -34,8 +34,9 @@ class Line(NamedTuple):
     name: str
     environment: str
     expires_at: dt.datetime
-    when: str  # `in 6 days`
+    when: str  # `expires in 6 days`
     url: str
+    brownouts: list[dt.datetime]  # when they begin that are to come
 
 
 def last_day(expires_at: dt.datetime) -> dt.date:
@@ -173,6 +174,7 @@ def _context(organization: Organization, keys: Sequence[Key], now: dt.datetime) 
         "first": lines[0],
         "count": len(lines),
         "more": max(len(lines) - LISTED, 0),
+        "has_brownouts": any(line.brownouts for line in lines[:LISTED]),
         "all_url": f"{settings.PORTAL_URL}{reverse('keys', args=[organization.slug])}?state=expiring",
     }
 
@@ -183,4 +185,5 @@ def _line(organization: Organization, key: Key, now: dt.datetime) -> Line:
     when = f"expires in {span(left)}" if left > dt.timedelta(0) else "has expired"
     path = reverse("key", args=[organization.slug, key.public_id])
     at = key.expires_at.astimezone(dt.UTC)
-    return Line(key.name, key.environment, at, when, f"{settings.PORTAL_URL}{path}")
+    coming = brownouts_to_come(organization, key, now)
+    return Line(key.name, key.environment, at, when, f"{settings.PORTAL_URL}{path}", coming)

@@ -13,7 +13,7 @@ from django.core.paginator import Page, Paginator
 from django.db.models import Count, Q, QuerySet
 from django.views.decorators.debug import sensitive_variables
 
-from keys import compliance, history, oversight, quotas, tokens
+from keys import brownouts, compliance, history, oversight, quotas, tokens
 from keys.compliance import Facts, Rule, Terms
 from keys.history import Entry
 from keys.models import EXPIRING_WITHIN, AuditEvent, Environment, Key, KeyState, Organization, Secret
@@ -135,6 +135,7 @@ class KeyPage:
     outside: list[str]  # how it is outside its policy, and what mends it
     rotation_due: dt.datetime | None
     is_overdue: bool
+    brownouts: list[dt.datetime]  # when they begin that are to come
     complete_through: dt.datetime | None
     history: Page[AuditEvent] | None  # None: not for this member
     entries: list[Entry]
@@ -372,6 +373,7 @@ def key_page(
         outside=[compliance.SENTENCES[rule] for rule in rules if rule in compliance.SETTINGS],
         rotation_due=due,
         is_overdue=Rule.ROTATION in rules,
+        brownouts=brownouts_to_come(organization, key, now),
         complete_through=through,
         history=page,
         entries=history.entries(page.object_list if page else []),
@@ -410,6 +412,14 @@ def _rotation(secrets: Sequence[SecretRow], through: dt.datetime | None, now: dt
     }[use.standing]
     is_safe = use.standing is Standing.SAFE
     return Rotation(old, new, new.created_at, tone, title, text, is_safe, use.sources)
+
+
+def brownouts_to_come(organization: Organization, key: Key, now: dt.datetime) -> list[dt.datetime]:
+    """When the key's announced brownouts begin; none of a key that is refused anyway."""
+    if key.state_at(now) not in (KeyState.ACTIVE, KeyState.EXPIRING):
+        return []
+    days = organization.policy.brownout_days
+    return brownouts.to_come(key.public_id, key.created_at, key.expires_at, days, now)
 
 
 def _source_rows(key: Key, secrets: Sequence[SecretRow]) -> list[SourceRow]:

@@ -6,6 +6,8 @@ door. Nothing here decides anything, and nothing that a client sent is repeated 
 
 import json
 import logging
+import math
+import time
 import traceback
 from functools import lru_cache
 from http import HTTPStatus
@@ -13,6 +15,7 @@ from http import HTTPStatus
 from django.conf import settings
 from django.http import HttpResponse
 
+from keys.records import brownout_until
 from keys.verdicts import Code
 from usage import limits, metering
 
@@ -22,6 +25,7 @@ CONTENT_TYPE = "application/problem+json"
 RETRY_SECONDS = "1"
 # Names of their own, as `VALID`.
 IP_NOT_ALLOWED, RATE_LIMITED, QUOTA_EXCEEDED = Code.IP_NOT_ALLOWED, Code.RATE_LIMITED, Code.QUOTA_EXCEEDED
+BROWNOUT = Code.BROWNOUT
 STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 NO_STORE = ("Cache-Control", "no-store")
 _NOTHING: Headers = []
@@ -41,7 +45,7 @@ def refusal(
     `status` is the one that is sent, if not the code's own; `address` is the client's, for it to read;
     `first` are headers to begin with.
     """
-    code, _, detail, request, standing, balance = decision
+    code, secret, detail, request, standing, balance = decision
     if code is IP_NOT_ALLOWED and not detail and address:
         detail = f"This API key may not be used from {address}."
     violated, retry = "", 0
@@ -49,6 +53,8 @@ def refusal(
         violated, retry = balance.name, balance.retry
     elif code is RATE_LIMITED and standing is not None:
         violated, retry = standing.name, standing.reset
+    elif code is BROWNOUT and secret is not None:
+        retry = max(math.ceil(brownout_until(secret.key, time.time()) - time.time()), 1)
     begin, common = _describe(code.text, detail, status or code.status, violated)
     body = begin + request.encode() + b'"}'
     headers = [*first, *common, ("Content-Length", str(len(body)))]

@@ -83,7 +83,7 @@ class PolicyAdmin(LifecycleAdmin[Policy]):
             {
                 "fields": (
                     *("default_lifetime_days", "max_lifetime_days", "expiry_required"),
-                    *("rotate_days", "idle_days"),
+                    *("rotate_days", "idle_days", "brownout_days"),
                 )
             },
         ),

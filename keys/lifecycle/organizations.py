@@ -8,7 +8,7 @@ from typing import Any
 from django.contrib.auth.models import AbstractBaseUser
 from django.db import IntegrityError, transaction
 
-from keys import audit
+from keys import audit, brownouts
 from keys import scopes as scope_names
 from keys.audit import Actor
 from keys.lifecycle import rules
@@ -323,8 +323,8 @@ def edit_policy(
     actor: Actor, policy: Policy, *, now: dt.datetime, scopes: Iterable[Scope] | None = None, **fields: Any
 ) -> Policy:
     """Change a policy for all its organizations. `fields`: name, all_scopes, default_lifetime_days,
-    max_lifetime_days, expiry_required, networks_required, idle_days, rotate_days, max_keys, rates, quotas.
-    Staff only."""
+    max_lifetime_days, expiry_required, networks_required, idle_days, rotate_days, brownout_days, max_keys,
+    rates, quotas. Staff only."""
     require_staff(actor)
     with transaction.atomic():
         policy = Policy.objects.select_for_update(no_key=True).get(pk=policy.pk)
@@ -353,6 +353,8 @@ def _set_policy(policy: Policy, fields: dict[str, Any]) -> dict[str, Any]:
             cleaned[field] = bool(value)
         elif field in _POLICY_DAYS:
             cleaned[field] = _clean_whole(value, field, _POLICY_DAYS[field], 1, 36_500)
+        elif field == "brownout_days":
+            cleaned[field] = _clean_whole(value, field, "The days with brownouts", 1, brownouts.MOST_DAYS)
         elif field == "max_keys":
             cleaned[field] = _clean_whole(value, field, "The number of keys", 0, 10_000_000)
         elif field == "rates":

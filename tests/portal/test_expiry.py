@@ -11,8 +11,9 @@ from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keys import lifecycle
+from keys import brownouts, lifecycle
 from keys.lifecycle import Issued
+from keys.lifecycle.organizations import standard_policy
 from keys.models import Key, Organization
 from keys.permissions import Role
 from portal import expiry, outbox
@@ -58,7 +59,7 @@ def days_told(of: Key) -> list[int]:
 
 def test_a_key_is_told_of_four_times_on_its_way_out(acme: Organization) -> None:
     made = key(acme, NOW)
-    moments = [NOW + dt.timedelta(hours=hours) for hours in range(-32 * 24, 48, 6)]
+    moments = [NOW + dt.timedelta(hours=hours) for hours in range(-31 * 24 - 12, 36, 12)]
     told = [f"{moment:%Y-%m-%dT%H}" for moment in moments if expiry.remind(moment)]
     assert told == ["2026-05-16T00", "2026-06-08T00", "2026-06-14T00", "2026-06-15T00"]
     assert days_told(made) == [0, 1, 7, 30]
@@ -204,6 +205,19 @@ def test_a_mail_holds_no_secret_and_leads_to_the_key(acme: Organization) -> None
     assert not re.search(r"&\w+;|[{}]", mail.subject + mail.text)
 
 
+def test_a_mail_announces_the_brownouts_to_come(acme: Organization) -> None:
+    lifecycle.edit_policy(lifecycle.command_actor(), standard_policy(), brownout_days=7, now=NOW)
+    made = key(acme, NOW + 7 * DAY)
+    expiry.remind(NOW)
+    text = Mail.objects.get().text
+    coming = brownouts.to_come(made.public_id, made.created_at, made.expires_at, 7, NOW)
+    assert len(coming) in (7, 8)
+    assert [line for line in text.split("\n") if line.startswith("  brownout")] == [
+        f"  brownout {at:%-d %B %Y, %H:%M} UTC" for at in coming
+    ]
+    assert "for two minutes" in text
+
+
 def test_what_was_told_long_ago_is_forgotten(acme: Organization) -> None:
     key(acme, NOW + DAY)
     expiry.remind(NOW)
@@ -276,3 +290,17 @@ def test_a_key_that_expires_soon_says_how_to_renew_it(alice: Client, acme: Organ
     assert "This key expires soon" in text
     assert "Someone with the developer role can renew it." in text
     assert "Rotate and renew" not in text
+
+
+def test_a_key_lists_its_brownouts(alice: Client, acme: Organization) -> None:
+    now = timezone.now()
+    made = builders.key(acme, expires_at=now + 6 * DAY, now=now - 80 * DAY).key
+    url = reverse("key", args=["acme", made.public_id])
+    assert "BROWNOUT" not in alice.get(url).text
+    lifecycle.edit_policy(lifecycle.command_actor(), standard_policy(), brownout_days=5, now=now)
+    coming = brownouts.to_come(made.public_id, made.created_at, made.expires_at, 5, now)
+    assert coming
+    text = alice.get(url).text
+    assert [f"{at:%-d %b %Y, %H:%M} UTC" in text for at in coming] == [True] * len(coming)
+    lifecycle.disable_key(lifecycle.command_actor(), made, now=now)
+    assert "BROWNOUT" not in alice.get(url).text

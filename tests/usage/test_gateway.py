@@ -15,8 +15,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pytest_django import DjangoAssertNumQueries, Settings
 
-from keys import lifecycle, tokens
+from keys import brownouts, lifecycle, tokens
 from keys.directory import Directory
+from keys.lifecycle.organizations import standard_policy
 from keys.models import Key
 from keys.verdicts import Code
 from tests.builders import key, meter, organization
@@ -144,6 +145,31 @@ def test_a_key_says_when_it_expires_in_its_last_30_days(directory: Directory) ->
         "EXPIRED",
         f"{now - dt.timedelta(days=400):%Y-%m-%dT%H:%M:%SZ}",
     )
+
+
+def in_brownout(directory: Directory) -> lifecycle.Issued:
+    """A key whose first brownout began a little ago, as the directory knows."""
+    now = timezone.now()
+    lifecycle.edit_policy(lifecycle.command_actor(), standard_policy(), brownout_days=1, now=now)
+    made = key(organization("acme"), now=now - dt.timedelta(days=80))
+    end = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
+    begins = brownouts.to_come(made.key.public_id, made.key.created_at, end, 1, now)[0]
+    ends = now + (end - begins) - dt.timedelta(seconds=20)  # brownouts begin with full minutes, no later
+    lifecycle.edit_key(lifecycle.command_actor(), made.key, expires_at=ends, now=now)
+    directory.refresh()
+    return made
+
+
+def test_a_brownout_is_a_403_that_says_for_how_long_and_bills_nothing(directory: Directory) -> None:
+    made = in_brownout(directory)
+    answer = ask(bearer=made.plaintext)
+    assert (answer.status, answer.code) == (403, "BROWNOUT")
+    assert 1 <= int(answer.headers["Retry-After"]) <= 120
+    assert answer.headers["X-Portal-Key-Expires"]
+    assert "WWW-Authenticate" not in answer.headers
+    assert answer.problem["detail"].startswith("An announced brownout until ")
+    assert ask("deny=403", bearer=made.plaintext).status == 403
+    assert rollups() == {"BROWNOUT": (2, 0)}
 
 
 def test_a_warm_key_costs_no_query(
