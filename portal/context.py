@@ -47,6 +47,7 @@ _ORGANIZATION_PAGES = (
             "key_roll_back",
         ),
     ),
+    ("Attention", "attention", "warn", Act.VIEW, ()),
     ("Usage", "usage", "usage", Act.VIEW, ()),
     ("Refusals", "refusals", "revoke", Act.VIEW, ()),
     ("Billing", "billing", "docs", Act.VIEW_BILLING, ("statement",)),

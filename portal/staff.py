@@ -21,6 +21,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from keys import oversight, tokens
 from keys.verdicts import Code
+from portal import attention as signals
 from portal import leak_pages, staff_billing
 from portal import refusals as found
 from portal.charts import bar_chart
@@ -38,6 +39,7 @@ _PAGES = (
     ("Refusals", "staff_refusals", "revoke"),
     ("Leaks", "staff_leaks", "danger"),
     ("Billing", "staff_billing", "docs"),
+    ("Attention", "staff_attention", "warn"),
     ("Find a key", "staff_find_key", "search"),
     ("Admin", "admin:index", "shield"),
 )
@@ -63,6 +65,16 @@ def _page(request: HttpRequest, template: str, context: dict[str, Any], status: 
     here = request.resolver_match.url_name if request.resolver_match else ""
     nav = [NavItem(reverse(name), label, icon, name == here) for label, name, icon in _PAGES]
     return render(request, template, {"nav": nav, **context}, status=status)
+
+
+@require_safe
+@staff
+def attention(request: HttpRequest) -> HttpResponse:
+    """The keys with something amiss, the weightiest first, and whose they are."""
+    now = timezone.now()
+    page, rows = signals.ranked_keys(request.GET.get("page"), now)
+    context = {"page": page, "rows": rows, "ranked": signals.ranked_organizations(now)}
+    return _page(request, "staff/attention.html", context)
 
 
 @require_safe

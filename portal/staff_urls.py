@@ -11,5 +11,6 @@ urlpatterns: list[URLPattern] = [
     path("leaks/", staff.leaks, name="staff_leaks"),
     path("leaks/<key_id:key_id>/", staff.key_leaks, name="staff_key_leaks"),
     path("billing/", staff.billing, name="staff_billing"),
+    path("attention/", staff.attention, name="staff_attention"),
     path("find-key/", staff.find_key, name="staff_find_key"),
 ]

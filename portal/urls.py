@@ -6,7 +6,7 @@ from django.urls import URLPattern, URLResolver, include, path, register_convert
 
 from keys import urls as keys_urls  # first: it registers the key_id converter
 from portal.api import urls as api_urls
-from portal.views import billing, console, leaks, public, refusals, welcome
+from portal.views import attention, billing, console, leaks, public, refusals, welcome
 from usage.billing import Period
 
 
@@ -30,6 +30,11 @@ _organization: list[URLPattern | URLResolver] = [
     path("keys/<key_id:key_id>/", console.key, name="key"),
     path("keys/<key_id:key_id>/revoke/", console.key_revoke, name="key_revoke"),
     path("keys/<key_id:key_id>/leaks/", leaks.key_leaks, name="key_leaks"),
+    path("attention/", attention.attention, name="attention"),
+    path("keys/<key_id:key_id>/signals/<slug:kind>/mend/", attention.signal_mend, name="signal_mend"),
+    path(
+        "keys/<key_id:key_id>/signals/<slug:kind>/dismiss/", attention.signal_dismiss, name="signal_dismiss"
+    ),
     path("usage/", console.usage, name="usage"),
     path("usage.csv", console.usage_csv, name="usage_csv"),
     path("billing/", billing.billing, name="billing"),

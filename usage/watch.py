@@ -94,6 +94,14 @@ def refresh(keys: Sequence[Key], now: dt.datetime) -> None:
         Signal.objects.filter(pk__in=gone, cleared_at=None).update(cleared_at=now)
 
 
+def settle(key: Key, now: dt.datetime) -> None:
+    """Judge a key that was just changed, so that what was mended is gone at once."""
+    if key.state_at(now) in (KeyState.ACTIVE, KeyState.EXPIRING):
+        refresh([key], now)
+    else:
+        Signal.objects.raised().filter(key=key).update(cleared_at=now)
+
+
 def _signal(key: Key, kind: Kind, evidence: Evidence, now: dt.datetime) -> Signal:
     return Signal(
         organization_id=key.organization_id,

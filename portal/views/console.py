@@ -20,7 +20,7 @@ from keys.access import MemberRequest, member
 from keys.forms import KeyFilterForm, RevokeKeyForm, curl_line
 from keys.lifecycle import Conflict, Invalid
 from keys.permissions import Act, allows
-from portal import pages, usage_pages
+from portal import attention, pages, usage_pages
 from usage import reports
 
 LAST_ORGANIZATION = "organization"  # session key: the slug that `home` leads to
@@ -102,6 +102,7 @@ def key(request: MemberRequest, key_id: str) -> HttpResponse:
         "curl": curl_line("$API_KEY", [scope.name for scope in found.scopes.all()]),
         "leaks": found.leaks.count(),
         "source_days": settings.SOURCES_DAYS,
+        "signals": attention.of_key(found, timezone.now()),
     }
     return render(request, "portal/key.html", context)
 

@@ -94,7 +94,11 @@ TABLE: dict[str, list[Expected]] = {
     "key_end_overlap": [members(MAKERS), members(MAKERS, 302, "POST")],
     "key_extend_overlap": [members(MAKERS, 302), members(MAKERS, 302, "POST")],
     "key_roll_back": [members(MAKERS, 302), members(MAKERS, 302, "POST")],
+    "attention": [members(ALL)],
+    "signal_mend": [members(MAKERS, 302), members(MAKERS, 302, "POST")],
+    "signal_dismiss": [members(MAKERS, 302), members(MAKERS, 302, "POST")],
     "staff": [staff()],
+    "staff_attention": [staff()],
     "staff_usage": [staff()],
     "staff_refusals": [staff()],
     "staff_leaks": [staff()],
@@ -188,6 +192,7 @@ def test_an_organizations_routes_all_carry_its_slug() -> None:
         "welcome",
         "staff",
         "staff_usage",
+        "staff_attention",
         "staff_refusals",
         "staff_leaks",
         "staff_key_leaks",
@@ -221,6 +226,8 @@ def test_each_role_gets_what_the_table_says(acme: Organization, name: str, expec
             kwargs["key_id"] = builders.key(acme).key.public_id
         if "period" in route:
             kwargs["period"] = month
+        if "kind" in route:
+            kwargs["kind"] = "no_expiry"
         url = reverse(name, kwargs=kwargs)
         response = client_of(who).generic(expected.method, url)
         got[who] = response.status_code
@@ -270,6 +277,8 @@ def test_no_get_changes_anything(acme: Organization) -> None:
                 kwargs["key_id"] = issued.key.public_id
             if "period" in route:
                 kwargs["period"] = month
+            if "kind" in route:
+                kwargs["kind"] = "no_expiry"
             client.get(reverse(name, kwargs=kwargs))
     assert acme.events.count() == before
     assert Key.objects.get(pk=issued.key.pk).state_at(timezone.now()) == "active"

@@ -1,0 +1,236 @@
+"""What the attention pages show: signals in words, each with what mends it.
+
+Views ask here and render. Signals are judged again as they are shown, so that what was mended a moment ago is
+gone; it never writes, but by `mend`, which does through `keys.lifecycle` what the page proposed.
+"""
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+from urllib.parse import urlencode
+
+from django.core.paginator import Page, Paginator
+from django.db.models import Count, QuerySet, Sum
+from django.urls import reverse
+
+from keys import lifecycle
+from keys.audit import Actor
+from keys.lifecycle import Conflict
+from keys.models import Key, Organization
+from usage import watch
+from usage.models import Signal
+from usage.signals import MEANINGS, Evidence, Kind
+
+PAGE: Final = 50
+STAFF_ORGANIZATIONS: Final = 20
+_WITH: Final = ("key__organization__policy", "key__created_by")
+
+
+class Mend(NamedTuple):
+    """What mends a signal: a page to go to, or an act that a button does at once."""
+
+    label: str
+    url: str
+    proposal: str = ""  # what the button is to do, word for word; empty: the URL is a page
+    text: str = ""  # what it will do, in words
+
+
+class Row(NamedTuple):
+    """One signal for people."""
+
+    signal: Signal
+    key: Key
+    title: str
+    reason: str
+    sentence: str
+    mend: Mend | None
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """Everything on an organization's attention page."""
+
+    rows: list[Row]
+    page: Page[Signal]
+    warnings: int
+    keys: int
+    score: int
+    dismissed: int
+
+
+class RankedKey(NamedTuple):
+    """A key with signals on the staff's list."""
+
+    key: Key
+    score: int
+    titles: list[str]
+
+
+class RankedOrganization(NamedTuple):
+    """An organization with signals on the staff's list."""
+
+    organization: Organization
+    score: int
+    warnings: int
+    keys: int
+
+
+def of_organization(organization: Organization, number: str | None, now: dt.datetime) -> Attention:
+    """Its signals, the weightiest first."""
+    shown = organization.signals.shown(now)
+    sums = shown.aggregate(warnings=Count("pk"), keys=Count("key", distinct=True), score=Sum("points"))
+    page = Paginator(shown.select_related(*_WITH).order_by("-points", "raised_at", "pk"), PAGE).get_page(
+        number
+    )
+    return Attention(
+        rows=_rows(page.object_list, now),
+        page=page,
+        warnings=sums["warnings"],
+        keys=sums["keys"],
+        score=sums["score"] or 0,
+        dismissed=organization.signals.raised().count() - sums["warnings"],
+    )
+
+
+def dismissed(organization: Organization, number: str | None, now: dt.datetime) -> Page[Signal]:
+    """Its signals that somebody has dismissed, the latest first."""
+    hidden = organization.signals.raised().exclude(pk__in=organization.signals.shown(now).values("pk"))
+    return Paginator(hidden.select_related("key").order_by("-dismissed_at", "pk"), PAGE).get_page(number)
+
+
+def of_key(key: Key, now: dt.datetime) -> list[Row]:
+    """A key's signals, the weightiest first."""
+    return _rows(key.signals.shown(now).select_related(*_WITH).order_by("-points", "pk"), now)
+
+
+def _rows(found: Iterable[Signal], now: dt.datetime) -> list[Row]:
+    signals = list(found)
+    keys = {signal.key_id: signal.key for signal in signals}
+    judged = watch.judged(list(keys.values()), now)
+    return [
+        Row(
+            signal,
+            signal.key,
+            MEANINGS[kind].title,
+            MEANINGS[kind].reason,
+            judged[signal.key_id][kind]["sentence"],
+            _mend(signal.key, kind, judged[signal.key_id][kind], now),
+        )
+        for signal in signals
+        if signal.kind in Kind
+        for kind in (Kind(signal.kind),)
+        if kind in judged[signal.key_id]
+    ]
+
+
+# --- what mends it --------------------------------------------------------------------------------
+
+
+def _mend(key: Key, kind: Kind, evidence: Evidence, now: dt.datetime) -> Mend | None:
+    where = {"organization": key.organization.slug, "key_id": key.public_id}
+    if kind in _ACTS:
+        proposal, label, text = _ACTS[kind].propose(key, evidence, now)
+        if proposal:
+            url = reverse("signal_mend", kwargs={**where, "kind": kind.value})
+            return Mend(label, url, proposal, text)
+        return Mend("Edit the key", reverse("key_edit", kwargs=where))
+    if kind in (Kind.LATE, Kind.REFUSALS):
+        query = urlencode({"key": key.public_id, "code": evidence.get("code", "REVOKED")})
+        return Mend("See the calls", f"{reverse('refusals', args=[key.organization.slug])}?{query}")
+    if kind is Kind.MANY_NETWORKS:
+        return Mend("See where it is used", reverse("key", kwargs=where) + "#sources-title")
+    return Mend("Rotate the key", reverse("key_rotate", kwargs=where))
+
+
+class _Act(NamedTuple):
+    """How a kind is mended by a button: the proposal (empty: none can be made) with its label and its words,
+    and the act that does it."""
+
+    propose: Callable[[Key, Evidence, dt.datetime], tuple[str, str, str]]
+    do: Callable[[Actor, Key, str, dt.datetime], Key]
+
+
+def _propose_expiry(key: Key, evidence: Evidence, now: dt.datetime) -> tuple[str, str, str]:
+    expires_at = lifecycle.default_expiry(key.organization, now)
+    if expires_at is None:
+        return "", "", ""
+    day = expires_at.astimezone(dt.UTC).date()
+    return day.isoformat(), "Set expiry", f"expires on {day:%-d %B %Y}"
+
+
+def _expire(actor: Actor, key: Key, proposal: str, now: dt.datetime) -> Key:
+    return lifecycle.edit_key(actor, key, expires_at=lifecycle.default_expiry(key.organization, now), now=now)
+
+
+def _propose_networks(key: Key, evidence: Evidence, now: dt.datetime) -> tuple[str, str, str]:
+    networks = ", ".join(evidence["networks"])
+    return networks, "Limit to them", f"only from {networks}"
+
+
+def _limit(actor: Actor, key: Key, proposal: str, now: dt.datetime) -> Key:
+    return lifecycle.edit_key(actor, key, networks=proposal.split(", "), now=now)
+
+
+def _propose_disabling(key: Key, evidence: Evidence, now: dt.datetime) -> tuple[str, str, str]:
+    return "disable", "Disable", "refused until somebody enables it again"
+
+
+def _disable(actor: Actor, key: Key, proposal: str, now: dt.datetime) -> Key:
+    return lifecycle.disable_key(actor, key, now=now)
+
+
+_ACTS: Final = {
+    Kind.NO_EXPIRY: _Act(_propose_expiry, _expire),
+    Kind.NETWORKS: _Act(_propose_networks, _limit),
+    Kind.IDLE: _Act(_propose_disabling, _disable),
+}
+
+
+def mend(actor: Actor, key: Key, kind: Kind, proposal: str, now: dt.datetime) -> str:
+    """Do what the page proposed, if it still would; returns what was done, in words. Raises Conflict where it
+    would not, and what the act raises."""
+    evidence = watch.judged([key], now)[key.pk].get(kind)
+    if evidence is None or kind not in _ACTS:
+        raise Conflict("This is settled already.")
+    proposed, _, text = _ACTS[kind].propose(key, evidence, now)
+    if not proposed or proposed != proposal:
+        raise Conflict("What is known of this key has changed; look again.")
+    changed = _ACTS[kind].do(actor, key, proposal, now)
+    watch.settle(changed, now)
+    return text
+
+
+# --- staff ----------------------------------------------------------------------------------------
+
+
+def ranked_organizations(now: dt.datetime) -> list[RankedOrganization]:
+    """Those whose signals weigh most."""
+    rows = (
+        Signal.objects.shown(now)
+        .order_by()
+        .values_list("organization")
+        .annotate(score=Sum("points"), warnings=Count("pk"), keys=Count("key", distinct=True))
+        .order_by("-score", "organization")[:STAFF_ORGANIZATIONS]
+    )
+    sums = {pk: rest for pk, *rest in rows}
+    organizations = Organization.objects.in_bulk(sums)
+    return [RankedOrganization(organizations[pk], *rest) for pk, rest in sums.items()]
+
+
+def ranked_keys(number: str | None, now: dt.datetime) -> tuple[Page[Key], list[RankedKey]]:
+    """One page of the keys with signals, the weightiest first."""
+    shown = Signal.objects.shown(now)
+    keys: QuerySet[Key] = (
+        Key.objects.filter(signals__in=shown.values("pk"))
+        .annotate(score=Sum("signals__points"))
+        .select_related("organization")
+        .order_by("-score", "pk")
+    )
+    page = Paginator(keys, PAGE).get_page(number)
+    titles: dict[int, list[str]] = {}
+    for signal in shown.filter(key__in=[key.pk for key in page.object_list]).order_by("-points", "pk"):
+        titles.setdefault(signal.key_id, []).append(watch.title(signal))
+    scores = Counter({key.pk: getattr(key, "score", 0) for key in page.object_list})
+    return page, [RankedKey(key, scores[key.pk], titles.get(key.pk, [])) for key in page.object_list]
