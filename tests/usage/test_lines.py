@@ -1,6 +1,7 @@
 """The lines of a month: usage priced by the subscription in force in its hour, fees, what has no price."""
 
 import datetime as dt
+import sys
 
 import pytest
 
@@ -120,6 +121,36 @@ def test_a_subscription_that_ended_as_it_began_never_was(key: Key) -> None:
     used(key, 5)
 
     assert [line.amount for line in lines()] == [None]
+
+
+def test_what_an_organization_used_that_this_database_lost_is_still_listed(key: Key) -> None:
+    used(key, 5)
+    Rollup.objects.update(organization_id=key.organization_id + 1000)
+
+    [line] = lines()
+    assert (line.organization, line.organization_name, line.quantity) == (
+        f"unknown-{key.organization_id + 1000}",
+        "",
+        5,
+    )
+
+
+def test_organizations_are_summed_a_few_at_once_and_come_in_their_order(
+    key: Key, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["usage.billing.lines"], "ROWS", 2)
+    for slug in ("zzz", "aaa", "mmm"):
+        other = builders.key(builders.organization(slug)).key
+        for hours in range(3):
+            used(other, 1, MAY.start + hours * HOUR)
+    used(key, 1)
+
+    assert [(line.organization, line.quantity) for line in lines()] == [
+        ("aaa", 3),
+        ("acme", 1),
+        ("mmm", 3),
+        ("zzz", 3),
+    ]
 
 
 def test_quantities_of_a_meter_with_decimals_are_priced_by_the_unit(key: Key) -> None:

@@ -5,14 +5,11 @@ month that they were booked to. It reads; it neither drains nor rounds, and it n
 integers.
 """
 
-from collections.abc import Iterator, Mapping
-from itertools import batched, groupby
-from operator import itemgetter
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import batched
+from typing import NamedTuple
 
-from django.db import connection
-from django.db.models import CharField, F, FilteredRelation, OuterRef, Q, QuerySet, Subquery, Sum, Value
-from django.db.models.functions import Cast, Coalesce, Collate, Concat
+from django.db.models import Count, F, FilteredRelation, Q, QuerySet, Sum
 
 from keys.models import Environment, Key, Organization
 from keys.verdicts import Code
@@ -24,6 +21,8 @@ from usage.meters import Meter
 from usage.models import Rollup
 
 CHUNK = 2000  # rows fetched at once
+_GROUP = ("organization_id", "key_id", "meter", "resource")
+ROWS = 100_000  # roll-ups of organizations that are summed at once, if one has not more
 FEE_UNIT = "s"
 
 
@@ -77,7 +76,7 @@ def lines(period: Period, organization: Organization | None = None) -> Iterator[
     """The lines of the period's own usage and fees, in order of their columns as text, by code points.
 
     Usage is priced by the subscription in force in its hour. In a month in which nobody subscribes there are
-    no prices, and their columns are empty. All is streamed, one organization at a time, from one query.
+    no prices, and their columns are empty. All is streamed, some organizations at a time.
     """
     known = meters.read()
     agreed = terms.of_period(period, organization)
@@ -109,10 +108,24 @@ def usage(
         yield Billed(without.slug, without.pk, without, [], {})
 
 
-def used_in(rows: QuerySet[Rollup]) -> Iterator[Billed]:
+def used_in(rollups: QuerySet[Rollup]) -> Iterator[Billed]:
     """What each organization used by these roll-ups, in order of their slugs; refused calls never count."""
-    for (slug, organization_id), group in groupby(_rows(rows), key=itemgetter("slug", "organization_id")):
-        yield _billed(slug, organization_id, group)
+    rollups = rollups.filter(outcome=Code.VALID.name)
+    sizes = dict(rollups.values_list("organization_id").annotate(rows=Count("*")).order_by())
+    slugs = dict(Organization.objects.filter(pk__in=sizes).values_list("pk", "slug"))
+    # A key or organization that this database lost (restored from a backup older than the journals) keeps its
+    # lines.
+    named = sorted((slugs.get(pk, f"unknown-{pk}"), pk) for pk in sizes)
+    some: list[tuple[str, int]] = []
+    rows = 0
+    for each in named:
+        rows += sizes[each[1]]
+        if some and rows > ROWS:
+            yield from _used_by(some, rollups)
+            some, rows = [], sizes[each[1]]
+        some.append(each)
+    if some:
+        yield from _used_by(some, rollups)
 
 
 def order(line: Line, known: Mapping[str, Meter]) -> tuple[str, ...]:
@@ -214,30 +227,31 @@ def blank(period: Period, billed: Billed) -> Line:
     )
 
 
-# Any: a row of `values()` with annotations has no type that could be named here.
-def _billed(slug: str, organization_id: int, rows: Iterator[Any]) -> Billed:
-    billed = Billed(slug, organization_id, None, [], {})
+def _used_by(named: Sequence[tuple[str, int]], rollups: QuerySet[Rollup]) -> Iterator[Billed]:
+    """The same of some organizations, given by slug and primary key in that order."""
+    known = Organization.objects.in_bulk([pk for _, pk in named])
+    found = {pk: Billed(slug, pk, known.get(pk), [], {}) for slug, pk in named}
     names: dict[str, str] = {}  # one text for each, not one a row
-    for row in rows:
-        key = row["key"]
-        public_id = row["public_id"]
-        if public_id not in billed.callers:
-            billed.callers[public_id] = Caller(
-                public_id, key.name if key else "", key.environment if key else ""
+    for chunk in batched(_sums(rollups, known.keys(), found.keys() - known.keys()), CHUNK):
+        keys = Key.objects.filter(pk__in={row[1] for row in chunk})
+        callers = {
+            pk: Caller(*facts) for pk, *facts in keys.values_list("pk", "public_id", "name", "environment")
+        }
+        for organization, key, meter, resource, subscription, quantity in chunk:
+            caller = callers.get(key) or Caller(f"unknown-{key}", "", "")
+            billed = found[organization]
+            caller = billed.callers.setdefault(caller.public_id, caller)
+            billed.used.append(
+                Used(
+                    subscription,
+                    caller.public_id,
+                    caller.environment != Environment.TEST,
+                    names.setdefault(meter, meter),
+                    names.setdefault(resource, resource),
+                    quantity,
+                )
             )
-        caller = billed.callers[public_id]
-        billed.used.append(
-            Used(
-                row["subscription"],
-                caller.public_id,
-                caller.environment != Environment.TEST,
-                names.setdefault(row["meter"], row["meter"]),
-                names.setdefault(row["resource"], row["resource"]),
-                row["quantity"],
-            )
-        )
-        organization = row["organization"]
-    return billed._replace(organization=organization)
+    yield from found.values()
 
 
 def with_subscription(rollups: QuerySet[Rollup]) -> QuerySet[Rollup]:
@@ -251,37 +265,20 @@ def with_subscription(rollups: QuerySet[Rollup]) -> QuerySet[Rollup]:
     )
 
 
-def _rows(rollups: QuerySet[Rollup]) -> Iterator[Any]:  # Any: as above
-    """Sums by organization, key, meter, resource and subscription, with the organization and key as rows."""
+type _Sum = tuple[int, int, str, str, int | None, int]
+
+
+def _sums(rollups: QuerySet[Rollup], organizations: Collection[int], lost: Collection[int]) -> Iterator[_Sum]:
+    """Quantities by organization, key, meter, resource and subscription. Their names are looked up apart: in
+    this query the database would do so for each of its rows. Who is lost has no subscriptions to join."""
     grouped = (
-        with_subscription(rollups.filter(outcome=Code.VALID.name))
-        .values("organization_id", "key_id", "meter", "resource", subscription=F("in_force__id"))
-        .annotate(quantity=Sum("quantity"))
-        # Looked up for each line, not joined to each row; and a key that this database lost (restored
-        # from a backup older than the journals) keeps its line.
-        .annotate(
-            slug=_name_of("organization_id", Organization, "slug"),
-            public_id=_name_of("key_id", Key, "public_id"),
-        )
-        .order_by(_as_bytes("slug"), _as_bytes("public_id"))
+        with_subscription(rollups.filter(organization__in=organizations))
+        .values_list(*_GROUP, "in_force__id")
+        .annotate(sum=Sum("quantity"))
+        .order_by(*_GROUP)
     )
-    for chunk in batched(grouped.iterator(chunk_size=CHUNK), CHUNK):
-        organizations = Organization.objects.in_bulk({row["organization_id"] for row in chunk})
-        keys = Key.objects.in_bulk({row["key_id"] for row in chunk})
-        for row in chunk:
-            yield row | {
-                "organization": organizations.get(row["organization_id"]),
-                "key": keys.get(row["key_id"]),
-            }
-
-
-def _name_of(reference: str, model: type[Organization | Key], field: str) -> Coalesce:
-    """The row's public name, or `unknown-<primary key>`."""
-    named = Subquery(model._default_manager.filter(pk=OuterRef(reference)).values(field))
-    unknown = Concat(Value("unknown-"), Cast(reference, CharField()))
-    return Coalesce(named, unknown, output_field=CharField())
-
-
-def _as_bytes(field: str) -> Collate:
-    """Order by code points, whatever the database's locale: the same file on every machine."""
-    return Collate(F(field), "C" if connection.vendor == "postgresql" else "BINARY")
+    yield from grouped.iterator(chunk_size=CHUNK)
+    if lost:
+        rows = rollups.filter(organization__in=lost).values_list(*_GROUP).annotate(sum=Sum("quantity"))
+        for *group, quantity in rows.order_by(*_GROUP).iterator(chunk_size=CHUNK):
+            yield *group, None, quantity

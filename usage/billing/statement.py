@@ -13,6 +13,8 @@ from decimal import Decimal
 from itertools import batched
 from typing import Any
 
+from django.db import connection
+
 from keys.management.base import iso
 from keys.models import Organization
 from usage import meters
@@ -29,6 +31,7 @@ COLUMNS = Line._fields[1:]  # of a frozen line, which has its period from its st
 _NULLABLE = frozenset(
     {"external_customer", "resource", "unit", "tier", "unit_price", "amount", "currency", "original_period"}
 )
+_COPY = "COPY usage_statementline ({columns}) FROM STDIN"
 
 
 class Totals:
@@ -97,12 +100,19 @@ def frozen(statement: ClosedPeriod, organization: Organization | None = None) ->
 
 def freeze(statement: ClosedPeriod, lines: Iterable[Line]) -> Iterator[Line]:
     """Write lines as the statement's, which has none yet, and pass them on."""
-    numbered = enumerate(lines, 1)
-    for some in batched(numbered, CHUNK):
-        StatementLine.objects.bulk_create(
-            StatementLine(closed=statement, position=position, **_cells(line)) for position, line in some
-        )
+    for some in batched(enumerate(lines, 1), CHUNK):
+        _insert([(statement.period, position, *_cells(line)) for position, line in some])
         yield from (line for _, line in some)
+
+
+def _insert(rows: list[tuple[Any, ...]]) -> None:  # Any: a row of mixed types
+    names = ("closed_id", "position", *COLUMNS)
+    if connection.vendor == "postgresql":  # whose COPY takes a tenth of the time
+        with connection.cursor() as cursor, cursor.copy(_COPY.format(columns=", ".join(names))) as copy:
+            for row in rows:
+                copy.write_row(row)
+    else:
+        StatementLine.objects.bulk_create(StatementLine(**dict(zip(names, row, strict=True))) for row in rows)
 
 
 def manifest(
@@ -135,12 +145,10 @@ def manifest(
     )
 
 
-def _cells(line: Line) -> dict[str, str | int | None]:
+def _cells(line: Line) -> Iterator[str | int | None]:
     """A frozen line's columns."""
-    return {
-        name: "" if cell is None and name in _NULLABLE else cell
-        for name, cell in zip(COLUMNS, line[1:], strict=True)
-    }
+    for name, value in zip(COLUMNS, line[1:], strict=True):
+        yield "" if value is None and name in _NULLABLE else value
 
 
 def _values(cells: Iterable[str | int | None]) -> Iterator[str | int | None]:
