@@ -275,6 +275,21 @@ class NewKeyForm(KeySettingsForm):
         return {name: self.cleaned_data[name] for name in names} | {"expires_at": self.expires_at()}
 
 
+class CanaryForm(RefusableForm):
+    """A new canary."""
+
+    name = forms.CharField(
+        max_length=100,
+        label="Name",
+        help_text="Where you plant it, so that the alarm tells where somebody has been.",
+        widget=forms.TextInput(attrs={"autocomplete": "off", "placeholder": "Wiki page “Deployment”"}),
+        error_messages={"required": "Give the canary a name."},
+    )
+    environment = forms.ChoiceField(
+        label="Environment", choices=Environment.choices, initial=Environment.LIVE, widget=forms.RadioSelect
+    )
+
+
 class EditKeyForm(KeySettingsForm):
     """An existing key's settings."""
 

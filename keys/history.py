@@ -30,6 +30,8 @@ TITLES = {
     "key.rolled_back": "Rotation rolled back",
     "key.revoked": "Key revoked",
     "key.leaked": "Key reported as leaked",
+    "key.canary_planted": "Canary planted",
+    "key.canary_taken_up": "Canary taken up",
     "key.disabled": "Key disabled",
     "key.enabled": "Key enabled",
     "key.edited": "Key edited",

@@ -214,6 +214,8 @@ class Key(models.Model):
     retires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
     revoked_reason = models.CharField(max_length=200, blank=True)
+    # Planted where nobody should look: revoked from the first, and any use of it is an alarm.
+    canary = models.BooleanField(default=False, db_default=False, editable=False)
     created_at = models.DateTimeField()
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
@@ -225,6 +227,7 @@ class Key(models.Model):
         ordering = ["-created_at", "-id"]
         indexes: ClassVar[list[models.Index]] = [
             models.Index(fields=["organization", "-created_at", "-id"], name="key_of_organization"),
+            models.Index(fields=["organization"], name="key_canary", condition=Q(canary=True)),
             models.Index(fields=["retires_at"], name="key_retiring", condition=Q(retires_at__isnull=False)),
         ]
 
@@ -291,6 +294,7 @@ class LeakDoor(models.TextChoices):
     GITHUB = "github", "GitHub secret scanning"
     PAGE = "page", "The leak page"
     HOLDER = "holder", "Somebody who has the key"
+    CANARY = "canary", "Use of a canary"
 
 
 class LeakResponse(models.TextChoices):

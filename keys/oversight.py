@@ -102,6 +102,11 @@ def recent_acts(user_id: int, count: int = 10) -> QuerySet[AuditEvent]:
     return mine.select_related("organization", "key").order_by("-number")[:count]
 
 
+def canaries() -> QuerySet[Key]:
+    """The keys whose use is an alarm."""
+    return Key.objects.filter(canary=True)
+
+
 def leaks() -> QuerySet[LeakReport]:
     """Reports of leaked secrets, newest first."""
     found = LeakReport.objects.select_related("key__organization", "secret__key")

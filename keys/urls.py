@@ -25,6 +25,8 @@ register_converter(KeyIdConverter, "key_id")
 
 urlpatterns: list[URLPattern] = [
     path("keys/new/", views.key_new, name="key_new"),
+    path("keys/canary/", views.key_canary, name="key_canary"),
+    path("keys/<key_id:key_id>/take-up/", views.key_take_up, name="key_take_up"),
     path("keys/<key_id:key_id>/edit/", views.key_edit, name="key_edit"),
     path("keys/<key_id:key_id>/rotate/", views.key_rotate, name="key_rotate"),
     path("keys/<key_id:key_id>/disable/", views.key_disable, name="key_disable"),

@@ -16,7 +16,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from keys import history, lifecycle
 from keys.access import MemberRequest, member
-from keys.forms import EditKeyForm, ExtendOverlapForm, NewKeyForm, RotateKeyForm, curl_line
+from keys.forms import CanaryForm, EditKeyForm, ExtendOverlapForm, NewKeyForm, RotateKeyForm, curl_line
 from keys.lifecycle import Conflict, Invalid, Issued
 from keys.models import Key, Secret
 from keys.once import Once, Spent
@@ -73,6 +73,45 @@ def key_new(request: MemberRequest) -> HttpResponse:
         "keys/new.html",
         {"form": form, "once": once.token, "address": request.META.get("REMOTE_ADDR", "")},
     )
+
+
+@member(Act.CREATE_KEY)
+@require_http_methods(["GET", "HEAD", "POST"])
+@recent_sign_in_required
+def key_canary(request: MemberRequest) -> HttpResponse:
+    """Say where it will be; the POST's own answer shows the canary."""
+    once = Once(request, f"key_canary:{request.organization.pk}")
+    form = CanaryForm(request.POST if request.method == "POST" else None)
+    if request.method == "POST" and form.is_valid():
+        if not once.posted:
+            form.add_error(None, "This page was open for too long. Check what it says and send it again.")
+        else:
+            try:
+                with once.claim() as claim:
+                    issued = lifecycle.plant_canary(
+                        request.actor, request.organization, **form.cleaned_data, now=timezone.now()
+                    )
+                    claim.result = issued.key.public_id
+            except Spent as spent:
+                key = get_object_or_404(request.organization.keys, public_id=spent.result)
+                return render(request, "keys/already_created.html", {"key": key}, status=409)
+            except (Invalid, Conflict) as refusal:
+                form.refuse(refusal)
+            else:
+                context = {"key": issued.key, "plaintext": issued.plaintext}
+                return render(request, "keys/canary_secret.html", context)
+    return render(request, "keys/canary.html", {"form": form, "once": once.token})
+
+
+@member(Act.REVOKE_KEY)
+@require_http_methods(["GET", "HEAD", "POST"])
+def key_take_up(request: MemberRequest, key_id: str) -> HttpResponse:
+    """End a canary's alarms. Who comes by GET finds the button."""
+    key = _key(request, key_id)
+    if request.method == "POST":
+        lifecycle.take_up_canary(request.actor, key, now=timezone.now())
+        messages.success(request, "Taken up: no more alarms about it.")
+    return redirect("key", request.organization.slug, key.public_id)
 
 
 def _key(request: MemberRequest, key_id: str) -> Key:

@@ -112,6 +112,11 @@ def told_by_form(form: LeakForm, now: dt.datetime) -> None:
     take([Seen(each, form.cleaned_data["place"]) for each in form.cleaned_data["key"]], door, now)
 
 
+def canary_used(secret: Secret, place: str, hour: dt.datetime, now: dt.datetime) -> None:
+    """Report the first use of a canary in this hour and tell its owners; once, however often it is called."""
+    _take(secret, LeakDoor.CANARY, place, f"{hour.astimezone(dt.UTC):%Y-%m-%dT%H}", now)
+
+
 def _take(secret: Secret, door: LeakDoor, place: str, source: str, now: dt.datetime) -> None:
     response = LeakResponse.REVOKE if door is LeakDoor.HOLDER else response_to(secret.key)
     with transaction.atomic():
@@ -125,13 +130,15 @@ def _take(secret: Secret, door: LeakDoor, place: str, source: str, now: dt.datet
 def _tell_owners(report: LeakReport, secret: Secret, now: dt.datetime) -> None:
     """One mail an hour about a key and what was done, however many places it is found at."""
     key = secret.key
+    is_canary = report.door == LeakDoor.CANARY
+    template = "canary" if is_canary else "leak"
     lately = key.leaks.exclude(pk=report.pk).filter(reported_at__gt=now - dt.timedelta(hours=1))
-    if not report.response and lately.exists():
+    if not is_canary and not report.response and lately.exists():
         return
     at = {"organization": key.organization.slug, "key_id": key.public_id}
     outbox.queue(
-        f"leak {key.public_id} {report.response} {now.astimezone(dt.UTC):%Y-%m-%dT%H}",
-        "leak",
+        f"{template} {key.public_id} {report.response} {now.astimezone(dt.UTC):%Y-%m-%dT%H}",
+        template,
         {
             "key": key.name,
             "public_id": key.public_id,

@@ -162,6 +162,8 @@ class Overview:
 def badge(key: Key, now: dt.datetime) -> Badge:
     """A key's state in a few words; what works by itself does not while its organization is suspended."""
     state = key.state_at(now)
+    if key.canary:
+        return Badge("canary", "Canary")
     if key.organization.suspended and state in (KeyState.ACTIVE, KeyState.EXPIRING):
         return Badge("suspended", "Suspended")
     if state == KeyState.EXPIRING and key.expires_at is not None:

@@ -17,6 +17,8 @@ ACTS = (
     "key.imported",
     "key.edited",
     "key.leaked",
+    "key.canary_planted",
+    "key.canary_taken_up",
     "key.rotated",
     "key.overlap_ended",
     "key.overlap_extended",

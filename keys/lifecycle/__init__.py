@@ -5,6 +5,7 @@ writes these tables itself. Policy is enforced here and nowhere else, so no door
 """
 
 from keys.lifecycle.actors import command_actor, key_actor, member_actor, staff_actor
+from keys.lifecycle.canaries import plant_canary, take_up_canary
 from keys.lifecycle.idle import notice_before, retire_idle
 from keys.lifecycle.leaks import report_leak
 from keys.lifecycle.organizations import (
@@ -76,6 +77,7 @@ __all__ = [
     "longest_expiry",
     "member_actor",
     "notice_before",
+    "plant_canary",
     "remove_member",
     "report_leak",
     "resume_organization",
@@ -85,4 +87,5 @@ __all__ = [
     "rotate_key",
     "staff_actor",
     "suspend_organization",
+    "take_up_canary",
 ]

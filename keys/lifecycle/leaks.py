@@ -45,7 +45,7 @@ def report_leak(
         done = response if works else LeakResponse.NOTHING
         reports = LeakReport.objects.filter(key=key)
         known = reports.filter(secret=secret, door=door, place=place, source=source).exists()
-        known = known or reports.count() >= MOST
+        known = known or (door is not LeakDoor.CANARY and reports.count() >= MOST)
         if known and not (works and door is LeakDoor.HOLDER):
             return None
         report = LeakReport(

@@ -92,7 +92,8 @@ def _make_key(
     }
 
 
-def _add_secret(actor: Actor, key: Key, now: dt.datetime) -> Issued:
+def add_secret(actor: Actor, key: Key, now: dt.datetime) -> Issued:
+    """A new secret of a key, inside the act's transaction."""
     minted = tokens.mint(settings.KEY_PREFIX, key.environment)
     secret = Secret(
         key=key,
@@ -135,7 +136,7 @@ def create_key(
             metadata=metadata,
             now=now,
         )
-        issued = _add_secret(actor, key, now)
+        issued = add_secret(actor, key, now)
         audit.append(
             "key.created",
             actor=actor,
@@ -250,7 +251,7 @@ def rotate_key(
         if key.expires_at is not None:
             stops_at = min(stops_at, key.expires_at)
         Secret.objects.filter(pk__in=[secret.pk for secret in older]).update(stops_at=stops_at)
-        issued = _add_secret(actor, key, now)
+        issued = add_secret(actor, key, now)
         key.save(update_fields=["expires_at"])
         audit.append(
             "key.rotated",

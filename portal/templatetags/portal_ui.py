@@ -31,6 +31,7 @@ TONES = {
     "revoked": "bad",
     "suspended": "bad",
     "test": "info",
+    "canary": "info",
     "primary": "info",
     "current": "info",
     "disabled": "neutral",

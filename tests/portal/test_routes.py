@@ -87,6 +87,8 @@ TABLE: dict[str, list[Expected]] = {
     "key_new": [members(MAKERS), members(MAKERS, method="POST")],
     "key_edit": [members(MAKERS), members(MAKERS, method="POST")],
     "key_leaks": [members(ALL)],
+    "key_canary": [members(MAKERS), members(MAKERS, method="POST")],
+    "key_take_up": [members(MAKERS, 302), members(MAKERS, 302, "POST")],
     "key_rotate": [members(MAKERS), members(MAKERS, method="POST")],
     "key_revoke": [members(MAKERS), members(MAKERS, 302, "POST")],
     "key_disable": [members(MAKERS), members(MAKERS, 302, "POST")],

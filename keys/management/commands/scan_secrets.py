@@ -109,6 +109,7 @@ def _known(found: Collection[str]) -> dict[str, Known]:
         rows = Secret.objects.filter(digest__in=some).select_related("key__organization")
         for row in rows:
             state = "stopped" if not row.works_at(now) else str(row.key.state_at(now))
+            state = "a canary" if row.key.canary else state
             works = state in ("active", "expiring") and not row.key.organization.suspended
             known[digests[bytes(row.digest)]] = Known(row.key, state, works)
     return known

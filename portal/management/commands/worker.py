@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from keys import lifecycle, presence
 from keys.management.base import PortalCommand
-from portal import expiry, folder, outbox, serving
+from portal import canaries, expiry, folder, outbox, serving
 from usage import kept, ledger, refusal_log, reports, retention, watch, watermark
 from usage.billing import subscriptions
 from usage.drain import Drain
@@ -27,6 +27,7 @@ DRAIN_SECONDS = 1.0
 FORGET_SECONDS = 30.0
 PRUNE_SECONDS = 60.0
 PLAN_SECONDS = 30.0
+CANARY_SECONDS = 5.0
 REMIND_SECONDS = 60.0
 WATCH_SECONDS = 60.0
 CLEAR_SECONDS = 3600.0
@@ -55,6 +56,7 @@ class Command(PortalCommand):
             (CLEAR_SECONDS, clear_sessions),
             (CLEAR_SECONDS, lambda: refusal_log.prune(timezone.now(), stop=stop.is_set)),
             (CLEAR_SECONDS, partial(retention.once, stop=stop.is_set)),
+            (CANARY_SECONDS, lambda: canaries.ring(timezone.now())),
             (PLAN_SECONDS, lambda: subscriptions.apply_due(timezone.now())),
             (CLEAR_SECONDS, lambda: ledger.forget_the_past(timezone.now())),
             (WATCH_SECONDS, lambda: sweep.go_on(timezone.now(), stop=stop.is_set)),
