@@ -52,12 +52,15 @@ class Terms:
 
     @classmethod
     def of(cls, policy: Policy, scopes: Iterable[str] | None = None) -> Self:
-        """The policy's, with the names of the `scopes` that it lets; by default those that are stored."""
+        """The policy's, with the names of the `scopes` that it lets, by approval or without; by default those
+        that are stored."""
         if policy.all_scopes:
             allowed = None
+        elif scopes is not None:
+            allowed = frozenset(scopes)
         else:
-            names = policy.scopes.values_list("name", flat=True) if scopes is None else scopes
-            allowed = frozenset(names)
+            by_approval = policy.approval_scopes.values_list("name", flat=True)
+            allowed = frozenset({*policy.scopes.values_list("name", flat=True), *by_approval})
         return cls(
             scopes=allowed,
             longest_days=longest_days(policy),

@@ -15,7 +15,7 @@ from django.conf import settings
 from keys import lifecycle
 from keys.compliance import longest_days
 from keys.lifecycle import Refused
-from keys.models import Environment, Key, KeyState, Organization, Scope
+from keys.models import Environment, Key, KeyState, Organization, RequestState, Scope
 from keys.scopes import PORTAL
 
 PRESETS = (7, 30, 60, 90)  # days
@@ -165,6 +165,8 @@ class KeySettingsForm(RefusableForm):
         self.now = now
         self.longest = lifecycle.longest_expiry(organization, now)
         self._scopes.offer(lifecycle.allowed_scopes(organization).order_by("name"))
+        if organization.policy.networks_required:
+            self.fields["networks"].help_text = "Addresses or CIDR networks, one a line. Live keys need one."
         attrs = self.fields["expires_on"].widget.attrs
         attrs["min"] = (now + dt.timedelta(days=1)).date().isoformat()
         if self.longest is not None:
@@ -203,6 +205,9 @@ class KeySettingsForm(RefusableForm):
             notes.append("Every key has an expiry.")
         if policy.networks_required:
             notes.append("Live keys are limited to networks.")
+        by_approval = ", ".join(policy.approval_scopes.order_by("name").values_list("name", flat=True))
+        if by_approval:
+            notes.append(f"By the provider’s approval, to ask for on the key’s page: {by_approval}.")
         if policy.rotate_days is not None:
             notes.append(f"Secrets are rotated every {_days(policy.rotate_days)}.")
         if policy.idle_days is not None:
@@ -397,6 +402,34 @@ class ExtendOverlapForm(RefusableForm):
 
 def _later(now: dt.datetime, seconds: int) -> dt.datetime:
     return now + dt.timedelta(seconds=seconds)
+
+
+class AskForScopeForm(RefusableForm):
+    """A scope that a key gets by approval alone, and what it is for."""
+
+    scope = forms.ChoiceField(label="Scope")
+    reason = forms.CharField(
+        max_length=200,
+        label="What it is for",
+        help_text="The provider’s staff read it before they decide.",
+        widget=forms.TextInput(attrs={"autocomplete": "off", "placeholder": "Refunds from our back office"}),
+    )
+
+    def __init__(self, key: Key, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        field = self.fields["scope"]
+        assert isinstance(field, forms.ChoiceField)
+        field.choices = [
+            (scope.name, f"{scope.name}: {scope.description}" if scope.description else scope.name)
+            for scope in askable(key)
+        ]
+
+
+def askable(key: Key) -> list[Scope]:
+    """What its policy gives a key by approval and the key neither has nor is asked for."""
+    scopes = key.organization.policy.approval_scopes.order_by("name")
+    waiting = key.scope_requests.filter(state=RequestState.PENDING).values("scope")
+    return list(scopes.exclude(pk__in=waiting).exclude(pk__in=key.scopes.values("pk")))
 
 
 class RevokeKeyForm(RefusableForm):

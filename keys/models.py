@@ -57,6 +57,12 @@ class Policy(models.Model):
         help_text="Keys may hold every scope but the portal's staff-only ones; else those chosen below.",
     )
     scopes = models.ManyToManyField(Scope, blank=True, related_name="policies")
+    approval_scopes = models.ManyToManyField(
+        Scope,
+        blank=True,
+        related_name="approving_policies",
+        help_text="Scopes that a key gets only when staff approve a request, whatever is chosen above.",
+    )
     default_lifetime_days = models.PositiveIntegerField(
         null=True,
         blank=True,
@@ -286,6 +292,39 @@ class Secret(models.Model):
     def works_at(self, now: dt.datetime) -> bool:
         """Has rotation not ended this secret by `now`? The key's own state is apart from that."""
         return self.stops_at is None or now < self.stops_at
+
+
+class RequestState(models.TextChoices):
+    PENDING = "pending", "Waiting"
+    APPROVED = "approved", "Approved"
+    DENIED = "denied", "Denied"
+
+
+class ScopeRequest(models.Model):
+    """A member asked for a scope that its policy gives only by approval. `lifecycle` alone writes these."""
+
+    key = models.ForeignKey(Key, on_delete=models.PROTECT, related_name="scope_requests")
+    scope = models.ForeignKey(Scope, on_delete=models.PROTECT, related_name="requests")
+    reason = models.CharField(max_length=200)
+    state = models.CharField(max_length=8, choices=RequestState, default=RequestState.PENDING)
+    requested_by = models.CharField(max_length=254)
+    requested_at = models.DateTimeField()
+    decided_at = models.DateTimeField(null=True, blank=True)
+    note = models.CharField(max_length=200, blank=True)  # staff's, which the customer reads
+
+    class Meta:
+        ordering = ["-requested_at", "-id"]
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(
+                fields=["key", "scope"], condition=Q(state="pending"), name="one_pending_request_each"
+            ),
+        ]
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["state", "-requested_at"], name="scope_request_in_state"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.scope} for {self.key}"
 
 
 class LeakDoor(models.TextChoices):

@@ -28,6 +28,7 @@ urlpatterns: list[URLPattern] = [
     path("keys/canary/", views.key_canary, name="key_canary"),
     path("keys/<key_id:key_id>/take-up/", views.key_take_up, name="key_take_up"),
     path("keys/<key_id:key_id>/edit/", views.key_edit, name="key_edit"),
+    path("keys/<key_id:key_id>/ask/", views.key_ask, name="key_ask"),
     path("keys/<key_id:key_id>/rotate/", views.key_rotate, name="key_rotate"),
     path("keys/<key_id:key_id>/disable/", views.key_disable, name="key_disable"),
     path("keys/<key_id:key_id>/enable/", views.key_enable, name="key_enable"),

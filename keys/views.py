@@ -16,7 +16,15 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from keys import history, lifecycle
 from keys.access import MemberRequest, member
-from keys.forms import CanaryForm, EditKeyForm, ExtendOverlapForm, NewKeyForm, RotateKeyForm, curl_line
+from keys.forms import (
+    AskForScopeForm,
+    CanaryForm,
+    EditKeyForm,
+    ExtendOverlapForm,
+    NewKeyForm,
+    RotateKeyForm,
+    curl_line,
+)
 from keys.lifecycle import Conflict, Invalid, Issued
 from keys.models import Key, Secret
 from keys.once import Once, Spent
@@ -150,6 +158,24 @@ def key_edit(request: MemberRequest, key_id: str) -> HttpResponse:
             return redirect("key", request.organization.slug, key.public_id)
     context = {"key": key, "form": form, "seen": latest, "address": request.META.get("REMOTE_ADDR", "")}
     return render(request, "keys/edit.html", context)
+
+
+@member(Act.EDIT_KEY)
+@require_http_methods(["GET", "HEAD", "POST"])
+def key_ask(request: MemberRequest, key_id: str) -> HttpResponse:
+    """Ask for a scope that the provider approves key by key."""
+    key = _key(request, key_id)
+    form = AskForScopeForm(key, request.POST if request.method == "POST" else None)
+    if request.method == "POST" and form.is_valid():
+        scope, reason = form.cleaned_data["scope"], form.cleaned_data["reason"]
+        try:
+            lifecycle.request_scope(request.actor, key, scope, reason=reason, now=timezone.now())
+        except (Invalid, Conflict) as refusal:
+            form.refuse(refusal)
+        else:
+            messages.success(request, f"Asked for {scope}. The key gets it when the provider approves.")
+            return redirect("key", request.organization.slug, key.public_id)
+    return render(request, "keys/ask.html", {"key": key, "form": form})
 
 
 @member(Act.ROTATE_KEY)

@@ -15,8 +15,18 @@ from django.views.decorators.debug import sensitive_variables
 
 from keys import brownouts, compliance, history, oversight, quotas, tokens
 from keys.compliance import Facts, Rule, Terms
+from keys.forms import askable
 from keys.history import Entry
-from keys.models import EXPIRING_WITHIN, AuditEvent, Environment, Key, KeyState, Organization, Secret
+from keys.models import (
+    EXPIRING_WITHIN,
+    AuditEvent,
+    Environment,
+    Key,
+    KeyState,
+    Organization,
+    ScopeRequest,
+    Secret,
+)
 from keys.verdicts import Code
 from portal.charts import BarChart, bar_chart, sparkline
 from usage import ledger, reports, sources
@@ -26,6 +36,7 @@ from usage.sources import LateUse, Standing
 PAGE = 50
 HISTORY_PAGE = 20
 CHART_DAYS = 30
+ASKED = 5  # requests for scopes on a key's page
 ATTENTION = 5  # rows of each kind
 SOURCES = 50  # rows
 DAY = dt.timedelta(days=1)
@@ -133,6 +144,8 @@ class KeyPage:
     answers: list[Answered]
     quotas: list[QuotaRow]
     outside: list[str]  # how it is outside its policy, and what mends it
+    asked: list[ScopeRequest]  # for scopes, the newest first
+    may_ask: bool
     rotation_due: dt.datetime | None
     is_overdue: bool
     brownouts: list[dt.datetime]  # when they begin that are to come
@@ -373,6 +386,8 @@ def key_page(
         answers=answers(reports.responses(organization, _midnight(start), _midnight(end), key=key)),
         quotas=quota_rows(organization, now, key),
         outside=[compliance.SENTENCES[rule] for rule in rules if rule in compliance.SETTINGS],
+        asked=list(key.scope_requests.select_related("scope")[:ASKED]),
+        may_ask=key.revoked_at is None and bool(askable(key)),
         rotation_due=due,
         is_overdue=Rule.ROTATION in rules,
         brownouts=brownouts_to_come(organization, key, now),

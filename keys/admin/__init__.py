@@ -5,6 +5,7 @@ admin's own save and delete are never used for these tables. Neither digest nor 
 but for a new secret in the answer to the request that made it.
 """
 
+from keys.admin.approvals import ScopeRequestAdmin
 from keys.admin.audit import AuditEventAdmin
 from keys.admin.keys import KeyAdmin
 from keys.admin.leaks import LeakReportAdmin
@@ -19,4 +20,5 @@ __all__ = [
     "OrganizationAdmin",
     "PolicyAdmin",
     "ScopeAdmin",
+    "ScopeRequestAdmin",
 ]

@@ -60,9 +60,10 @@ class PolicyForm(LifecycleForm[Policy]):
             before = Policy.objects.get(pk=self.instance.pk)
             after = copy.copy(before)
             for name, value in self.changes().items():
-                if name not in ("scopes", "agreed"):
+                if name not in ("scopes", "approval_scopes"):
                     setattr(after, name, value)
-            names = [scope.name for scope in self.cleaned_data["scopes"]]
+            let = (*self.cleaned_data["scopes"], *self.cleaned_data["approval_scopes"])
+            names = [scope.name for scope in let]
             require_agreement(self, effects.of_policy(before, after, names, timezone.now()))
         return cleaned
 
@@ -77,7 +78,7 @@ class PolicyAdmin(LifecycleAdmin[Policy]):
     form = PolicyForm
     fieldsets = (
         (None, {"fields": ("name", "slug", "agreed")}),
-        ("Scopes", {"fields": ("all_scopes", "scopes")}),
+        ("Scopes", {"fields": ("all_scopes", "scopes", "approval_scopes")}),
         (
             "Life of a key",
             {
@@ -91,7 +92,7 @@ class PolicyAdmin(LifecycleAdmin[Policy]):
     )
     list_display = ("name", "slug", "default_lifetime_days", "max_lifetime_days", "max_keys", "all_scopes")
     search_fields = ("name", "slug")
-    filter_horizontal: ClassVar[tuple[str, ...]] = ("scopes",)
+    filter_horizontal: ClassVar[tuple[str, ...]] = ("scopes", "approval_scopes")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Policy | None = None) -> tuple[str, ...]:
         return ("slug",) if obj else ()

@@ -5,6 +5,7 @@ writes these tables itself. Policy is enforced here and nowhere else, so no door
 """
 
 from keys.lifecycle.actors import command_actor, key_actor, member_actor, staff_actor
+from keys.lifecycle.approvals import approve_scope, deny_scope, request_scope
 from keys.lifecycle.canaries import plant_canary, take_up_canary
 from keys.lifecycle.idle import notice_before, retire_idle
 from keys.lifecycle.leaks import report_leak
@@ -56,6 +57,7 @@ __all__ = [
     "add_member",
     "allowed_scopes",
     "apply_policy",
+    "approve_scope",
     "change_role",
     "command_actor",
     "create_key",
@@ -63,6 +65,7 @@ __all__ = [
     "create_policy",
     "create_scope",
     "default_expiry",
+    "deny_scope",
     "disable_key",
     "edit_key",
     "edit_organization",
@@ -80,6 +83,7 @@ __all__ = [
     "plant_canary",
     "remove_member",
     "report_leak",
+    "request_scope",
     "resume_organization",
     "retire_idle",
     "revoke_key",

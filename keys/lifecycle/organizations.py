@@ -29,6 +29,7 @@ _POLICY_DAYS = {
     "idle_days": "The time without a call",
     "rotate_days": "The age of a secret",
 }
+_POLICY_SCOPES = ("scopes", "approval_scopes")
 _POLICY_FLAGS = ("all_scopes", "expiry_required", "networks_required")
 
 
@@ -301,7 +302,7 @@ def create_policy(actor: Actor, *, slug: str, name: str, now: dt.datetime, **fie
     """A new policy; `fields` as in `edit_policy`. Staff only."""
     require_staff(actor)
     slug = clean_slug(slug)
-    scopes = fields.pop("scopes", None)
+    chosen = {name: fields.pop(name) for name in _POLICY_SCOPES if fields.get(name) is not None}
     try:
         with transaction.atomic():
             policy = Policy(
@@ -309,8 +310,8 @@ def create_policy(actor: Actor, *, slug: str, name: str, now: dt.datetime, **fie
             )
             facts = _set_policy(policy, fields)
             policy.save(force_insert=True)
-            if scopes is not None:
-                facts["scopes"] = _set_policy_scopes(policy, scopes)
+            for field, scopes in chosen.items():
+                facts[field] = _set_policy_scopes(policy, field, scopes)
             audit.append(
                 "policy.created", actor=actor, at=now, data={"policy": slug, "name": policy.name} | facts
             )
@@ -320,7 +321,13 @@ def create_policy(actor: Actor, *, slug: str, name: str, now: dt.datetime, **fie
 
 
 def edit_policy(
-    actor: Actor, policy: Policy, *, now: dt.datetime, scopes: Iterable[Scope] | None = None, **fields: Any
+    actor: Actor,
+    policy: Policy,
+    *,
+    now: dt.datetime,
+    scopes: Iterable[Scope] | None = None,
+    approval_scopes: Iterable[Scope] | None = None,
+    **fields: Any,
 ) -> Policy:
     """Change a policy for all its organizations. `fields`: name, all_scopes, default_lifetime_days,
     max_lifetime_days, expiry_required, networks_required, idle_days, rotate_days, brownout_days, max_keys,
@@ -331,11 +338,12 @@ def edit_policy(
         changes = _set_policy(policy, fields)
         if changes:
             policy.save(update_fields=list(changes))
-        if scopes is not None:
-            before = sorted(policy.scopes.values_list("name", flat=True))
-            after = _set_policy_scopes(policy, scopes)
-            if before != after:
-                changes["scopes"] = [before, after]
+        for field, chosen in (("scopes", scopes), ("approval_scopes", approval_scopes)):
+            if chosen is not None:
+                before = sorted(getattr(policy, field).values_list("name", flat=True))
+                after = _set_policy_scopes(policy, field, chosen)
+                if before != after:
+                    changes[field] = [before, after]
         if changes:
             audit.append(
                 "policy.edited", actor=actor, at=now, data={"policy": policy.slug, "changes": changes}
@@ -376,9 +384,9 @@ def _set_policy(policy: Policy, fields: dict[str, Any]) -> dict[str, Any]:
     return changes
 
 
-def _set_policy_scopes(policy: Policy, scopes: Iterable[Scope]) -> list[str]:
+def _set_policy_scopes(policy: Policy, field: str, scopes: Iterable[Scope]) -> list[str]:
     chosen = list(scopes)
-    policy.scopes.set(chosen)
+    getattr(policy, field).set(chosen)
     return sorted(scope.name for scope in chosen)
 
 

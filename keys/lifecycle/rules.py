@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Any, Final
 
 from django.conf import settings
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from keys import networks as network_rules
 from keys import quotas as quota_rules
@@ -65,12 +65,16 @@ def clean_environment(value: str) -> str:
 
 
 def allowed_scopes(organization: Organization, *, staff: bool = False) -> QuerySet[Scope]:
-    """The scopes that a key of this organization may hold; `staff` may also grant the staff-only."""
+    """The scopes that a key of this organization may be given; `staff` may also grant the staff-only, and
+    those that others get by approval."""
     policy = organization.policy
-    scopes = Scope.objects.all() if policy.all_scopes else policy.scopes.all()
+    by_approval = policy.approval_scopes.values("pk")
+    let = Q() if policy.all_scopes else Q(pk__in=policy.scopes.values("pk"))
     if staff:
-        return (scopes | Scope.objects.filter(name__in=STAFF_ONLY)).distinct()
-    return scopes.exclude(name__in=STAFF_ONLY)
+        if not policy.all_scopes:
+            let |= Q(name__in=STAFF_ONLY) | Q(pk__in=by_approval)
+        return Scope.objects.filter(let)
+    return Scope.objects.filter(let).exclude(name__in=STAFF_ONLY).exclude(pk__in=by_approval)
 
 
 def clean_scopes(
@@ -85,6 +89,12 @@ def clean_scopes(
     if kept:
         allowed |= {s.name: s for s in Scope.objects.filter(name__in=kept)}
     refused = sorted(wanted - allowed.keys())
+    approvable = set(organization.policy.approval_scopes.values_list("name", flat=True)) if refused else set()
+    if refused and approvable.issuperset(refused):
+        raise Invalid(
+            f"The provider approves each key that gets {', '.join(refused)}: ask for it on the key's page.",
+            "scopes",
+        )
     if refused:
         shown = ", ".join(name[:64] for name in refused[:5]).encode("utf-8", "replace").decode()
         raise Invalid(f"Not a scope that this organization's keys may hold: {shown}.", "scopes")

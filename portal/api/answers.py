@@ -39,7 +39,7 @@ PLAIN: Final = {
     ),
     422: ("INVALID", "What was sent is well formed, but not what this call takes; errors says where."),
 }
-_NO_SUCH_SCOPE = "There is a scope that keys of this organization may not hold."
+_NO_SUCH_SCOPE = "There is a scope that keys here may not hold, or get by the provider's approval alone."
 _KEPT = ("Allow", "Retry-After")
 _UNAVAILABLE = metering.Decision(Code.UNAVAILABLE)
 

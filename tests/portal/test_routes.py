@@ -89,6 +89,7 @@ TABLE: dict[str, list[Expected]] = {
     "key_leaks": [members(ALL)],
     "key_canary": [members(MAKERS), members(MAKERS, method="POST")],
     "key_take_up": [members(MAKERS, 302), members(MAKERS, 302, "POST")],
+    "key_ask": [members(MAKERS), members(MAKERS, method="POST")],
     "key_rotate": [members(MAKERS), members(MAKERS, method="POST")],
     "key_revoke": [members(MAKERS), members(MAKERS, 302, "POST")],
     "key_disable": [members(MAKERS), members(MAKERS, 302, "POST")],
