@@ -18,6 +18,8 @@ from keys.models import Key, RequestState, Scope, ScopeRequest
 from keys.permissions import Act
 from keys.scopes import is_name
 
+_ACTS = {RequestState.APPROVED: "key.scope_approved", RequestState.DENIED: "key.scope_denied"}
+
 
 def request_scope(actor: Actor, key: Key, scope: str, *, reason: str, now: dt.datetime) -> ScopeRequest:
     """Ask for a scope of the policy's approval list. Raises Invalid, Conflict or Forbidden."""
@@ -67,7 +69,7 @@ def _decide(
             key.scopes.add(_approvable(key, request.scope.name))
         request.state, request.note, request.decided_at = state, note, now
         request.save(update_fields=["state", "note", "decided_at"])
-        _append(f"key.scope_{state.value}", actor, request, {"note": note}, now)
+        _append(_ACTS[state], actor, request, {"note": note}, now)
     return request
 
 
