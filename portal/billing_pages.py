@@ -202,7 +202,7 @@ def manifest(organization: Organization, period: Period) -> dict[str, Any] | Non
     own = own_statement(organization, period)
     if own is None:
         return None
-    return {"organization": organization.slug} | statement.manifest(period, own.closed, None, own.totals)
+    return statement.manifest(period, own.closed, None, own.totals, organization)
 
 
 def _account(organization: Organization) -> BillingAccount | None:

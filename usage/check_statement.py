@@ -237,17 +237,19 @@ class Statement:
 
 
 def check_chain(statements: list[Statement]) -> list[str]:
-    """Differences between the statements of months that follow each other: each names the hash before it."""
-    whole: dict[str, dict[str, Any]] = {}
+    """Differences between the statements of months that follow each other: each names the hash of the whole
+    one before it, of which an organization's own file is a part."""
+    found: dict[str, dict[str, Any]] = {}
     for statement in statements:
         said = statement.manifest
-        if said is not None and "organization" not in said and _is_month(said.get("period")):
-            whole[str(said["period"])] = said
+        if said is not None and _is_month(said.get("period")):
+            found[str(said["period"])] = said
     differences = []
-    for month, said in sorted(whole.items()):
-        before = whole.get(_before(month))
-        if before is not None and said.get("previous_sha256") not in (None, before.get("sha256")):
-            differences.append(f"{month} was written after another {before['period']} than this one.")
+    for month, said in sorted(found.items()):
+        before = found.get(_before(month))
+        whole = None if before is None else before.get("statement_sha256", before.get("sha256"))
+        if None not in (whole, said.get("previous_sha256")) and said["previous_sha256"] != whole:
+            differences.append(f"{month} follows another {_before(month)} than this one.")
     return differences
 
 

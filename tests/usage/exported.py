@@ -3,6 +3,7 @@
 import csv
 import datetime as dt
 import io
+from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -10,8 +11,8 @@ from django.utils import timezone
 
 from keys import lifecycle
 from keys.models import Key, Organization
+from tests import builders
 from usage.billing import Period, accounts
-from usage.models import Rollup
 
 MAY = Period(2026, 5)
 IDS = {"stripe_customer": "cus_1", "openmeter_subject": "acme-1", "lago_subscription": "sub_1"}
@@ -22,26 +23,9 @@ def addressed(organization: Organization) -> None:
     accounts.edit_account(lifecycle.command_actor(), organization, now=timezone.now(), **IDS)
 
 
-def used(
-    key: Key,
-    quantity: int = 1,
-    *,
-    hour: dt.datetime = MAY.start,
-    outcome: str = "VALID",
-    meter: str = "requests",
-    resource: str = "",
-) -> None:
-    Rollup.objects.create(
-        organization_id=key.organization_id,
-        hour=hour,
-        key=key,
-        meter=meter,
-        resource=resource,
-        outcome=outcome,
-        booked_period=hour.date().replace(day=1),
-        calls=1,
-        quantity=quantity,
-    )
+def used(key: Key, quantity: int = 1, *, hour: dt.datetime = MAY.start, **fields: Any) -> None:
+    """What the key used in May, or in another hour."""
+    builders.used(key, quantity, hour, **fields)
 
 
 def export(*argv: str, period: str = "2026-05") -> str:

@@ -144,23 +144,38 @@ def test_packages_are_checked_when_their_size_is_told(
     assert check_statement.main([str(file), "--package", "requests=500"]) == 1
 
 
+@pytest.mark.parametrize("argv", [(), ("--organization", "acme")])
 def test_statements_that_do_not_follow_each_other_are_named(
-    key: Key, journal_dir: Path, tmp_path: Path, settings: Settings
+    key: Key, journal_dir: Path, tmp_path: Path, settings: Settings, argv: tuple[str, ...]
 ) -> None:
     settings.BILLING_GRACE_HOURS = 0
     june = Period(2026, 6)
+    builders.used(builders.key(builders.organization("globex")).key, 3, MAY.start)
     files = []
     for period in (MAY, june):
         builders.used(key, 5, period.start)
         closing.close(period, lifecycle.command_actor(), now=period.end)
         files.append(tmp_path / f"{period}.csv")
-        export("--output", str(files[-1]), period=str(period))
+        export(*argv, "--output", str(files[-1]), period=str(period))
 
     assert checked(*files)[0] == 0
     manifest = Path(f"{files[0]}.manifest.json")
-    manifest.write_text(manifest.read_text().replace('"sha256": "', '"sha256": "0'))
+    manifest.write_text(manifest.read_text().replace('sha256": "', 'sha256": "0'))
     status, said = checked(*reversed(files))
-    assert (status, "2026-06 was written after another 2026-05" in said) == (1, True)
+    assert (status, "2026-06 follows another 2026-05" in said) == (1, True)
+
+
+def test_several_months_in_one_file_are_checked_together(key: Key, journal_dir: Path, tmp_path: Path) -> None:
+    version = builders.version("basic", fee=3100, requests=GRADUATED)
+    builders.subscription(key.organization, version, MAY.start)
+    for period in (MAY, Period(2026, 6)):
+        builders.used(key, 500, period.start)
+    file = tmp_path / "both.csv"
+    export("--period", "2026-05", "--output", str(file), period="2026-06")
+
+    assert check_statement.main([str(file)]) == 0
+    changed(file, "amount", "9.99")
+    assert check_statement.main([str(file)]) == 1
 
 
 @pytest.mark.parametrize(

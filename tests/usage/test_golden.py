@@ -16,7 +16,7 @@ from keys import lifecycle
 from keys.lifecycle.organizations import standard_policy
 from keys.models import Key, Organization
 from tests import builders
-from usage import meters
+from usage import check_statement, meters
 from usage.billing import Line, Period, closing, credits, money, plans, price_text, statement
 from usage.exports import FORMATS
 from usage.models import PlanVersion
@@ -126,7 +126,7 @@ def written(period: Period, rows: list[Row]) -> str:
 
 @pytest.mark.parametrize("file", MONTHS, ids=lambda file: file.stem)
 def test_a_golden_month_is_exported_as_it_was_written_by_hand(
-    db: None, settings: Settings, file: Path
+    db: None, settings: Settings, file: Path, tmp_path: Path
 ) -> None:
     settings.BILLING_GRACE_HOURS = 0
     world = World()
@@ -135,6 +135,8 @@ def test_a_golden_month_is_exported_as_it_was_written_by_hand(
             case "statement":
                 period = Period.parse(argument)
                 assert exported(period) == written(period, rows)
+                (tmp_path / "statement.csv").write_text(exported(period), newline="")
+                assert check_statement.main([str(tmp_path / "statement.csv")]) == 0
             case "close":
                 period = Period.parse(argument)
                 before = exported(period)

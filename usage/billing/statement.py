@@ -116,12 +116,17 @@ def _insert(rows: list[tuple[Any, ...]]) -> None:  # Any: a row of mixed types
 
 
 def manifest(
-    period: Period, statement: ClosedPeriod | None, complete: dt.datetime | None, totals: Totals
+    period: Period,
+    statement: ClosedPeriod | None,
+    complete: dt.datetime | None,
+    totals: Totals,
+    organization: Organization | None = None,
 ) -> dict[str, Any]:
     """What stands beside an export: which month, how complete, and what its lines add up to.
 
     `statement` is the month's if it is closed, `complete` until when everything was counted before the lines
-    were read if it is not. `retired_hosts` is there only where calls may be missing.
+    were read if it is not. `retired_hosts` is there only where calls may be missing. Where the lines are one
+    organization's, it is named, and `statement_sha256` is the whole statement's, which the next month names.
     """
     known = meters.read()
     if statement is not None:
@@ -140,6 +145,9 @@ def manifest(
         "sha256": totals.sha256.hexdigest(),
         "previous_sha256": (statement.previous_sha256 or None) if statement else None,
     }
+    if organization is not None:
+        facts = {"organization": organization.slug} | facts
+        facts["statement_sha256"] = statement.sha256 if statement else None
     return facts | (
         {"retired_hosts": statement.retired_hosts} if statement and statement.retired_hosts else {}
     )

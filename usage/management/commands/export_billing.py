@@ -180,9 +180,11 @@ def _manifest(
     """Of one month as its statement has it; of several each month's, and what the file adds up to."""
     if len(parts) == 1:
         [(period, closed, _)] = parts
-        facts = statement.manifest(period, closed, complete, whole)
+        facts = statement.manifest(period, closed, complete, whole, only)
     else:
-        months = [statement.manifest(period, closed, complete, totals) for period, closed, totals in parts]
+        months = [
+            statement.manifest(period, closed, complete, totals, only) for period, closed, totals in parts
+        ]
         facts = statement.manifest(parts[-1].period, None, complete, whole)
         of_file = ("lines", "quantity_by_meter", "amount_by_currency", "sha256")
         own = ("sha256", "previous_sha256")  # of a file with one month
@@ -190,8 +192,6 @@ def _manifest(
             "periods": [{name: each[name] for name in each if name not in own} for each in months],
             **{name: facts[name] for name in of_file},
         }
-    if only is not None:
-        facts = {"organization": only.slug} | facts
     yield json.dumps(facts, indent=2).encode() + b"\n"
 
 
