@@ -289,7 +289,7 @@ class CreditForm(LifecycleForm[Credit]):
     month = forms.CharField(help_text="The month that it is for, e.g. 2026-05.")
     value = forms.DecimalField(
         max_digits=18,
-        label="amount",
+        label="Amount",
         help_text="Taken off the bill, e.g. 12.50; below 0 it is put onto it, to take a credit back.",
     )
 
@@ -305,8 +305,7 @@ class CreditForm(LifecycleForm[Credit]):
 @admin.register(Credit)
 class CreditAdmin(LifecycleAdmin[Credit]):
     form = CreditForm
-    list_display = ("organization", "original_period", "booked_period", "off_the_bill", "reason", "given_at")
-    list_filter = ("booked_period",)
+    list_display = ("organization", "month", "statement", "off_the_bill", "reason", "given_at", "given_by")
     list_select_related = ("organization",)
     search_fields = ("organization__slug", "organization__name", "reason")
     autocomplete_fields: ClassVar[tuple[str, ...]] = ("organization",)
@@ -314,19 +313,27 @@ class CreditAdmin(LifecycleAdmin[Credit]):
     def get_fields(self, request: HttpRequest, obj: Credit | None = None) -> tuple[str, ...]:
         if obj is None:
             return ("organization", "month", "value", "currency", "reason")
-        shown = ("organization", "original_period", "booked_period", "off_the_bill", "reason")
-        return (*shown, "given_at", "given_by")
+        return self.list_display
 
     def get_readonly_fields(self, request: HttpRequest, obj: Credit | None = None) -> tuple[str, ...]:
         return self.get_fields(request, obj) if obj else ()
+
+    def has_change_permission(self, request: HttpRequest, obj: Credit | None = None) -> bool:
+        return False  # what was given is only seen
+
+    @admin.display(ordering="original_period")
+    def month(self, credit: Credit) -> str:
+        return f"{credit.original_period:%Y-%m}"
+
+    @admin.display(description="on the statement of", ordering="booked_period")
+    def statement(self, credit: Credit) -> str:
+        return f"{credit.booked_period:%Y-%m}"
 
     @admin.display(description="amount")
     def off_the_bill(self, credit: Credit) -> str:
         return f"{money.as_text(credit.amount, credit.currency)} {credit.currency}"
 
     def perform(self, request: HttpRequest, form: Any, obj: Credit, change: bool) -> Credit:
-        if change:  # nothing of it can be edited
-            return obj
         data = form.cleaned_data
         try:
             month = Period.parse(data["month"])

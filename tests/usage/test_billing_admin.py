@@ -244,7 +244,7 @@ def test_a_credit_is_given_with_a_reason_and_then_only_read(admin: Client, sam: 
     )
     shown = page("credit", "change", given.pk)
     assert "12.50 USD" in text(admin.get(shown))
-    admin.post(shown, asked | {"value": "1", "reason": "Other"})
+    assert admin.post(shown, asked | {"value": "1", "reason": "Other"}).status_code == 403
     assert admin.post(page("credit", "delete", given.pk), {"post": "yes"}).status_code == 403
     assert Credit.objects.get().amount == 1250
 
