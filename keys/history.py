@@ -42,6 +42,8 @@ TITLES = {
     "key.retirement_withdrawn": "Retirement withdrawn",
     "key.retired": "Key retired",
     "key.signal_dismissed": "Warning dismissed",
+    "billing_alert.added": "Billing alert added",
+    "billing_alert.removed": "Billing alert removed",
     "subscription.started": "Plan begins",
     "subscription.ended": "Plan ends",
     "period.closed": "Month closed",
@@ -97,6 +99,7 @@ _LABELS = {
     "amount": "Amount",
     "period": "Month",
     "booked": "On the statement of",
+    "alert": "Alert",
 }
 _TIMES = {"expires_at", "stops_at", "retires_at", "until"}
 _NOTHING = {"expires_at": "never", "until": "when it is raised anew", "networks": "anywhere"}

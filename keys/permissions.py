@@ -25,6 +25,7 @@ class Act(StrEnum):
     MANAGE_TEAM = "manage_team"
     VIEW_ACTIVITY = "view_activity"
     VIEW_BILLING = "view_billing"
+    EDIT_ALERTS = "edit_alerts"  # of what the month comes to
     EDIT_ORGANIZATION = "edit_organization"
     TRANSFER_OWNERSHIP = "transfer_ownership"
 
@@ -36,7 +37,7 @@ TABLE: dict[Role, frozenset[Act]] = {
     Role.OWNER: frozenset(Act),
     Role.ADMIN: frozenset(set(Act) - {Act.TRANSFER_OWNERSHIP}),
     Role.DEVELOPER: frozenset(_VIEW | _KEYS | {Act.VIEW_ACTIVITY}),
-    Role.BILLING: frozenset(_VIEW | {Act.VIEW_BILLING}),
+    Role.BILLING: frozenset(_VIEW | {Act.VIEW_BILLING, Act.EDIT_ALERTS}),
     Role.VIEWER: frozenset(_VIEW),
 }
 
@@ -44,7 +45,7 @@ ROLE_SUMMARY: dict[Role, str] = {
     Role.OWNER: "Everything, including handing the organization over.",
     Role.ADMIN: "Keys, team, activity, billing and settings.",
     Role.DEVELOPER: "Creates, rotates and revokes keys; sees usage and activity.",
-    Role.BILLING: "Sees usage and billing; cannot touch keys.",
+    Role.BILLING: "Sees usage and billing, and sets alerts; cannot touch keys.",
     Role.VIEWER: "Sees keys and usage; changes nothing.",
 }
 

@@ -181,6 +181,11 @@ def own_statement(organization: Organization, period: Period) -> Own | None:
     return Own(closed, lines, totals, b"".join(totals.through(FORMATS["csv"](lines)))) if lines else None
 
 
+def currency(organization: Organization, now: dt.datetime) -> str:
+    """What the current month is billed in; empty without a plan."""
+    return currency_of(terms.of_period(Period.of(now), organization).get(organization.pk, {})) or ""
+
+
 def statement_page(organization: Organization, period: Period) -> StatementPage | None:
     """The statement to be read; None as above."""
     own = own_statement(organization, period)

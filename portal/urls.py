@@ -6,7 +6,7 @@ from django.urls import URLPattern, URLResolver, include, path, register_convert
 
 from keys import urls as keys_urls  # first: it registers the key_id converter
 from portal.api import urls as api_urls
-from portal.views import attention, billing, console, leaks, public, refusals, welcome
+from portal.views import alerts, attention, billing, console, leaks, public, refusals, welcome
 from usage.billing import Period
 
 
@@ -22,7 +22,20 @@ class PeriodConverter:
         return str(value)
 
 
+class RowConverter:
+    """A row's number, of no more digits than a database takes."""
+
+    regex = "[0-9]{1,18}"
+
+    def to_python(self, value: str) -> int:
+        return int(value)
+
+    def to_url(self, value: int) -> str:
+        return str(value)
+
+
 register_converter(PeriodConverter, "period")
+register_converter(RowConverter, "row")
 
 _organization: list[URLPattern | URLResolver] = [
     path("", console.overview, name="overview"),
@@ -38,6 +51,8 @@ _organization: list[URLPattern | URLResolver] = [
     path("usage/", console.usage, name="usage"),
     path("usage.csv", console.usage_csv, name="usage_csv"),
     path("billing/", billing.billing, name="billing"),
+    path("billing/alerts/new/", alerts.alert_new, name="alert_new"),
+    path("billing/alerts/<row:alert_id>/remove/", alerts.alert_remove, name="alert_remove"),
     path("billing/<period:period>/", billing.statement, name="statement"),
     path("billing/<period:period>.csv", billing.statement_csv, name="statement_csv"),
     path("billing/<period:period>.csv.manifest.json", billing.statement_manifest, name="statement_manifest"),

@@ -23,8 +23,8 @@ from keys.models import Key, Membership, Organization, Scope
 from keys.permissions import Role
 from portal.models import User
 from usage import definitions
-from usage.billing import Period, closing
-from usage.models import Meter, Plan, PlanVersion, Price, Rollup, Subscription
+from usage.billing import Period, alerts, closing
+from usage.models import BillingAlert, Meter, Plan, PlanVersion, Price, Rollup, Subscription
 
 NOW = dt.datetime(2026, 6, 15, 12, 0, tzinfo=dt.UTC)
 PASSWORD = "correct horse battery staple"
@@ -168,6 +168,13 @@ def closed_month(of: Organization, key: Key | None = None, *, fee: int = 4900) -
         used(key, 1234, month.start)
     closing.close(month, lifecycle.command_actor(), now=timezone.now())
     return month
+
+
+def alert(of: Organization, **fields: Any) -> BillingAlert:
+    """A billing alert; without `fields` of another share of a monthly quota each time."""
+    now = fields.pop("now", None) or timezone.now()
+    share = {"kind": "quota", "percent": of.billing_alerts.count() + 1}
+    return alerts.add(lifecycle.command_actor(), of, now=now, **(fields or share))
 
 
 def reloaded(of: Key) -> Key:

@@ -7,7 +7,7 @@ from django.views.decorators.http import require_safe
 
 from keys.access import MemberRequest, member
 from keys.permissions import Act
-from portal import billing_pages
+from portal import alerts, billing_pages
 from usage.billing import Period
 
 
@@ -16,7 +16,8 @@ from usage.billing import Period
 def billing(request: MemberRequest) -> HttpResponse:
     """The plan, what this month costs so far, and the statements of earlier ones."""
     page = billing_pages.page(request.organization, timezone.now())
-    return render(request, "portal/billing.html", {"page": page})
+    found = alerts.states(request.organization, page.bill, page.quotas, page.period)
+    return render(request, "portal/billing.html", {"page": page, "alerts": found})
 
 
 @member(Act.VIEW_BILLING)

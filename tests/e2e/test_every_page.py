@@ -121,6 +121,8 @@ def paths(issued: lifecycle.Issued) -> Iterator[str]:
         kwargs: dict[str, object] = {"organization": "acme"} if "organization" in route else {}
         if "period" in route:
             kwargs["period"] = Period.of(timezone.now()).previous.previous
+        if "alert_id" in route:
+            kwargs["alert_id"] = builders.alert(issued.key.organization).pk
         if "key_id" in route:
             kwargs["key_id"] = issued.key.public_id
         yield reverse(name, kwargs=kwargs)

@@ -15,6 +15,7 @@ EXPECTED = {
     Act.MANAGE_TEAM: (True, True, False, False, False),
     Act.VIEW_ACTIVITY: (True, True, True, False, False),
     Act.VIEW_BILLING: (True, True, False, True, False),
+    Act.EDIT_ALERTS: (True, True, False, True, False),
     Act.EDIT_ORGANIZATION: (True, True, False, False, False),
     Act.TRANSFER_OWNERSHIP: (True, False, False, False, False),
 }

@@ -77,6 +77,11 @@ TABLE: dict[str, list[Expected]] = {
     "refusals": [members(ALL), members(ALL, 400, "POST")],
     "refusals_csv": [members(ALL)],
     "billing": [members(frozenset({"owner", "admin", "billing"}))],
+    "alert_new": [members(frozenset({"owner", "admin", "billing"}), 200, each) for each in ("GET", "POST")],
+    "alert_remove": [
+        members(frozenset({"owner", "admin", "billing"})),
+        members(frozenset({"owner", "admin", "billing"}), 302, "POST"),
+    ],
     # Of a month that is closed.
     "statement": [members(frozenset({"owner", "admin", "billing"}))],
     "statement_csv": [members(frozenset({"owner", "admin", "billing"}))],
@@ -231,6 +236,8 @@ def test_each_role_gets_what_the_table_says(acme: Organization, name: str, expec
             kwargs["period"] = month
         if "kind" in route:
             kwargs["kind"] = "no_expiry"
+        if "alert_id" in route:
+            kwargs["alert_id"] = builders.alert(acme).pk
         url = reverse(name, kwargs=kwargs)
         response = client_of(who).generic(expected.method, url)
         got[who] = response.status_code
@@ -270,7 +277,7 @@ def test_no_account_page_fails_for_anyone(acme: Organization) -> None:
 def test_no_get_changes_anything(acme: Organization) -> None:
     issued = builders.key(acme)
     client = client_of("owner")
-    month = builders.closed_month(acme)
+    month, alert = builders.closed_month(acme), builders.alert(acme)
     before = acme.events.count()
     for name, expected in TABLE.items():
         if expected[0].statuses["stranger"] == 404 and not name.startswith("staff"):
@@ -282,6 +289,8 @@ def test_no_get_changes_anything(acme: Organization) -> None:
                 kwargs["period"] = month
             if "kind" in route:
                 kwargs["kind"] = "no_expiry"
+            if "alert_id" in route:
+                kwargs["alert_id"] = alert.pk
             client.get(reverse(name, kwargs=kwargs))
     assert acme.events.count() == before
     assert Key.objects.get(pk=issued.key.pk).state_at(timezone.now()) == "active"

@@ -8,7 +8,16 @@ staff define goes through `usage.definitions` and `usage.billing`, what people d
 journal that outlived a restored database must still drain.
 """
 
-from usage.models.billing import BillingAccount, Plan, PlanVersion, Price, PricingModel, Subscription
+from usage.models.billing import (
+    AlertKind,
+    BillingAccount,
+    BillingAlert,
+    Plan,
+    PlanVersion,
+    Price,
+    PricingModel,
+    Subscription,
+)
 from usage.models.events import Event, Hold
 from usage.models.journals import Finding, Segment, Spool, Watermark
 from usage.models.meters import Aggregation, Meter
@@ -21,7 +30,9 @@ from usage.models.sources import Source
 
 __all__ = [
     "Aggregation",
+    "AlertKind",
     "BillingAccount",
+    "BillingAlert",
     "ClosedPeriod",
     "Credit",
     "Event",

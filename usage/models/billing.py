@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
 
@@ -126,3 +127,37 @@ class BillingAccount(models.Model):
 
     def __str__(self) -> str:
         return f"billing of {self.organization}"
+
+
+class AlertKind(models.TextChoices):
+    AMOUNT = "amount", "An amount"
+    BUDGET = "budget", "A share of a budget"
+    QUOTA = "quota", "A share of a monthly quota"
+
+
+class BillingAlert(models.Model):
+    """What a customer wants to be told of, once a month: that the month has come to an amount, to a share of
+    a budget, or to a share of any of its monthly quotas."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="billing_alerts")
+    kind = models.CharField(max_length=10, choices=AlertKind)
+    amount = models.BigIntegerField(default=0)  # of AMOUNT, or the whole budget; minor units
+    currency = models.CharField(max_length=3, blank=True)  # ISO 4217; empty for QUOTA
+    percent = models.PositiveIntegerField(default=0)  # of the budget or quota
+    created_at = models.DateTimeField()
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
+    )
+    told_period = models.DateField(null=True)  # the first day of the latest month in which it was told
+    told_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["id"]
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(
+                fields=["organization", "kind", "amount", "currency", "percent"], name="one_alert_each"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.organization}: {self.kind}"

@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from keys import lifecycle, presence
 from keys.management.base import PortalCommand
-from portal import canaries, expiry, folder, outbox, serving
+from portal import alerts, canaries, expiry, folder, outbox, serving
 from usage import kept, ledger, refusal_log, reports, retention, watch, watermark
 from usage.billing import subscriptions
 from usage.drain import Drain
@@ -29,6 +29,7 @@ PRUNE_SECONDS = 60.0
 PLAN_SECONDS = 30.0
 CANARY_SECONDS = 5.0
 REMIND_SECONDS = 60.0
+ALERT_SECONDS = 300.0
 WATCH_SECONDS = 60.0
 CLEAR_SECONDS = 3600.0
 RETIRE_SECONDS = 3600.0
@@ -62,6 +63,7 @@ class Command(PortalCommand):
             (WATCH_SECONDS, lambda: sweep.go_on(timezone.now(), stop=stop.is_set)),
             (CLEAR_SECONDS, lambda: outbox.prune(timezone.now(), stop=stop.is_set)),
             (RETIRE_SECONDS, retire_idle_keys),
+            (ALERT_SECONDS, lambda: alerts.tell(timezone.now(), stop=stop.is_set)),
             (REMIND_SECONDS, lambda: expiry.remind(timezone.now())),
             (CLEAR_SECONDS, lambda: expiry.forget(timezone.now())),
         ]
