@@ -22,13 +22,17 @@ from django.views.decorators.debug import sensitive_variables
 from keys import oversight, tokens
 from keys.models import Key, Organization, Secret
 from keys.verdicts import Code
-from portal.pages import Badge, badge
+from portal import mends
+from portal.charts import BarChart, bar_chart
+from portal.mends import Mend
+from portal.pages import Badge, Reason, badge, reasons
 from usage import refusal_reports, reports
 from usage.exports.csv import guarded
 from usage.models import Refusal
 from usage.refusal_reports import Found
 
 PAGE: Final = 50
+DAYS: Final = 30  # of a key's timeline
 NEWEST: Final = 10_000  # rows that are listed; a day or a key finds older ones
 MANY: Final = 5  # keys with the same last four characters
 _CUT: Final = 64  # characters of what an address asks for
@@ -90,6 +94,7 @@ class KeyFacts(NamedTuple):
     key: Key
     badge: Badge
     code: Code | None  # its calls are refused with; None: by nothing about the key itself
+    mend: Mend | None
     ended: list[Secret]
 
 
@@ -100,6 +105,15 @@ class Row(NamedTuple):
     title: str
     sentence: str
     advice: str
+    mend: Mend | None = None
+
+
+class Timeline(NamedTuple):
+    """The refused calls of one key in the last days."""
+
+    key: Key
+    chart: BarChart
+    reasons: list[Reason]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +123,7 @@ class Refusals:
     form: FilterForm
     key: str  # searched for: an id or the last four characters
     keys: list[KeyFacts]
+    timeline: Timeline | None  # where one key was searched for
     asked: str  # a request id
     found: Found | None
     row: Row | None  # of `found`
@@ -160,6 +175,7 @@ def refusals(organization: Organization | None, query: QueryDict, now: dt.dateti
         form=form,
         key=key,
         keys=[_facts(each, now) for each in keys[:MANY]],
+        timeline=_timeline(keys[0], now) if len(keys) == 1 else None,
         asked=asked,
         found=found,
         row=_row(found.refusal) if found and found.refusal else None,
@@ -246,17 +262,35 @@ def _row(refusal: Refusal) -> Row:
     code = Code.__members__.get(refusal.outcome)
     if code is None:  # of a later version
         return Row(refusal, refusal.outcome, "", "")
-    return Row(refusal, code.title, code.sentence, code.advice)
+    key, organization = refusal.key, refusal.organization
+    mend = mends.of(code, key, organization) if key and organization else None
+    return Row(refusal, code.title, code.sentence, code.advice, mend)
+
+
+def _timeline(key: Key, now: dt.datetime) -> Timeline:
+    """From the roll-ups, which know of every call, those of a flood included."""
+    end = now.astimezone(dt.UTC).date() + dt.timedelta(days=1)
+    start = end - dt.timedelta(days=DAYS)
+    days = reports.daily(key.organization, start, end, key=key)
+    chart = bar_chart([day.date for day in days], [0] * len(days), [day.refused for day in days])
+    midnights = [dt.datetime(day.year, day.month, day.day, tzinfo=dt.UTC) for day in (start, end)]
+    return Timeline(key, chart, reasons(reports.totals(key.organization, *midnights, key=key).reasons))
 
 
 def _facts(key: Key, now: dt.datetime) -> KeyFacts:
     found = badge(key, now)
     codes = {
         "revoked": Code.REVOKED,
+        "canary": Code.REVOKED,
         "expired": Code.EXPIRED,
         "disabled": Code.DISABLED,
         "suspended": Code.ORGANIZATION_SUSPENDED,
     }
+    code = codes.get(found.state)
     return KeyFacts(
-        key, found, codes.get(found.state), [each for each in key.secrets.all() if not each.works_at(now)]
+        key,
+        found,
+        code,
+        mends.of(code, key, key.organization) if code else None,
+        [each for each in key.secrets.all() if not each.works_at(now)],
     )

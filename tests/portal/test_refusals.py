@@ -20,6 +20,7 @@ from keys.directory import Directory
 from keys.models import Key, Organization, Secret
 from keys.permissions import Role
 from keys.verdicts import Code
+from portal import mends
 from portal import refusals as pages
 from tests import builders
 from tests.portal.test_pages import calls
@@ -93,6 +94,64 @@ def test_a_refusal_is_listed_with_its_reason_and_what_would_make_it_work(
     body = page(alice)
     for text in ("Shop", "Expired", Code.EXPIRED.advice, "192.0.2.7", "curl/8", "orders", "41 more"):
         assert escape(text) in body
+
+
+MENDS = {
+    Code.EXPIRED: "key_edit",
+    Code.IP_NOT_ALLOWED: "key_edit",
+    Code.INSUFFICIENT_SCOPE: "key_edit",
+    Code.RATE_LIMITED: "key_edit",
+    Code.QUOTA_EXCEEDED: "key",
+    Code.DISABLED: "key",
+    Code.REVOKED: "key",
+}
+
+
+@pytest.mark.parametrize("code", MENDS)
+def test_a_refusal_leads_to_the_page_that_would_make_it_work(
+    alice: Client, acme: Organization, code: Code
+) -> None:
+    key = builders.key(acme).key
+    refusal = refused(key, code)
+    mend = mends.of(code, key, acme)
+    assert mend is not None
+    assert mend.url == reverse(MENDS[code], args=["acme", key.public_id])
+    link = f'href="{mend.url}">{mend.label}'
+    assert link in page(alice)
+    assert mend.label in page(alice, f"?request={refusal.request_id}")
+
+
+def test_a_call_with_a_revoked_key_leads_to_a_new_one(alice: Client, acme: Organization) -> None:
+    key = builders.key(acme).key
+    lifecycle.revoke_key(lifecycle.command_actor(), key, now=timezone.now())
+    refused(key)
+    assert f'href="{reverse("key_new", args=["acme"])}">Create another key' in page(alice)
+
+
+def test_who_may_not_mend_it_is_not_led_there(client: Client, acme: Organization) -> None:
+    bob = builders.user("bob")
+    builders.member(bob, acme, Role.VIEWER)
+    refused(builders.key(acme).key, Code.EXPIRED)
+    assert "Give it a new expiry" not in page(builders.signed_in(client, bob))
+
+
+def test_staff_who_are_no_members_are_not_led_to_customers_pages(sam: Client, acme: Organization) -> None:
+    refused(builders.key(acme).key, Code.EXPIRED)
+    assert "Give it a new expiry" not in page(sam, name="staff_refusals")
+
+
+def test_the_refusals_of_one_key_are_a_timeline_with_their_reasons(alice: Client, acme: Organization) -> None:
+    key = builders.key(acme).key
+    calls(key, 4, Code.RATE_LIMITED, ago=3 * DAY)
+    calls(key, 2, Code.EXPIRED)
+    calls(key, 9)
+    calls(builders.key(acme).key, 50, Code.EXPIRED)
+    found = alice.get(reverse("refusals", args=["acme"]), {"key": key.public_id}).context["page"].timeline
+    assert sum(bar.refused for bar in found.chart.bars) == 6
+    assert sum(bar.accepted for bar in found.chart.bars) == 0
+    assert [(reason.code, reason.calls) for reason in found.reasons] == [("RATE_LIMITED", 4), ("EXPIRED", 2)]
+    assert "Refused calls of Backend" in page(alice, f"?key={key.public_id}")
+    assert "Refused calls of" not in page(alice)
 
 
 def test_without_refusals_the_page_says_so(alice: Client) -> None:
