@@ -450,6 +450,12 @@ def test_several_months_are_one_file_in_their_order_and_the_manifest_has_each(
     }
 
 
+@pytest.mark.parametrize("option", ["--output", "--organization", "--period"])
+@pytest.mark.parametrize("junk", ["x\0y", "\ud800", "x" * (1 << 20)])
+def test_junk_in_any_option_is_one_sentence(db: None, journal_dir: Path, option: str, junk: str) -> None:
+    assert refused(option, junk, "--period", "2026-05", "--allow-open", "--no-drain").returncode in (1, 2)
+
+
 def test_a_month_given_twice_is_a_bad_argument(db: None, journal_dir: Path) -> None:
     error = refused("--period", "2026-05", "--period", "2026-04", "--period", "2026-05", "--allow-open")
 

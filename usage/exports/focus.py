@@ -7,6 +7,7 @@ rounded amount are not.
 
 import json
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Final
 
 from django.conf import settings
@@ -87,9 +88,10 @@ def metadata() -> Iterator[bytes]:
 
 def _charge(cells: Cells) -> Cells:
     """A line's row by its columns."""
-    booked = Period.parse(str(cells["period"]))
+    booked = str(cells["period"])
     original = str(cells["original_period"] or "")
-    used = Period.parse(original) if original else booked
+    used = original or booked
+    (begins, ends), (from_, until) = _bounds(booked), _bounds(used)
     amount, name = str(cells["amount"] or "0"), settings.PORTAL_NAME
     category, frequency = _category(cells)
     credit = category == "Credit"
@@ -99,14 +101,14 @@ def _charge(cells: Cells) -> Cells:
         "BillingAccountId": cells["organization"],
         "BillingAccountName": cells["organization_name"] or cells["organization"],
         "BillingCurrency": cells["currency"] or NO_CURRENCY,
-        "BillingPeriodEnd": _moment(booked, end=True),
-        "BillingPeriodStart": _moment(booked),
+        "BillingPeriodEnd": ends,
+        "BillingPeriodStart": begins,
         "ChargeCategory": category,
         "ChargeClass": "Correction" if used != booked else None,
         "ChargeDescription": _description(cells),
         "ChargeFrequency": frequency,
-        "ChargePeriodEnd": _moment(used, end=True),
-        "ChargePeriodStart": _moment(used),
+        "ChargePeriodEnd": until,
+        "ChargePeriodStart": from_,
         "CommitmentDiscountStatus": None,
         "ConsumedQuantity": None if credit else cells["quantity"],
         "ConsumedUnit": None if credit else unit,
@@ -160,9 +162,11 @@ def _description(cells: Cells) -> str:
     return f"Correction of {cells['original_period']}: {about}" if cells["original_period"] else about
 
 
-def _moment(period: Period, *, end: bool = False) -> str:
-    """Where a month begins or, not included, ends."""
-    return f"{period.end if end else period.start:%Y-%m-%dT%H:%M:%SZ}"
+@lru_cache(maxsize=100)
+def _bounds(month: str) -> tuple[str, str]:
+    """Where a month begins and, not included, ends."""
+    period = Period.parse(month)
+    return f"{period.start:%Y-%m-%dT%H:%M:%SZ}", f"{period.end:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _cell(value: str | int | None, kind: str) -> str:

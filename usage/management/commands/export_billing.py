@@ -146,7 +146,10 @@ class Command(PortalCommand):
 
 def _file(output: str) -> Path:
     """Where to write: behind a symbolic link, never over a device, a pipe or a folder."""
-    path = Path(os.path.realpath(output))
+    try:
+        path = Path(os.path.realpath(output))
+    except ValueError:  # NUL, or what no file system has
+        refuse("The output is not the name of a file.")
     ends = [end for beside in BESIDE.values() for end, _ in beside]
     for place in (path, _manifest_path(path), *(_beside(path, end) for end in ends)):
         try:
