@@ -248,6 +248,23 @@ def test_refusals_reach_the_client_as_what_they_are(house: House) -> None:
     assert len(house.api.calls) == before
 
 
+def test_the_client_learns_when_its_key_expires(stage: Stage) -> None:
+    stage.portal.answers["X-Portal-Key-Expires"] = "2026-06-15T12:00:00Z"
+    forged = ("X-Portal-Key-Expires", "forged")
+    for path in ("/orders/1", "/public/1"):
+        assert stage.front.ask(path, forged).headers["x-portal-key-expires"] == "2026-06-15T12:00:00Z"
+    stage.portal.answers["X-Portal-Key-Expires"] = ""
+    assert stage.front.ask("/orders/1", forged).headers.get("x-portal-key-expires", "") == ""
+    stage.portal.answers["X-Portal-Key-Expires"] = "2026-06-15T12:00:00Z"
+    stage.portal.answers["X-Portal-Status"] = "401"
+    stage.portal.status = 401
+    refused = stage.front.ask("/orders/1", forged)
+    assert (refused.status, refused.headers.get("x-portal-key-expires")) in (
+        (401, "2026-06-15T12:00:00Z"),
+        (401, None),  # nginx answers a 401 by itself
+    )
+
+
 def test_a_key_limited_to_a_network_is_checked_against_the_clients_address(house: House) -> None:
     key, actor = house.issued.key, lifecycle.command_actor()
     forged = [

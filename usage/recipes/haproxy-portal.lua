@@ -3,7 +3,8 @@
 local portal = assert(os.getenv("PORTAL"), "haproxy.cfg sets PORTAL above lua-load")
 local IDENTITY = {"status", "code", "key", "organization", "environment", "scopes", "key-expires", "request"}
 local RELAYED = {"content-type", "cache-control", "retry-after", "www-authenticate", "ratelimit", "ratelimit-policy",
-    "x-content-type-options", "content-security-policy", "x-portal-code", "x-portal-request"}
+    "x-content-type-options", "content-security-policy", "x-portal-code", "x-portal-request",
+    "x-portal-key-expires"}
 -- Of the client's headers the portal sees these and no others.
 local ASKED = {"authorization", "x-api-key", "access-control-request-method", "user-agent"}
 
@@ -47,6 +48,10 @@ core.register_action("portal", {"http-req"}, function(txn, rule)
     for _, name in ipairs(IDENTITY) do
         local values = answer.headers["x-portal-" .. name]
         txn.http:req_set_header("x-portal-" .. name, values and values[0] or "")
+    end
+    local expires = answer.headers["x-portal-key-expires"]
+    if expires and expires[0] ~= "" then
+        txn:set_var("txn.portal_key_expires", expires[0])
     end
     txn:set_var("txn.portal_allowed", "yes")
 end, 1)
