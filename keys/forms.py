@@ -6,7 +6,7 @@ never writes.
 """
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from django import forms
@@ -15,6 +15,7 @@ from django.conf import settings
 from keys import lifecycle
 from keys.compliance import longest_days
 from keys.lifecycle import Refused
+from keys.lifecycle.rules import MAX_METADATA_KEY, MAX_METADATA_VALUE
 from keys.models import Environment, Key, KeyState, Organization, RequestState, Scope
 from keys.scopes import PORTAL
 
@@ -156,7 +157,7 @@ class KeySettingsForm(RefusableForm):
     )
     metadata = MetadataField(
         label="Metadata",
-        help_text="Labels of your own, one a line: name = value.",
+        help_text="Labels of your own to find and group keys by, one a line: name = value.",
     )
 
     def __init__(self, organization: Organization, now: dt.datetime, *args: Any, **kwargs: Any) -> None:
@@ -444,9 +445,42 @@ class RevokeKeyForm(RefusableForm):
     )
 
 
-class KeyFilterForm(forms.Form):
-    """The key list's search and filters; a value that makes no sense filters nothing."""
+class LabelForm(RefusableForm):
+    """An entry of the metadata of several keys at once: to be set, or removed."""
 
+    name = forms.CharField(
+        max_length=MAX_METADATA_KEY,
+        label="Name",
+        widget=forms.TextInput(attrs={"autocomplete": "off", "placeholder": "team"}),
+        error_messages={"required": "Give the label a name."},
+    )
+    value = forms.CharField(
+        required=False,
+        max_length=MAX_METADATA_VALUE,
+        label="Value",
+        widget=forms.TextInput(attrs={"autocomplete": "off", "placeholder": "payments"}),
+    )
+    remove = forms.BooleanField(required=False, label="Remove this label from the keys that have it")
+
+    def labels(self) -> dict[str, str | None]:
+        """The argument of `lifecycle.edit_key`."""
+        given = self.cleaned_data
+        return {given["name"]: None if given["remove"] else given["value"]}
+
+
+class KeyFilterForm(forms.Form):
+    """The key list's search, filters and order; a value that makes no sense is as if not given."""
+
+    SORTS = (
+        ("", "Newest first"),
+        ("created", "Oldest first"),
+        ("name", "Name"),
+        ("-used", "Used last"),
+        ("used", "Unused longest"),
+        ("-calls", "Most calls"),
+        ("calls", "Fewest calls"),
+        ("expires", "Expires first"),
+    )
     q = forms.CharField(
         required=False,
         max_length=200,
@@ -455,8 +489,8 @@ class KeyFilterForm(forms.Form):
             attrs={
                 "type": "search",
                 "class": "input",
-                "placeholder": "Name, last four or id",
-                "aria-label": "Search keys by name, last four characters or id",
+                "placeholder": "Name, last four, id or label",
+                "aria-label": "Search keys by name, last four characters, id or label",
                 "autocomplete": "off",
             }
         ),
@@ -471,6 +505,21 @@ class KeyFilterForm(forms.Form):
         choices=[("", "All environments"), *Environment.choices],
         widget=forms.Select(attrs={"class": "input", "aria-label": "Environment"}),
     )
+    scope = forms.ChoiceField(
+        required=False, widget=forms.Select(attrs={"class": "input", "aria-label": "Scope"})
+    )
+    sort = forms.ChoiceField(
+        required=False,
+        choices=SORTS,
+        widget=forms.Select(attrs={"class": "input", "aria-label": "Order"}),
+    )
+    label = forms.CharField(required=False, max_length=300, widget=forms.HiddenInput)
+
+    def __init__(self, query: Mapping[str, Any], scopes: Iterable[str]) -> None:
+        super().__init__(query)
+        field = self.fields["scope"]
+        assert isinstance(field, forms.ChoiceField)
+        field.choices = [("", "All scopes"), *((name, name) for name in scopes)]
 
     def chosen(self) -> dict[str, str]:
         """The values that make sense; the others are as if not given."""

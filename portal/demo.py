@@ -51,7 +51,9 @@ PRICES = (
 QUICKSTART_NAME = "Quickstart"
 QUICKSTART_SCOPES = ("geocode:read", "tiles:read")
 LACKING_SCOPE = "routes:write"
-MARK = {"made-by": "quickstart"}  # metadata of the key by which a later run knows the demo
+MARK = {"made-by": "quickstart"}  # among the metadata of the key by which a later run knows the demo
+_MARKED = {"metadata__made-by": "quickstart"}
+_HAS_MARKED = {f"keys__{lookup}": value for lookup, value in _MARKED.items()}
 
 
 def is_empty() -> bool:
@@ -63,12 +65,12 @@ def is_somebody_elses() -> bool:
     """Has this database, whether migrated or not yet, data that is not the demo's?"""
     if Organization._meta.db_table not in connection.introspection.table_names():
         return False
-    return not is_empty() and not Organization.objects.filter(slug=SLUG, keys__metadata=MARK).exists()
+    return not is_empty() and not Organization.objects.filter(slug=SLUG, **_HAS_MARKED).exists()
 
 
 def find() -> Organization | None:
     """The demo's organization, if this database has one."""
-    return Organization.objects.filter(slug=SLUG, keys__metadata=MARK).select_related("policy").first()
+    return Organization.objects.filter(slug=SLUG, **_HAS_MARKED).select_related("policy").first()
 
 
 def renew_password() -> str:
@@ -84,9 +86,7 @@ def working_key(organization: Organization, now: dt.datetime) -> Issued:
     Raises lifecycle.Refused if the organization may have none.
     """
     actor = lifecycle.command_actor()
-    for key in organization.keys.filter(metadata=MARK, revoked_at=None).select_related(
-        "organization__policy"
-    ):
+    for key in organization.keys.filter(revoked_at=None, **_MARKED).select_related("organization__policy"):
         if key.disabled_at is None and (key.expires_at is None or key.expires_at > now):
             return lifecycle.rotate_key(actor, key, overlap=dt.timedelta(0), now=now)
     return _quickstart_key(actor, organization, now)

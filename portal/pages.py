@@ -7,13 +7,12 @@ time, through `organization.<related>` and `usage.reports`, and never writes.
 import datetime as dt
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.core.paginator import Page, Paginator
 from django.db.models import Count, Q, QuerySet
-from django.views.decorators.debug import sensitive_variables
 
-from keys import brownouts, compliance, history, oversight, quotas, tokens
+from keys import brownouts, compliance, history, quotas
 from keys.compliance import Facts, Rule, Terms
 from keys.forms import askable
 from keys.history import Entry
@@ -39,6 +38,7 @@ CHART_DAYS = 30
 ASKED = 5  # requests for scopes on a key's page
 ATTENTION = 5  # rows of each kind
 SOURCES = 50  # rows
+LABELS = 3  # of a key in the list
 DAY = dt.timedelta(days=1)
 _STATUS_CLASSES = {2: "Success", 3: "Elsewhere", 4: "The call was at fault", 5: "The API was at fault"}
 
@@ -94,6 +94,11 @@ class KeyRow:
     spark: str
     requests: int
     last_used: dt.datetime | None
+
+    @property
+    def labels(self) -> list[tuple[str, str]]:
+        """The first entries of its metadata."""
+        return list(self.key.metadata.items())[:LABELS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,55 +279,29 @@ def _midnight(day: dt.date) -> dt.datetime:
 # --- the key list ---------------------------------------------------------------------------------
 
 
-@sensitive_variables()
-def pasted_secret(q: str) -> str | None:
-    """What to search for instead where somebody pasted a secret, whole or most of one, with or without words
-    around it: its last four characters, or nothing where they cannot be known. None: it is no secret."""
-    for word in q.split():
-        parsed = tokens.parse(word)
-        if parsed is not None:
-            return parsed.hint
-    return "" if oversight.may_be_secret(q) else None
-
-
-def find_keys(
-    organization: Organization, now: dt.datetime, *, q: str = "", state: str = "", environment: str = ""
-) -> QuerySet[Key]:
-    """An organization's keys, newest first; `q` is part of a name, an id, or a secret's last four."""
-    keys = organization.keys.all()
-    if state:
-        keys = keys.in_state(state, now)
-    if environment:
-        keys = keys.filter(environment=environment)
-    if q:
-        found = Q(name__icontains=q) | Q(public_id=q)
-        last_four = q.rpartition("…")[2]
-        if len(last_four) == tokens.HINT_LENGTH:
-            found |= Q(pk__in=organization.keys.filter(secrets__hint=last_four).values("pk"))
-        keys = keys.filter(found)
-    return keys.order_by("-created_at", "-id")
-
-
 def expiring(organization: Organization, now: dt.datetime) -> int:
     """How many keys are about to expire."""
     return organization.keys.in_state(KeyState.EXPIRING, now).count()
 
 
 def key_rows(
-    organization: Organization, keys: QuerySet[Key], number: str | None, now: dt.datetime
-) -> tuple[Page[Key], list[KeyRow]]:
-    """One page of `keys`, and its lines."""
-    page = Paginator(keys.prefetch_related("scopes"), PAGE).get_page(number)
-    shown = list(page.object_list)
+    organization: Organization, keys: QuerySet[Key] | Sequence[int], number: str | None, now: dt.datetime
+) -> tuple[Page[Any], list[KeyRow]]:
+    """One page of `keys` in their order, or of those with these primary keys, and its lines."""
+    # Any: a page of keys, or of primary keys.
+    page: Page[Any] = Paginator(
+        keys.prefetch_related("scopes") if isinstance(keys, QuerySet) else keys, PAGE
+    ).get_page(number)
+    shown: list[Key] = list(page.object_list)
+    if not isinstance(keys, QuerySet):
+        found = organization.keys.prefetch_related("scopes").in_bulk(page.object_list)
+        shown = [found[pk] for pk in page.object_list if pk in found]
     ids = [key.pk for key in shown]
-    secrets = {
-        secret.key_id: secret
-        for secret in Secret.objects.filter(key__in=ids, stops_at=None).select_related("key")
-    }
+    current = Secret.objects.filter(key__in=ids, stops_at=None).select_related("key")
+    secrets = {secret.key_id: secret for secret in current.annotate(used=reports.last_use_of("key"))}
     tomorrow = _today(now) + DAY
     lines = reports.sparklines(organization, ids, tomorrow)
     calls = reports.by_key(organization, ids, _midnight(tomorrow - CHART_DAYS * DAY), _midnight(tomorrow))
-    used = reports.key_last_used(organization, ids)
     terms = Terms.of(organization.policy)
     return page, [
         KeyRow(
@@ -332,7 +311,7 @@ def key_rows(
             note=_note(key, secrets.get(key.pk), terms, now),
             spark=sparkline(lines[key.pk]) if any(lines[key.pk]) else "",
             requests=calls[key.pk].accepted + calls[key.pk].refused,
-            last_used=used.get(key.pk),
+            last_used=secrets[key.pk].used if key.pk in secrets else None,
         )
         for key in shown
     ]

@@ -7,6 +7,7 @@ from django.urls import URLPattern, URLResolver, include, path, register_convert
 from keys import urls as keys_urls  # first: it registers the key_id converter
 from portal.api import urls as api_urls
 from portal.views import alerts, attention, billing, console, leaks, public, refusals, welcome
+from portal.views import keys as key_views
 from usage.billing import Period
 
 
@@ -39,7 +40,9 @@ register_converter(RowConverter, "row")
 
 _organization: list[URLPattern | URLResolver] = [
     path("", console.overview, name="overview"),
-    path("keys/", console.keys, name="keys"),
+    path("keys/", key_views.keys, name="keys"),
+    path("keys/revoke/", key_views.keys_revoke, name="keys_revoke"),
+    path("keys/label/", key_views.keys_label, name="keys_label"),
     path("keys/<key_id:key_id>/", console.key, name="key"),
     path("keys/<key_id:key_id>/revoke/", console.key_revoke, name="key_revoke"),
     path("keys/<key_id:key_id>/leaks/", leaks.key_leaks, name="key_leaks"),

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from operator import add
 from typing import NamedTuple
 
-from django.db.models import Max, Q, QuerySet, Sum
+from django.db.models import Max, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce
 
 from keys.models import Key, Organization
@@ -133,6 +133,11 @@ def by_resource(
     return {resource: Calls(*sums) for resource, *sums in rows}
 
 
+def calls_by_key(organization: Organization, start: dt.datetime, end: dt.datetime) -> dict[int, int]:
+    """Calls of [start, end), refused ones too, of every key that was called."""
+    return dict(_between(organization, start, end).values_list("key_id").annotate(total=Sum("calls")))
+
+
 def sparklines(
     organization: Organization, key_ids: Collection[int], end: dt.date, days: int = 7
 ) -> dict[int, list[int]]:
@@ -167,6 +172,12 @@ def key_last_used(organization: Organization, key_ids: Collection[int]) -> dict[
         .annotate(last=Max("last_used_at"))
     )
     return dict(rows)
+
+
+def last_use_of(key: str) -> Subquery:
+    """As `key_last_used`, beside each row of a query; `key` is where the row has its key's primary key."""
+    uses = SecretUse.objects.filter(secret__key=OuterRef(key)).values("secret__key")
+    return Subquery(uses.annotate(last=Max("last_used_at")).values("last"))
 
 
 def complete_through() -> dt.datetime | None:

@@ -412,8 +412,10 @@ def edit_key(
     rates: Iterable[str] | Choice = UNSET,
     quotas: Iterable[str] | Choice = UNSET,
     metadata: Mapping[str, str] | Choice | None = UNSET,
+    labels: Mapping[str, str | None] | None = None,
 ) -> Key:
-    """Change what is given and leave the rest; the event says each field's old and new value."""
+    """Change what is given and leave the rest; the event says each field's old and new value. `labels` are
+    entries of the metadata that are set, or with None removed, while its others stay."""
     require(actor, Act.EDIT_KEY, key.organization)
     with transaction.atomic():
         key = lock_key(key)
@@ -438,6 +440,10 @@ def edit_key(
             change("quotas", rules.clean_quotas(quotas))
         if not isinstance(metadata, Choice):
             change("metadata", rules.clean_metadata(metadata))
+        if labels is not None:
+            merged = key.metadata | labels
+            kept = {label: text for label, text in merged.items() if text is not None}
+            change("metadata", rules.clean_metadata(kept))
         if expires_at is not UNSET and expires_at != key.expires_at:
             change("expires_at", rules.clean_expiry(key.organization, expires_at, now), _iso)
         if changes:

@@ -1,23 +1,21 @@
-"""An organization's pages that show usage beside keys: overview, key list, key page, revoke, usage.
+"""An organization's pages that show usage beside keys: overview, key page, revoke, usage.
 
 Each is one call to `portal.pages` and a template. Rows are reached through `request.organization` only.
 """
 
 import csv
 import datetime as dt
-from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_safe
 
 from keys import lifecycle
 from keys.access import MemberRequest, member
-from keys.forms import KeyFilterForm, RevokeKeyForm, curl_line
+from keys.forms import RevokeKeyForm, curl_line
 from keys.lifecycle import Conflict, Invalid
 from keys.permissions import Act, allows
 from portal import attention, pages, usage_pages
@@ -38,45 +36,6 @@ def overview(request: MemberRequest) -> HttpResponse:
         with_activity=allows(request.membership.role, Act.VIEW_ACTIVITY),
     )
     return render(request, "portal/overview.html", {"page": page, "curl": curl_line("$API_KEY", ())})
-
-
-@member(Act.VIEW)
-@require_safe
-def keys(request: MemberRequest) -> HttpResponse:
-    """The organization's keys, searched and filtered."""
-    last_four = pages.pasted_secret(request.GET.get("q", ""))
-    if last_four is not None:
-        return _without_secret(request, last_four)
-    form = KeyFilterForm(request.GET)
-    chosen = form.chosen()
-    now = timezone.now()
-    found = pages.find_keys(request.organization, now, **chosen)
-    page, rows = pages.key_rows(request.organization, found, request.GET.get("page"), now)
-    context = {
-        "form": form,
-        "page": page,
-        "rows": rows,
-        "filtered": any(chosen.values()),
-        "expiring": 0 if any(chosen.values()) else pages.expiring(request.organization, now),
-        "complete_through": reports.complete_through(),
-    }
-    return render(request, "portal/keys.html", context)
-
-
-def _without_secret(request: MemberRequest, last_four: str) -> HttpResponse:
-    """A secret does not belong into an address, nor into the browser's history of it."""
-    url = reverse("keys", args=[request.organization.slug])
-    if last_four:
-        url += "?" + urlencode({"q": last_four})
-        text = (
-            "That was a whole key. It is searched for by its last four characters; next time use only those."
-        )
-    else:
-        text = "That looks like a key or part of one. Search by its last four characters only."
-    messages.warning(request, text)
-    if "HX-Request" in request.headers:  # a new page, so that the typed text goes as well
-        return HttpResponse(headers={"HX-Redirect": url})
-    return redirect(url)
 
 
 @member(Act.VIEW)

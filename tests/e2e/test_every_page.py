@@ -127,6 +127,7 @@ def paths(issued: lifecycle.Issued) -> Iterator[str]:
             kwargs["key_id"] = issued.key.public_id
         yield reverse(name, kwargs=kwargs)
     yield reverse("keys", kwargs={"organization": "acme"}) + "?q=nothing-like-it"
+    yield reverse("keys", kwargs={"organization": "acme"}) + "?sort=-calls&label=team"
     yield reverse("usage", kwargs={"organization": "acme"}) + "?by=key&range=7d&bucket=hour&compare=on"
     refusals = reverse("refusals", kwargs={"organization": "acme"})
     yield f"{refusals}?request={'a' * 11}-3.17&key={issued.key.public_id}"

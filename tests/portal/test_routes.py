@@ -70,6 +70,9 @@ TABLE: dict[str, list[Expected]] = {
     "welcome": [Expected("GET", dict.fromkeys(PEOPLE, 302) | {"staff": 200})],
     "overview": [members(ALL)],
     "keys": [members(ALL)],
+    # Without chosen keys: back to the list.
+    "keys_revoke": [members(MAKERS, 302), members(MAKERS, 302, "POST")],
+    "keys_label": [members(MAKERS, 302), members(MAKERS, 302, "POST")],
     "key": [members(ALL)],
     "usage": [members(ALL)],
     "usage_csv": [members(ALL)],

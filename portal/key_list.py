@@ -1,0 +1,162 @@
+"""Which keys the key list has, and in what order; and what became of several that were chosen at once.
+
+It finds through `organization.keys` only. An act on several is as many acts of `keys.lifecycle`: each key has
+its own transaction and its own event, and what one is refused stops no other.
+"""
+
+import datetime as dt
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from django.db import connection
+from django.db.models import F, Q, QuerySet, TextField
+from django.db.models.expressions import OrderBy
+from django.db.models.fields.json import KeyTransform
+from django.db.models.functions import Cast, Lower
+from django.views.decorators.debug import sensitive_variables
+
+from keys import oversight, tokens
+from keys.lifecycle import Refused
+from keys.models import Key, Organization, Scope
+from usage import reports
+
+MOST: Final = 200  # keys at once
+CALLS_DAYS: Final = 30
+
+
+@sensitive_variables()
+def pasted_secret(q: str) -> str | None:
+    """What to search for instead where somebody pasted a secret, whole or most of one, with or without words
+    around it: its last four characters, or nothing where they cannot be known. None: it is no secret."""
+    for word in q.split():
+        parsed = tokens.parse(word)
+        if parsed is not None:
+            return parsed.hint
+    return "" if oversight.may_be_secret(q) else None
+
+
+def find(
+    organization: Organization,
+    now: dt.datetime,
+    *,
+    q: str = "",
+    state: str = "",
+    environment: str = "",
+    scope: str = "",
+    label: str = "",
+    sort: str = "",
+) -> QuerySet[Key] | Sequence[int]:
+    """An organization's keys, newest first if no order is chosen; by calls, their primary keys. `q` is part
+    of a name or a label, an id, or a secret's last four; `label` is a label's name, or `name=value`."""
+    keys: QuerySet[Key] = organization.keys.all()
+    if state:
+        keys = organization.keys.in_state(state, now)
+    if environment:
+        keys = keys.filter(environment=environment)
+    if scope:
+        keys = keys.filter(pk__in=organization.keys.filter(scopes__name=scope).values("pk"))
+    if label:
+        keys = _labelled(keys, label)
+    if q:
+        keys = keys.filter(_matching(organization, q))
+    if sort.endswith("calls"):
+        return _by_calls(organization, keys, now, most_first=sort.startswith("-"))
+    return _ordered(keys, sort)
+
+
+def held_scopes(organization: Organization) -> list[str]:
+    """The names of the scopes that keys here hold."""
+    held = Key.scopes.through.objects.filter(key__organization=organization).values("scope")
+    return list(Scope.objects.filter(pk__in=held).order_by("name").values_list("name", flat=True))
+
+
+def _labelled(keys: QuerySet[Key], label: str) -> QuerySet[Key]:
+    """Names that are numbers, or have quotes, no path into JSON can say; `q` finds them."""
+    name, equals, value = (part.strip() for part in label.partition("="))
+    if not equals:
+        return keys.filter(metadata__has_key=name)
+    return keys.annotate(label=KeyTransform(name, "metadata")).filter(label=value)
+
+
+def _matching(organization: Organization, q: str) -> Q:
+    # SQLite has JSON as it was written, where what is not ASCII is escaped.
+    written = json.dumps(q)[1:-1] if connection.vendor == "sqlite" else q
+    labelled = organization.keys.annotate(written=Cast("metadata", TextField())).exclude(metadata={})
+    found = Q(name__icontains=q) | Q(public_id=q)
+    found |= Q(pk__in=labelled.filter(written__icontains=written).values("pk"))
+    last_four = q.rpartition("…")[2]
+    if len(last_four) == tokens.HINT_LENGTH:
+        found |= Q(pk__in=organization.keys.filter(secrets__hint=last_four).values("pk"))
+    return found
+
+
+def _ordered(keys: QuerySet[Key], sort: str) -> QuerySet[Key]:
+    if sort.endswith("used"):
+        keys = keys.annotate(used=reports.last_use_of("pk"))
+    orders: dict[str, OrderBy] = {
+        "created": F("created_at").asc(),
+        "name": Lower("name").asc(),
+        "-used": F("used").desc(nulls_last=True),
+        "used": F("used").asc(nulls_first=True),
+        "expires": F("expires_at").asc(nulls_last=True),
+    }
+    if sort not in orders:
+        return keys.order_by("-created_at", "-id")
+    return keys.order_by(orders[sort], "id")
+
+
+def _by_calls(
+    organization: Organization, keys: QuerySet[Key], now: dt.datetime, *, most_first: bool
+) -> list[int]:
+    """Two queries: usage has no row for a key that was never called, and none knows what is filtered."""
+    end = now.astimezone(dt.UTC).replace(hour=0, minute=0, second=0, microsecond=0) + dt.timedelta(days=1)
+    calls = reports.calls_by_key(organization, end - dt.timedelta(days=CALLS_DAYS), end)
+    pks = keys.order_by("-created_at", "-id").values_list("pk", flat=True)
+    return sorted(pks, key=lambda pk: calls.get(pk, 0), reverse=most_first)
+
+
+# --- several at once ------------------------------------------------------------------------------
+
+
+_ID: Final = re.compile(r"key_[0-9A-Za-z]{16}", re.ASCII)
+
+
+class Failure(NamedTuple):
+    """A key that stays as it was, and why."""
+
+    key: Key
+    sentence: str
+
+
+@dataclass(slots=True)
+class Done:
+    """What became of each of the keys."""
+
+    changed: list[Key] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+
+
+def chosen(organization: Organization, public_ids: Iterable[str]) -> tuple[list[Key], int]:
+    """The keys with these ids in the list's order, and how many ids are none of this organization's."""
+    wanted = {public_id for public_id in public_ids if _ID.fullmatch(public_id)}
+    keys = list(organization.keys.filter(public_id__in=wanted).order_by("-created_at", "-id"))
+    return keys, len(wanted) - len(keys)
+
+
+def each(keys: Iterable[Key], act: Callable[[Key], Any]) -> Done:
+    """`act` on one key after the other; a refusal is kept beside its key."""
+    done = Done()
+    for key in keys:
+        if key.revoked_at is not None:
+            done.failures.append(Failure(key, "It is revoked already."))
+            continue
+        try:
+            act(key)
+        except Refused as refusal:
+            done.failures.append(Failure(key, refusal.sentence))
+        else:
+            done.changed.append(key)
+    return done
