@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from tests import builders
 from tests.usage.exported import MAY, export
 from usage import check_statement
 from usage.billing import Line, Period, closing, lines
+from usage.billing.statement import Totals
 from usage.exports import FORMATS
 from usage.models import Price, Rollup
 
@@ -240,9 +242,21 @@ def test_whatever_is_exported_checks_and_adds_up(
             resource=f"r{number}",
         )
 
-    file = tmp_path / "may.csv"
-    file.write_bytes(b"".join(FORMATS["csv"](lines(MAY))))
+    totals, file = Totals(), tmp_path / "may.csv"
+    file.write_bytes(b"".join(FORMATS["csv"](totals.of(lines(MAY)))))
     assert check_statement.main([str(file)]) == 0
+
+    def parsed(format_name: str) -> list[dict[str, str]]:
+        text = b"".join(FORMATS[format_name](lines(MAY))).decode()
+        if format_name == "jsonl":
+            return [json.loads(line) for line in text.splitlines()]
+        return list(csv.DictReader(io.StringIO(text, newline="")))
+
+    amount = Decimal(totals.amount_by_currency.get("USD", "0"))
+    for format_name, column in (("csv", "amount"), ("jsonl", "amount"), ("focus", "BilledCost")):
+        assert sum((Decimal(row[column]) for row in parsed(format_name)), Decimal(0)) == amount
+    used = sum(int(row["quantity"]) for row in parsed("csv") if row["meter"])
+    assert used == totals.quantity_by_meter.get("requests", 0)
 
 
 def test_the_manifest_has_the_sums_of_what_was_parsed(statement: Path) -> None:
