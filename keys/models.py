@@ -233,6 +233,7 @@ class Key(models.Model):
         ordering = ["-created_at", "-id"]
         indexes: ClassVar[list[models.Index]] = [
             models.Index(fields=["organization", "-created_at", "-id"], name="key_of_organization"),
+            models.Index(fields=["expires_at"], name="key_expiring", condition=Q(revoked_at=None)),
             models.Index(fields=["organization"], name="key_canary", condition=Q(canary=True)),
             models.Index(fields=["retires_at"], name="key_retiring", condition=Q(retires_at__isnull=False)),
         ]
