@@ -1,4 +1,4 @@
-"""Several keys at once in a browser: chosen by keyboard, asked about, changed."""
+"""Keys in a browser: several chosen by keyboard, asked about and changed; a form that knows one's address."""
 
 from collections.abc import Callable
 
@@ -39,3 +39,20 @@ def test_keys_are_chosen_labelled_and_revoked(portal: Portal, visitor: Callable[
     assert first.revoked_at is not None
     assert third.revoked_at is None
     assert [key.metadata for key in (first, second, third)] == [{"team": "maps"}, {}, {"team": "maps"}]
+
+
+def test_ones_own_address_is_added_to_the_networks_once(
+    portal: Portal, visitor: Callable[..., Visitor]
+) -> None:
+    alice = builders.user("alice")
+    builders.organization("acme", owner=alice)
+    come = visitor()
+    portal.sign_in(come, alice)
+    come.page.goto(f"{portal.url}/o/acme/keys/new/?name=From+a+link")
+    come.page.get_by_text("Networks, rate limits").click()
+    networks = come.page.get_by_label("Allowed networks")
+    networks.fill("203.0.113.0/24")
+    for _ in range(2):
+        come.page.get_by_role("button", name="Use my address").click()
+    assert networks.input_value() == "203.0.113.0/24\n127.0.0.1"
+    assert come.page.get_by_label("Name").input_value() == "From a link"
