@@ -173,6 +173,15 @@ def _limit(actor: Actor, key: Key, proposal: str, now: dt.datetime) -> Key:
     return lifecycle.edit_key(actor, key, networks=proposal.split(", "), now=now)
 
 
+def _propose_scopes(key: Key, evidence: Evidence, now: dt.datetime) -> tuple[str, str, str]:
+    scopes = " ".join(evidence["scopes"])
+    return scopes, "Leave only these", f"only {', '.join(evidence['scopes'])}"
+
+
+def _narrow(actor: Actor, key: Key, proposal: str, now: dt.datetime) -> Key:
+    return lifecycle.edit_key(actor, key, scopes=proposal.split(), now=now)
+
+
 def _propose_disabling(key: Key, evidence: Evidence, now: dt.datetime) -> tuple[str, str, str]:
     return "disable", "Disable", "refused until somebody enables it again"
 
@@ -184,6 +193,7 @@ def _disable(actor: Actor, key: Key, proposal: str, now: dt.datetime) -> Key:
 _ACTS: Final = {
     Kind.NO_EXPIRY: _Act(_propose_expiry, _expire),
     Kind.NETWORKS: _Act(_propose_networks, _limit),
+    Kind.SCOPES: _Act(_propose_scopes, _narrow),
     Kind.IDLE: _Act(_propose_disabling, _disable),
 }
 

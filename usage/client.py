@@ -13,6 +13,7 @@ from django.conf import settings
 from django.core.signals import setting_changed
 
 from keys.networks import Network, compile_networks, contains, parse_address
+from usage.traits import BROWSER, PLAIN
 
 
 @lru_cache(maxsize=1)
@@ -83,12 +84,30 @@ def address(environ: Mapping[str, Any]) -> str:
     return resolve(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR"))
 
 
+def traits(peer: str, *, from_page: bool, proto: str | None) -> str:
+    """How a call came, as `usage.traits` has it: `from_page` says whether a browser named the page whose
+    script calls, `proto` is the X-Forwarded-Proto that the direct peer sent."""
+    plain = proto is not None and is_trusted(canonical(peer)) and _last_word(proto) == "http"
+    return (BROWSER if from_page else "") + (PLAIN if plain else "")
+
+
+def traits_of(environ: Mapping[str, Any]) -> str:
+    """As `traits`, from a WSGI environ."""
+    from_page = "HTTP_ORIGIN" in environ or "HTTP_REFERER" in environ
+    proto = environ.get("HTTP_X_FORWARDED_PROTO")
+    return traits(environ.get("REMOTE_ADDR", ""), from_page=from_page, proto=proto)
+
+
+def _last_word(proto: str) -> str:
+    return proto.rpartition(",")[2].strip().lower()
+
+
 def scheme(environ: Mapping[str, Any]) -> str:
     """`http` or `https`, as the client used it: the rightmost word of a trusted proxy."""
     if is_trusted(canonical(environ.get("REMOTE_ADDR", ""))):
-        said = environ.get("HTTP_X_FORWARDED_PROTO", "").rpartition(",")[2].strip().lower()
+        said = _last_word(environ.get("HTTP_X_FORWARDED_PROTO", ""))
         if said in ("http", "https"):
-            return str(said)
+            return said
     return str(environ.get("wsgi.url_scheme", "http"))
 
 

@@ -190,6 +190,7 @@ def _enter(request: HttpRequest, rule: _Rule) -> _Allowed | HttpResponse:
             address=address,
             user_agent=agent,
             hold=rule.hold and counts,
+            traits=client.traits_of(request.META),
             now=time.time(),
         )
         secret = decision.secret

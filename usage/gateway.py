@@ -23,6 +23,7 @@ from usage.metering import decide_call
 from usage.meters import REQUESTS
 from usage.problems import NO_STORE, STATUS_LINES, Headers, refusal
 from usage.records import AGENT_LENGTH
+from usage.traits import pack
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +84,8 @@ def application(environ: Environ, start_response: StartResponse) -> list[bytes]:
             environ["REMOTE_ADDR"],
             (forwarded := get("HTTP_X_FORWARDED_FOR")) and forwarded[-_CUT:],
             get("HTTP_USER_AGENT", "")[:AGENT_LENGTH],
+            "HTTP_ORIGIN" in environ or "HTTP_REFERER" in environ,
+            (proto := get("HTTP_X_FORWARDED_PROTO")) and proto[-_CUT:],
             "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ,
             environ["REQUEST_METHOD"][:_CUT],
             (original := get("HTTP_X_ORIGINAL_METHOD")) and original[-_CUT:],
@@ -164,13 +167,15 @@ def _asked(
     peer: str,
     forwarded: str | None,
     agent: str,
+    from_page: bool,
+    proto: str | None,
     asks_for_method: bool,
     method: str,
     *stated: str | None,
 ) -> Asked:
-    """`generation` is the meters': another one makes every answer anew. `text` is the rule's; `stated` are
-    the client's methods as the proxy states them, and `asks_for_method` says whether an OPTIONS among them
-    would be a CORS preflight."""
+    """`generation` is the meters': another one makes every answer anew. `text` is the rule's; `from_page`
+    says whether a browser named a page; `stated` are the client's methods as the proxy states them, and
+    `asks_for_method` says whether an OPTIONS among them would be a CORS preflight."""
     if not path:
         rule = Rule(error="There is nothing at this path; ask /gateway/authorize.")
     elif text == "" and path == "/gateway/envoy":
@@ -181,7 +186,9 @@ def _asked(
     free = _free_method(peer, method, stated)
     if free == "OPTIONS" and not asks_for_method:
         free = ""
-    labels = rule.meter, rule.resource, client.resolve(peer, forwarded), agent
+    traits = client.traits(peer, from_page=from_page, proto=proto)
+    packed = pack(agent, rule.scopes, traits)
+    labels = rule.meter, rule.resource, client.resolve(peer, forwarded), packed
     cost = 0 if free else meters.cost(rule.meter, rule.cost)
     call = metering.Call(rule.scopes, rule.environment, cost, labels, rule.hold and not free)
     may_ask = client.may_ask(peer)

@@ -309,7 +309,12 @@ class Journal:
     def _label(self, segment: Segment, labels: Labels) -> tuple[Segment, bytes]:
         """The ids of these texts, each defined now if it was not, and the segment that knows them."""
         segment = self._with_texts(segment, len(labels))
-        lengths = records.METER_LENGTH, records.RESOURCE_LENGTH, records.ADDRESS_LENGTH, records.AGENT_LENGTH
+        lengths = (
+            records.METER_LENGTH,
+            records.RESOURCE_LENGTH,
+            records.ADDRESS_LENGTH,
+            records.CONTEXT_LENGTH,
+        )
         ids = records.CALL_TEXTS.pack(
             *(self._text(segment, text, length) for text, length in zip(labels, lengths, strict=True))
         )

@@ -26,6 +26,7 @@ from usage.quotas import Balance, Quotas
 from usage.records import CALL, CHARGED_SHIFT, HELD
 from usage.refusals import Refusals
 from usage.segment import Labels
+from usage.traits import pack
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +150,7 @@ class Call(NamedTuple):
     scopes: tuple[str, ...]  # all needed
     environment: str  # empty: either
     cost: int  # in the meter's smallest unit (`meters.cost`); 0 for a call that costs nothing
-    labels: Labels  # meter, resource, address, user agent
+    labels: Labels  # meter, resource, address, and what `traits.pack` makes of the user agent
     hold: bool = False  # an event will say what the call really cost
 
 
@@ -164,15 +165,18 @@ def authorize(
     address: str = "",
     user_agent: str = "",
     hold: bool = False,
+    traits: str = "",
     now: float,
 ) -> Decision:
     """May this credential make this call? Recorded and counted when it returns.
 
     `now` is epoch seconds; `address` is the client's, as text; a call that is allowed on `hold` counts as any
-    other until an event settles it (`usage.events`). Never raises for what a caller sends.
+    other until an event settles it (`usage.events`); `traits` say how it came
+    (`usage.traits`). Never raises for what a caller sends.
     """
-    labels = meter, resource, address, user_agent
-    call = Call(tuple(scopes), environment, meters.cost(meter, cost), labels, hold)
+    asked = tuple(scopes)
+    labels = meter, resource, address, pack(user_agent, asked, traits)
+    call = Call(asked, environment, meters.cost(meter, cost), labels, hold)
     return as_decision(decide_call(credential, call, now))
 
 

@@ -22,8 +22,10 @@ CHARGED_SHIFT: Final = 4  # the high half: which quotas a call was charged to, o
 MAGIC: Final = b"LKJ1"
 # What the columns hold; longer text is cut before it is written.
 METER_LENGTH, RESOURCE_LENGTH, ADDRESS_LENGTH, AGENT_LENGTH = 50, 128, 45, 256
+CONTEXT_LENGTH: Final = 512  # of a user agent with what stands in front of it (`usage.traits`)
+LABEL_LENGTHS: Final = METER_LENGTH, RESOURCE_LENGTH, ADDRESS_LENGTH, CONTEXT_LENGTH
 HOST_LENGTH: Final = 100
-MAX_PAYLOAD: Final = 4096  # the longest text is 1 KiB of UTF-8; a longer length is not one of ours
+MAX_PAYLOAD: Final = 4096  # the longest text is 2 KiB of UTF-8; a longer length is not one of ours
 MAX_TIME: Final = 253_402_300_799_999_999  # the last µs of the year 9999, where datetimes end
 _VALID: Final = VALID.number
 _MAX_NUMBER: Final = 2**63 - 1  # the last that a column holds; of a process or segment, 2**31 - 1

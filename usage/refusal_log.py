@@ -14,6 +14,7 @@ from django.db import connection
 from usage.models import Refusal
 from usage.records import Record
 from usage.rollups import execute, moment, outcome_name
+from usage.traits import unpack
 
 ROWS = 20  # of one key (or of nobody) and code in a minute, of what one transaction reads
 BATCH = 5000  # rows deleted in one transaction
@@ -62,7 +63,7 @@ class Entries:
 def _row(spool: str, sequence: int, record: Record, more: int) -> tuple[object, ...]:
     at = connection.ops.adapt_datetimefield_value(moment(record.time))
     whose = (record.organization, record.key, record.secret) if record.organization else _NOTHING
-    texts = outcome_name(record.code), record.resource, record.address, record.user_agent
+    texts = outcome_name(record.code), record.resource, record.address, unpack(record.user_agent).agent
     return spool, sequence, at, *whose, *texts, more
 
 

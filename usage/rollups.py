@@ -18,6 +18,7 @@ from usage.billing import periods
 from usage.billing.periods import Period
 from usage.meters import REQUESTS
 from usage.records import HELD, Record
+from usage.traits import unpack
 
 # Organization, hour, key, meter, resource, outcome.
 type Group = tuple[int, dt.datetime, int, str, str, str]
@@ -113,7 +114,7 @@ class Sums:
     def __init__(self) -> None:
         # (organization, hours since the epoch, key, meter, resource, code) → [calls, quantity]
         self._rollups: dict[tuple[int, int, int, str, str, int], list[int]] = {}
-        # (secret, address, user agent) → [accepted calls, time of the first, of the last]
+        # (secret, address, text of the user agent) → [accepted calls, time of the first, of the last, key]
         self.sources: dict[tuple[int, str, str], list[int]] = {}
         # (code, meter) → [calls, quantity]; every call is here, those without a key too
         self._outcomes: dict[tuple[int, str], list[int]] = {}
@@ -140,7 +141,7 @@ class Sums:
         if code == _VALID:
             if kind == HELD:
                 self.held.append(record)
-            source = self.sources.setdefault((secret, address, agent), [0, at, at])
+            source = self.sources.setdefault((secret, address, agent), [0, at, at, key])
             source[0] += calls
             if at > source[2]:
                 source[2] = at
@@ -228,11 +229,11 @@ class Sums:
     def _uses(self) -> dict[int, list[Any]]:  # a row of mixed types
         """Secret → [calls, time of the last, its address, its user agent]."""
         uses: dict[int, list[Any]] = {}
-        for (secret, address, agent), (calls, _, last) in self.sources.items():
+        for (secret, address, agent), (calls, _, last, _) in self.sources.items():
             use = uses.setdefault(secret, [0, 0, "", ""])
             use[0] += calls
             if last >= use[1]:
-                use[1:] = last, address, agent
+                use[1:] = last, address, unpack(agent).agent
         return uses
 
     def _resources(self) -> Iterator[resources.Group]:

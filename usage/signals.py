@@ -6,7 +6,7 @@ keeps what is found.
 
 import datetime as dt
 import ipaddress
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
@@ -16,11 +16,13 @@ from keys.networks import compile_networks, contains, parse_address
 from keys.verdicts import Code
 from usage.models import Source
 from usage.sources import network_of
+from usage.traits import UNKNOWN
 
 ROTATE: Final = dt.timedelta(days=90)
 IDLE: Final = dt.timedelta(days=90)
 LATELY: Final = dt.timedelta(days=7)  # refusals, and secrets that are tried after their end
 WATCHED: Final = dt.timedelta(days=14)  # before networks are proposed
+SCOPES_WATCHED: Final = dt.timedelta(days=30)  # before scopes are said to be unused
 AT_ONCE: Final = dt.timedelta(hours=1)
 MANY_NETWORKS: Final = 8
 FEW_NETWORKS: Final = 4
@@ -33,12 +35,15 @@ _INSIDE: Final = compile_networks(
 
 
 class Kind(StrEnum):
+    BROWSER = "browser"
+    PLAIN = "plain"
     LATE = "late"
     MANY_NETWORKS = "many_networks"
     REFUSALS = "refusals"
     OLD_SECRET = "old_secret"  # noqa: S105  a name of a signal
     MAKER_LEFT = "maker_left"
     NO_EXPIRY = "no_expiry"
+    SCOPES = "scopes"
     IDLE = "idle"
     NETWORKS = "networks"
 
@@ -52,6 +57,17 @@ class Meaning(NamedTuple):
 
 
 MEANINGS: Final[Mapping[Kind, Meaning]] = {
+    Kind.BROWSER: Meaning(
+        "Used from web pages",
+        "A key in a page or its scripts can be read by every visitor. Let your own server make the calls, "
+        "and rotate the key.",
+        40,
+    ),
+    Kind.PLAIN: Meaning(
+        "Sent over plain http",
+        "Without TLS anybody on the way can read the key. Call https:// addresses only, and rotate the key.",
+        35,
+    ),
     Kind.LATE: Meaning(
         "An ended secret is still tried",
         "Somebody was left behind by a rotation, or has a copy that they should not have.",
@@ -82,6 +98,11 @@ MEANINGS: Final[Mapping[Kind, Meaning]] = {
         "A key that is forgotten works for ever. With an expiry it ends by itself, and you are told before.",
         10,
     ),
+    Kind.SCOPES: Meaning(
+        "May do more than it does",
+        "What a key does not need, only somebody else can use.",
+        15,
+    ),
     Kind.IDLE: Meaning(
         "Not used for long",
         "A key that nobody needs can only do harm.",
@@ -106,6 +127,9 @@ class Facts:
     last_used: dt.datetime | None = None
     sources: Sequence[Source] = ()
     outcomes: Mapping[str, int] = field(default_factory=dict)  # code → calls
+    scopes: Collection[str] = ()  # that it holds
+    needed: Mapping[str, dt.datetime] = field(default_factory=dict)  # scope → when a call last asked for it
+    scopes_edited_at: dt.datetime | None = None
     late_calls: int = 0
     late_at: dt.datetime | None = None
 
@@ -116,12 +140,15 @@ type Evidence = dict[str, Any]  # JSON: `sentence`, and what a mend needs
 def judge(facts: Facts, now: dt.datetime) -> dict[Kind, Evidence]:
     """Which signals a key raises at `now`, with their evidence."""
     looks = {
+        Kind.BROWSER: _browser(facts, now),
+        Kind.PLAIN: _plain(facts, now),
         Kind.LATE: _late(facts),
         Kind.MANY_NETWORKS: _many_networks(facts, now),
         Kind.REFUSALS: _refusals(facts),
         Kind.OLD_SECRET: _old_secret(facts, now),
         Kind.MAKER_LEFT: _maker_left(facts),
         Kind.NO_EXPIRY: _no_expiry(facts),
+        Kind.SCOPES: _scopes(facts, now),
         Kind.IDLE: _idle(facts, now),
         Kind.NETWORKS: _networks(facts, now),
     }
@@ -131,6 +158,45 @@ def judge(facts: Facts, now: dt.datetime) -> dict[Kind, Evidence]:
 def score(kinds: Iterable[str]) -> int:
     """The points of these signals together; a kind of a later version weighs nothing."""
     return sum(MEANINGS[Kind(kind)].points for kind in kinds if kind in Kind)
+
+
+def _browser(facts: Facts, now: dt.datetime) -> Evidence:
+    return _seen(facts, [(each.browser_at, each) for each in facts.sources], now, "named a web page")
+
+
+def _plain(facts: Facts, now: dt.datetime) -> Evidence:
+    return _seen(facts, [(each.plain_at, each) for each in facts.sources], now, "came over plain http")
+
+
+def _seen(
+    facts: Facts, moments: Sequence[tuple[dt.datetime | None, Source]], now: dt.datetime, what: str
+) -> Evidence:
+    """The last call of a live key with a trait, if it was lately; each source has its own last."""
+    lately = [(at, each) for at, each in moments if at is not None and at > now - LATELY]
+    if facts.key.environment != Environment.LIVE or not lately:
+        return {}
+    at, source = max(lately, key=lambda pair: (pair[0], pair[1].address))
+    address = "an unknown address" if source.is_other or not source.address else source.address
+    agent = f" ({source.user_agent[:60]})" if source.user_agent else ""
+    return {"sentence": f"A call on {_day(at)} from {address}{agent} {what}."}
+
+
+def _scopes(facts: Facts, now: dt.datetime) -> Evidence:
+    """Only where calls ask for scopes at all: a rule that asks for none leaves the question to the API."""
+    since = now - SCOPES_WATCHED
+    begun = [facts.key.created_at, *([facts.scopes_edited_at] if facts.scopes_edited_at else [])]
+    if max(begun) > since or not facts.sources or min(each.first_seen for each in facts.sources) > since:
+        return {}
+    needed = {scope for scope, at in facts.needed.items() if at > since}
+    unused = sorted(set(facts.scopes) - needed)
+    kept = sorted(set(facts.scopes) & needed)
+    if not kept or UNKNOWN in needed or not unused:
+        return {}
+    return {
+        "sentence": f"In {SCOPES_WATCHED.days} days no call asked for {', '.join(unused)}. "
+        f"{', '.join(kept)} would have been enough.",
+        "scopes": kept,
+    }
 
 
 def _late(facts: Facts) -> Evidence:

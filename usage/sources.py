@@ -9,10 +9,11 @@ import datetime as dt
 import ipaddress
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from itertools import batched
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from django.conf import settings
 from django.db import connection
@@ -23,6 +24,7 @@ from keys.verdicts import Code
 from usage.models import Refusal, SecretUse, Source
 from usage.models.sources import OTHER
 from usage.rollups import execute, moment
+from usage.traits import BROWSER, PLAIN, unpack
 
 QUIET: Final = dt.timedelta(hours=24)  # without a call, and a secret is taken to be in nobody's hands
 LAG: Final = dt.timedelta(hours=1)  # counted no further than so long ago, and nobody can say
@@ -37,14 +39,25 @@ _FROM: Final = ("secret_id", "address", "user_agent")
 type Place = tuple[int, str, str]
 
 _ADD = """
-INSERT INTO usage_source (secret_id, address, user_agent, calls, first_seen, last_seen)
+INSERT INTO usage_source
+  (secret_id, address, user_agent, calls, first_seen, last_seen, browser_at, plain_at)
 VALUES {rows}
 ON CONFLICT (secret_id, address, user_agent) DO UPDATE SET
   calls = usage_source.calls + EXCLUDED.calls,
   first_seen = CASE WHEN EXCLUDED.first_seen < usage_source.first_seen
     THEN EXCLUDED.first_seen ELSE usage_source.first_seen END,
   last_seen = CASE WHEN EXCLUDED.last_seen > usage_source.last_seen
-    THEN EXCLUDED.last_seen ELSE usage_source.last_seen END
+    THEN EXCLUDED.last_seen ELSE usage_source.last_seen END,
+  browser_at = CASE WHEN usage_source.browser_at IS NULL OR EXCLUDED.browser_at > usage_source.browser_at
+    THEN EXCLUDED.browser_at ELSE usage_source.browser_at END,
+  plain_at = CASE WHEN usage_source.plain_at IS NULL OR EXCLUDED.plain_at > usage_source.plain_at
+    THEN EXCLUDED.plain_at ELSE usage_source.plain_at END
+"""
+_ADD_SCOPES = """
+INSERT INTO usage_scopeuse (key_id, scope, last_needed) VALUES {rows}
+ON CONFLICT (key_id, scope) DO UPDATE SET
+  last_needed = CASE WHEN EXCLUDED.last_needed > usage_scopeuse.last_needed
+    THEN EXCLUDED.last_needed ELSE usage_scopeuse.last_needed END
 """
 _KNOWN = """
 SELECT secret_id, address, user_agent FROM usage_source
@@ -52,28 +65,39 @@ WHERE (secret_id, address, user_agent) IN (VALUES {rows})
 """
 
 
+@dataclass(slots=True)
 class _Sum:
-    """Calls of one source, and when the first and the last of them was."""
+    """Calls of one source, and when the first and the last of them was; and the last with each trait."""
 
-    __slots__ = ("calls", "first", "last")
+    calls: int
+    first: dt.datetime
+    last: dt.datetime
+    browser: dt.datetime | None = None
+    plain: dt.datetime | None = None
 
-    def __init__(self, calls: int, first: dt.datetime, last: dt.datetime) -> None:
-        self.calls, self.first, self.last = calls, first, last
-
-    def add(self, calls: int, first: dt.datetime, last: dt.datetime) -> None:
-        self.calls += calls
-        self.first, self.last = min(self.first, first), max(self.last, last)
+    def add(self, other: Self) -> None:
+        self.calls += other.calls
+        self.first, self.last = min(self.first, other.first), max(self.last, other.last)
+        self.browser = max(filter(None, (self.browser, other.browser)), default=None)
+        self.plain = max(filter(None, (self.plain, other.plain)), default=None)
 
 
 def store(seen: Mapping[Place, Sequence[int]]) -> None:
-    """Add accepted calls to the lists: place → calls, time of the first, of the last in µs.
+    """Add accepted calls to the lists, and note which scopes they asked for: place (with the user agent's
+    text as the record has it) → calls, time of the first, of the last in µs, key.
 
     Inside the caller's transaction, after it has added to the secrets' last uses: whoever holds a secret's
     row there is alone with its list, so that the bound is exact however many drains run.
     """
     found: dict[Place, _Sum] = {}
-    for (secret, address, agent), (calls, first, last) in seen.items():
-        _add(found, (secret, _shown(address), agent), calls, moment(first), moment(last))
+    needed: dict[tuple[int, str], dt.datetime] = {}
+    for (secret, address, text), (calls, first, last, key) in seen.items():
+        context, at = unpack(text), moment(last)
+        browser = at if BROWSER in context.traits else None
+        plain = at if PLAIN in context.traits else None
+        _add(found, (secret, _shown(address), context.agent), _Sum(calls, moment(first), at, browser, plain))
+        for scope in context.scopes:
+            needed[key, scope] = max(needed.get((key, scope), at), at)
     if crowded := _crowded(found):
         places: dict[int, list[Place]] = {secret: [] for secret in crowded}
         for place in found:
@@ -83,14 +107,21 @@ def store(seen: Mapping[Place, Sequence[int]]) -> None:
             _make_room(secret, places[secret], found)
     time = connection.ops.adapt_datetimefield_value
     rows = [(place, found[place]) for place in sorted(found)]
-    execute(_ADD, [(*place, each.calls, time(each.first), time(each.last)) for place, each in rows])
+    execute(
+        _ADD,
+        [
+            (*place, each.calls, *map(time, (each.first, each.last, each.browser, each.plain)))
+            for place, each in rows
+        ],
+    )
+    execute(_ADD_SCOPES, [(*who, time(needed[who])) for who in sorted(needed)])
 
 
-def _add(found: dict[Place, _Sum], place: Place, calls: int, first: dt.datetime, last: dt.datetime) -> None:
+def _add(found: dict[Place, _Sum], place: Place, more: _Sum) -> None:
     if place in found:
-        found[place].add(calls, first, last)
+        found[place].add(more)
     else:
-        found[place] = _Sum(calls, first, last)
+        found[place] = more
 
 
 def _shown(address: str) -> str:
@@ -140,9 +171,10 @@ def _make_room(secret: int, places: Iterable[Place], found: dict[Place, _Sum]) -
     dropped = sorted(last, key=lambda place: (last[place], place), reverse=True)[MOST:]
     for place in dropped:
         if (each := found.pop(place, None)) is not None:
-            _add(found, other, each.calls, each.first, each.last)
+            _add(found, other, each)
         if (row := rows.get(place)) is not None:
-            _add(found, other, row.calls, row.first_seen, row.last_seen)
+            summed = _Sum(row.calls, row.first_seen, row.last_seen, row.browser_at, row.plain_at)
+            _add(found, other, summed)
     Source.objects.filter(pk__in=[place for place in dropped if place in rows]).delete()
 
 

@@ -17,11 +17,11 @@ from keys import audit
 from keys.audit import Actor
 from keys.lifecycle import Conflict
 from keys.lifecycle.actors import require
-from keys.models import Key, KeyState, Membership, Organization, Secret
+from keys.models import AuditEvent, Key, KeyState, Membership, Organization, Scope, Secret
 from keys.permissions import Act
 from keys.verdicts import Code
 from usage import signals
-from usage.models import Refusal, Rollup, SecretUse, Signal, Source
+from usage.models import Refusal, Rollup, ScopeUse, SecretUse, Signal, Source
 from usage.signals import LATELY, MEANINGS, Evidence, Facts, Kind
 
 SECONDS: Final = 5.0
@@ -142,6 +142,14 @@ def _facts(keys: Sequence[Key], now: dt.datetime) -> Iterator[Facts]:
     for key_id, outcome, calls in rows.annotate(total=Sum("calls")):
         outcomes[key_id][outcome] = calls
     late = _late(ids, since)
+    needed: dict[int, dict[str, dt.datetime]] = defaultdict(dict)
+    for use in ScopeUse.objects.filter(key__in=ids):
+        needed[use.key_id][use.scope] = use.last_needed
+    held: dict[int, list[str]] = defaultdict(list)
+    for key_id, scope in Scope.objects.filter(keys__in=ids).order_by().values_list("keys", "name"):
+        held[key_id].append(scope)
+    edits = AuditEvent.objects.filter(key__in=ids, act="key.edited", data__changes__has_key="scopes")
+    edited_at = dict(edits.order_by().values_list("key_id").annotate(last=Max("at")))
     members = set(
         Membership.objects.filter(
             user__in={key.created_by_id for key in keys if key.created_by_id},
@@ -166,6 +174,9 @@ def _facts(keys: Sequence[Key], now: dt.datetime) -> Iterator[Facts]:
             last_used=last_used.get(key.pk),
             sources=sources[key.pk],
             outcomes=outcomes[key.pk],
+            scopes=held[key.pk],
+            needed=needed[key.pk],
+            scopes_edited_at=edited_at.get(key.pk),
             late_calls=calls,
             late_at=at,
         )

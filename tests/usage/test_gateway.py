@@ -24,7 +24,7 @@ from tests.builders import key, meter, organization
 from usage import definitions, gateway, metering, meters, rules
 from usage.drain import drain_once
 from usage.gateway import parse_rule
-from usage.models import Hold, Rollup, SecretUse, Segment
+from usage.models import Hold, Rollup, ScopeUse, SecretUse, Segment, Source
 
 pytestmark = pytest.mark.django_db
 
@@ -454,6 +454,25 @@ def test_the_client_address_is_believed_from_trusted_proxies_only(
     settings.TRUSTED_PROXIES = ["127.0.0.0/8"]
     assert ask(bearer=bound.plaintext, **forwarded).code == "VALID"
     assert ask(bearer=bound.plaintext, x_forwarded_for="192.0.2.7, 198.51.100.1").code == "IP_NOT_ALLOWED"
+
+
+@pytest.mark.usefixtures("trusted")
+@pytest.mark.parametrize("path", ["/gateway/authorize", "/gateway/envoy/orders"])
+def test_the_gateway_says_what_was_asked_for_and_how_it_came(issued: lifecycle.Issued, path: str) -> None:
+    query, rule = "scope=orders:read", {}
+    if path != "/gateway/authorize":
+        query, rule = "", {"x_portal_rule": query}
+    ask(query, path=path, bearer=issued.plaintext, user_agent="curl", **rule)
+    drain_once(timezone.now())
+    source = Source.objects.get()
+    assert (source.user_agent, source.browser_at, source.plain_at) == ("curl", None, None)
+    page = {"origin": "https://shop.example", "x_forwarded_proto": "http", "user_agent": "curl"}
+    ask(query, path=path, bearer=issued.plaintext, **page, **rule)
+    drain_once(timezone.now())
+    source.refresh_from_db()
+    assert source.calls == 2
+    assert source.browser_at == source.plain_at == source.last_seen
+    assert [use.scope for use in ScopeUse.objects.all()] == ["orders:read"]
 
 
 def test_callers_outside_the_gateway_networks_are_turned_away(issued: lifecycle.Issued) -> None:

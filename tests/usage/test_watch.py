@@ -18,7 +18,7 @@ from keys.permissions import Role
 from keys.verdicts import Code
 from tests import builders
 from tests.usage.journals import BEGIN, SECOND, START, Clock
-from usage import signals, watch
+from usage import signals, traits, watch
 from usage.drain import drain_once
 from usage.journal import Journal
 from usage.models import Signal, Source
@@ -56,13 +56,14 @@ class Traffic:
         *,
         addresses: Iterable[str] = ("203.0.113.9",),
         code: Code = Code.VALID,
+        agent: str = "curl",
         times: int = 1,
     ) -> None:
         self.clock.now = START + int((NOW - ago - BEGIN).total_seconds()) * SECOND
         key = issued.key
         for address in addresses:
             for _ in range(times):
-                labels = "requests", "", address, "curl"
+                labels = "requests", "", address, agent
                 self.journal.append(key.organization_id, key.pk, issued.secret.pk, code.number, 1, labels)
         drain_once(NOW)
 
@@ -187,6 +188,65 @@ def test_a_maker_who_left(acme: Organization) -> None:
     builders.member(bob, builders.organization("globex"))
     assert "bob@example.com" in raised(theirs)[Kind.MAKER_LEFT]["sentence"]
     assert Kind.MAKER_LEFT not in raised(by_staff)
+
+
+@pytest.mark.parametrize(("trait", "kind"), [(traits.BROWSER, Kind.BROWSER), (traits.PLAIN, Kind.PLAIN)])
+def test_a_live_key_that_comes_in_a_way_that_gives_it_away(
+    acme: Organization, traffic: Traffic, trait: str, kind: Kind
+) -> None:
+    live, test, past, quiet = new_key(acme), new_key(acme, environment="test"), new_key(acme), new_key(acme)
+    given_away = traits.pack("Firefox", (), trait)
+    traffic(past, 8 * DAY, agent=given_away)
+    for issued in (live, test):
+        traffic(issued, DAY, agent=given_away)
+    for issued in (live, past, quiet):
+        traffic(issued, HOUR, agent="Firefox")
+    assert "203.0.113.9 (Firefox)" in raised(live)[kind]["sentence"]
+    assert Kind.NETWORKS not in raised(live)
+    for issued in (test, past, quiet):
+        assert kind not in raised(issued)
+
+
+def test_scopes_that_no_call_asked_for(acme: Organization, traffic: Traffic) -> None:
+    scopes = ("orders:read", "orders:write", "users:read")
+    wide, young, unasked = (new_key(acme, age=age * DAY, scopes=scopes) for age in (40, 9, 40))
+    narrow, edited = new_key(acme, age=40 * DAY, scopes=scopes[:1]), new_key(acme, age=40 * DAY)
+    lifecycle.edit_key(COMMAND, edited.key, scopes=scopes, now=NOW - 5 * DAY)
+    long_ago = traits.pack("curl", ("users:read",))
+    asking = traits.pack("curl", ("orders:read", "orders:write"))
+    traffic(wide, 39 * DAY, agent=long_ago)
+    for issued in (narrow, edited):
+        traffic(issued, 38 * DAY)
+    for issued in (unasked,):
+        traffic(issued, 37 * DAY)
+    for issued in (wide, young, edited):
+        traffic(issued, DAY, agent=asking)
+    traffic(narrow, DAY, agent=traits.pack("curl", ("orders:read",)))
+    traffic(unasked, DAY)
+    evidence = raised(wide)[Kind.SCOPES]
+    assert evidence["scopes"] == ["orders:read", "orders:write"]
+    assert "no call asked for users:read." in evidence["sentence"]
+    for issued in (young, unasked, narrow, edited):
+        assert Kind.SCOPES not in raised(issued)
+
+
+def test_scopes_that_could_not_be_kept_are_not_said_to_be_unused(
+    acme: Organization, traffic: Traffic
+) -> None:
+    issued = new_key(acme, age=40 * DAY, scopes=("orders:read", "users:read"))
+    traffic(issued, 39 * DAY, agent=traits.pack("curl", ("orders:read",)))
+    traffic(issued, DAY, agent=traits.pack("curl", ("orders:read",)))
+    assert Kind.SCOPES in raised(issued)
+    traffic(issued, DAY, agent=traits.pack("curl", tuple(f"scope-{n}:read" for n in range(40))))
+    assert Kind.SCOPES not in raised(issued)
+
+
+def test_a_refused_call_needs_no_scope(acme: Organization, traffic: Traffic) -> None:
+    issued = new_key(acme, age=40 * DAY, scopes=("orders:read", "users:read"))
+    traffic(issued, 39 * DAY, agent=traits.pack("curl", ("orders:read",)))
+    traffic(issued, 2 * DAY, agent=traits.pack("curl", ("orders:read",)))
+    traffic(issued, DAY, agent=traits.pack("curl", ("users:read",)), code=Code.RATE_LIMITED)
+    assert raised(issued)[Kind.SCOPES]["scopes"] == ["orders:read"]
 
 
 @pytest.mark.parametrize("end", [lifecycle.revoke_key, lifecycle.disable_key])

@@ -26,7 +26,7 @@ from usage.models.quotas import QuotaLease, QuotaUse
 from usage.models.refusals import Refusal
 from usage.models.rollups import Resource, ResourceBound, ResponseRollup, Rollup, SecretUse
 from usage.models.signals import Signal
-from usage.models.sources import Source
+from usage.models.sources import ScopeUse, Source
 
 __all__ = [
     "Aggregation",
@@ -50,6 +50,7 @@ __all__ = [
     "ResourceBound",
     "ResponseRollup",
     "Rollup",
+    "ScopeUse",
     "SecretUse",
     "Segment",
     "Signal",

@@ -1,4 +1,4 @@
-"""From where each secret is used."""
+"""From where each secret is used, and which scopes keys needed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import ClassVar, Final
 
 from django.db import models
 
-from keys.models import Secret
+from keys.models import Key, Secret
+from keys.scopes import MAX_LENGTH as SCOPE_LENGTH
 
 OTHER: Final = "other"  # in the place of an address: all the sources beyond those that are kept apart
 
@@ -26,6 +27,8 @@ class Source(models.Model):
     calls = models.BigIntegerField(default=0)
     first_seen = models.DateTimeField()
     last_seen = models.DateTimeField()
+    browser_at = models.DateTimeField(null=True)  # last with a page named by a browser
+    plain_at = models.DateTimeField(null=True)  # last over http without TLS
 
     class Meta:
         indexes: ClassVar[list[models.Index]] = [models.Index(fields=["last_seen"], name="source_last_seen")]
@@ -36,3 +39,17 @@ class Source(models.Model):
     @property
     def is_other(self) -> bool:
         return self.address == OTHER
+
+
+class ScopeUse(models.Model):
+    """When an accepted call of a key last asked for a scope."""
+
+    pk = models.CompositePrimaryKey("key_id", "scope")
+    key = models.ForeignKey(
+        Key, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="scope_uses"
+    )
+    scope = models.CharField(max_length=SCOPE_LENGTH)  # by its name, or `traits.UNKNOWN`
+    last_needed = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.key_id} {self.scope}"
