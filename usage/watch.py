@@ -116,8 +116,10 @@ def _signal(key: Key, kind: Kind, evidence: Evidence, now: dt.datetime) -> Signa
 
 def judged(keys: Sequence[Key], now: dt.datetime) -> dict[int, dict[Kind, Evidence]]:
     """Key (by primary key) → the signals that it raises now. In a fixed number of queries; one that does not
-    work raises none."""
-    working = [key for key in keys if key.state_at(now) in (KeyState.ACTIVE, KeyState.EXPIRING)]
+    work, or is there to be found, raises none."""
+    working = [
+        key for key in keys if not key.canary and key.state_at(now) in (KeyState.ACTIVE, KeyState.EXPIRING)
+    ]
     found: dict[int, dict[Kind, Evidence]] = {key.pk: {} for key in keys}
     found.update((facts.key.pk, signals.judge(facts, now)) for facts in _facts(working, now))
     return found

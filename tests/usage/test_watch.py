@@ -260,6 +260,12 @@ def test_a_key_that_does_not_work_raises_nothing(acme: Organization, end: object
     assert Signal.objects.raised().count() == 0
 
 
+def test_a_canary_is_to_lie_idle(acme: Organization) -> None:
+    issued = new_key(acme, age=99 * DAY, expires_at=None)
+    Key.objects.filter(pk=issued.key.pk).update(canary=True)
+    assert raised(issued) == {}
+
+
 # --- kept -----------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from keys import lifecycle, presence
 from keys.management.base import PortalCommand
-from portal import alerts, canaries, expiry, folder, outbox, serving
+from portal import alerts, canaries, digest, expiry, folder, outbox, serving
 from usage import kept, ledger, refusal_log, reports, retention, watch, watermark
 from usage.billing import subscriptions
 from usage.drain import Drain
@@ -31,6 +31,7 @@ CANARY_SECONDS = 5.0
 REMIND_SECONDS = 60.0
 ALERT_SECONDS = 300.0
 WATCH_SECONDS = 60.0
+DIGEST_SECONDS = 900.0
 CLEAR_SECONDS = 3600.0
 RETIRE_SECONDS = 3600.0
 LONGEST_PAUSE = 15.0
@@ -60,6 +61,7 @@ class Command(PortalCommand):
             (CANARY_SECONDS, lambda: canaries.ring(timezone.now())),
             (PLAN_SECONDS, lambda: subscriptions.apply_due(timezone.now())),
             (CLEAR_SECONDS, lambda: ledger.forget_the_past(timezone.now())),
+            (DIGEST_SECONDS, lambda: digest.send_due(timezone.now())),
             (WATCH_SECONDS, lambda: sweep.go_on(timezone.now(), stop=stop.is_set)),
             (CLEAR_SECONDS, lambda: outbox.prune(timezone.now(), stop=stop.is_set)),
             (RETIRE_SECONDS, retire_idle_keys),
