@@ -11,7 +11,7 @@ from django.utils import timezone
 from playwright.sync_api import Page
 
 from keys import lifecycle
-from keys.models import Organization
+from keys.models import LeakDoor, LeakResponse, Organization
 from tests import builders
 from tests.e2e.conftest import Portal, Visitor
 from tests.portal.test_routes import TABLE, own_routes
@@ -24,6 +24,7 @@ NO_PAGES = {
     "usage_csv",
     "refusals_csv",
     "home",
+    "docs_check_statement",
     "key_enable",
     "v1_openapi",
 }
@@ -49,6 +50,15 @@ def fill(acme: Organization) -> lifecycle.Issued:
     builders.key(acme, name="Soon", expires_at=now + dt.timedelta(days=6))
     lifecycle.disable_key(actor, builders.key(acme, name="Off").key, now=now)
     lifecycle.revoke_key(actor, builders.key(acme, name="Gone").key, reason="y" * 200, now=now)
+    lifecycle.plant_canary(actor, acme, name="Wiki", now=now)
+    lifecycle.report_leak(
+        issued.secret,
+        door=LeakDoor.GITHUB,
+        place="https://example.com/" + "z" * 400,
+        source="content",
+        response=LeakResponse.NOTIFY,
+        now=now,
+    )
     SecretUse.objects.create(
         secret=issued.secret,
         calls=1,

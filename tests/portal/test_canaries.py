@@ -25,6 +25,8 @@ from usage.models import Rollup
 
 pytestmark = pytest.mark.django_db
 
+UNKNOWN = tokens.mint("lk", "live").plaintext
+
 
 @pytest.fixture
 def directory(journal_dir: Path) -> Iterator[Directory]:
@@ -165,7 +167,7 @@ def test_a_canary_is_planted_on_its_page_and_shown_once(client: Client, acme: Or
     assert acts == ["key.canary_planted", "key.canary_taken_up"]
 
 
-@pytest.mark.parametrize("name", ["", "\x00", "x" * 101, tokens.mint("lk", "live").plaintext])
+@pytest.mark.parametrize("name", ["", "\x00", "x" * 101, UNKNOWN], ids=["none", "control", "long", "a key"])
 def test_a_name_that_cannot_be_is_told(client: Client, acme: Organization, name: str) -> None:
     bob = builders.user("bob")
     builders.member(bob, acme, Role.DEVELOPER)

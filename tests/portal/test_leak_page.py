@@ -86,7 +86,11 @@ def test_an_imported_key_is_the_whole_text(acme: Organization) -> None:
     assert state_of(key) == "revoked"
 
 
-@pytest.mark.parametrize("text", [UNKNOWN, "what?", "x" * 9000, "\u0660", "key_4kDfZ0aQ9sLmX2cV"])
+@pytest.mark.parametrize(
+    "text",
+    [UNKNOWN, "what?", "x" * 9000, "\u0660", "key_4kDfZ0aQ9sLmX2cV"],
+    ids=["unknown", "words", "long", "digit", "id"],
+)
 def test_the_answer_is_the_same_whatever_was_told(issued: lifecycle.Issued, text: str) -> None:
     ours, other = tell(issued.plaintext), tell(text)
     assert (ours.status_code, ours["Location"]) == (other.status_code, other["Location"])
