@@ -42,7 +42,7 @@ class AlertForm(forms.Form):
     """What to be told of. Which of the numbers are needed is for `usage.billing.alerts` to say."""
 
     kind = forms.ChoiceField(
-        label="Tell us when the month reaches",
+        label="When the month reaches",
         choices=[
             (AlertKind.AMOUNT.value, "An amount"),
             (AlertKind.BUDGET.value, "A percentage of a budget"),
