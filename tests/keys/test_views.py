@@ -450,7 +450,7 @@ def test_the_team_page_lists_members_and_what_roles_may_do(alice: Client, acme: 
     builders.member(builders.user("bob"), acme, Role.BILLING)
     html = alice.get(url("team")).content.decode()
     assert "bob@example.com" in html
-    assert "Sees usage and billing; cannot touch keys." in html
+    assert "Sees usage and billing, and sets alerts; cannot touch keys." in html
 
 
 def test_activity_says_what_was_done_in_plain_words(alice: Client, acme: Organization) -> None:
