@@ -51,7 +51,7 @@ _ORGANIZATION_PAGES = (
     ("Attention", "attention", "warn", Act.VIEW, ()),
     ("Usage", "usage", "usage", Act.VIEW, ()),
     ("Refusals", "refusals", "revoke", Act.VIEW, ()),
-    ("Billing", "billing", "docs", Act.VIEW_BILLING, ("statement", "alert_new", "alert_remove")),
+    ("Billing", "billing", "billing", Act.VIEW_BILLING, ("statement", "alert_new", "alert_remove")),
     ("Team", "team", "team", Act.VIEW_TEAM, ()),
     ("Activity", "activity", "activity", Act.VIEW_ACTIVITY, ()),
 )

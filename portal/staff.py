@@ -38,7 +38,7 @@ _PAGES = (
     ("Usage", "staff_usage", "usage"),
     ("Refusals", "staff_refusals", "revoke"),
     ("Leaks", "staff_leaks", "danger"),
-    ("Billing", "staff_billing", "docs"),
+    ("Billing", "staff_billing", "billing"),
     ("Attention", "staff_attention", "warn"),
     ("Find a key", "staff_find_key", "search"),
     ("Admin", "admin:index", "shield"),
