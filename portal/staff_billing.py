@@ -5,6 +5,7 @@ the admin.
 """
 
 import datetime as dt
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from keys.lifecycle import Conflict
 from usage import reports
 from usage.billing import Period, closing, money, revenue
 from usage.billing.revenue import Revenue
-from usage.models import ClosedPeriod, Credit
+from usage.models import ClosedPeriod, Credit, Verification
 
 MONTHS = 12
 CREDITS = 10
@@ -25,6 +26,7 @@ class MonthState(NamedTuple):
     closed: ClosedPeriod | None
     state: str  # closed, ready, waits, open
     text: str  # what is waited for, or to be done
+    verified: Verification | None = None
 
 
 class Sum(NamedTuple):
@@ -50,6 +52,7 @@ class StaffBilling:
     revenue: list[Revenue]
     sums: list[Sum]
     months: list[MonthState]
+    journals: Verification | None
     credits: list[CreditRow]
     complete_through: dt.datetime | None
 
@@ -61,22 +64,26 @@ def page(period: Period, now: dt.datetime) -> StaffBilling:
     for row in rows:
         totals[row.currency] = totals.get(row.currency, 0) + row.total
     closed = list(ClosedPeriod.objects.order_by("-period")[:MONTHS])
+    verified = Verification.objects.in_bulk([*map(str, closed), Verification.JOURNALS])
     given = Credit.objects.select_related("organization").order_by("-given_at", "-id")[:CREDITS]
     return StaffBilling(
         period=period,
         closed=next((each for each in closed if each.period == period.first_day and each.closed_at), None),
         revenue=rows,
         sums=[Sum(currency, money.as_text(amount, currency)) for currency, amount in totals.items()],
-        months=_months(closed, now),
+        months=_months(closed, verified, now),
+        journals=verified.get(Verification.JOURNALS),
         credits=[CreditRow(each, money.as_text(each.amount, each.currency)) for each in given],
         complete_through=reports.complete_through(),
     )
 
 
-def _months(closed: list[ClosedPeriod], now: dt.datetime) -> list[MonthState]:
+def _months(
+    closed: list[ClosedPeriod], verified: Mapping[str, Verification], now: dt.datetime
+) -> list[MonthState]:
     """The newest first: the current one, those that are over and not closed, and what is closed."""
     current = Period.of(now)
-    done = [_closed(each) for each in closed]
+    done = [_closed(each, verified.get(str(each))) for each in closed]
     first = done[0].period.next if done else closing.first_month() or current
     over: list[MonthState] = []
     month = first
@@ -87,11 +94,11 @@ def _months(closed: list[ClosedPeriod], now: dt.datetime) -> list[MonthState]:
     return [MonthState(current, None, "open", "It is not over"), *reversed(over), *done]
 
 
-def _closed(each: ClosedPeriod) -> MonthState:
+def _closed(each: ClosedPeriod, verified: Verification | None) -> MonthState:
     period = Period(each.period.year, each.period.month)
     if each.closed_at is None:
         return MonthState(period, None, "waits", f"Cut, and not yet written: close_period {period}")
-    return MonthState(period, each, "closed", "")
+    return MonthState(period, each, "closed", "", verified)
 
 
 def _over(period: Period, now: dt.datetime) -> MonthState:

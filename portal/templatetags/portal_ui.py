@@ -31,6 +31,7 @@ TONES = {
     "quota_exceeded": "warn",
     "expired": "bad",
     "denied": "bad",
+    "differs": "bad",
     "revoked": "bad",
     "suspended": "bad",
     "test": "info",

@@ -12,9 +12,9 @@ from keys import lifecycle
 from keys.models import Organization
 from portal import staff_billing
 from tests import builders
-from usage.billing import Period, closing, revenue, statement
+from usage.billing import Period, closing, revenue, statement, verifying
 from usage.billing.statement import Totals
-from usage.models import ClosedPeriod, Credit
+from usage.models import ClosedPeriod, Credit, Verification
 
 pytestmark = pytest.mark.django_db
 STAFF = lifecycle.command_actor()
@@ -133,3 +133,16 @@ def test_more_customers_and_months_cost_no_more_queries() -> None:
             staff_billing.page(MAY, NOW)
         counts.append(len(queries))
     assert counts[0] == counts[1]
+
+
+def test_what_verify_billing_found_last_is_shown(sam: Client) -> None:
+    customer("acme", "basic", 110)
+    closing.close(MAY, STAFF, now=NOW)
+    verifying.keep(str(MAY), "", now=NOW)
+    assert "As closed, verified" in sam.get("/staff/billing/").text
+    verifying.keep(str(MAY), "its lines have <b>another</b> SHA-256.", now=NOW)
+    verifying.keep(Verification.JOURNALS, "they have 2 calls of requests, the roll-ups 3.", now=NOW)
+    text = sam.get("/staff/billing/").text
+    assert "Differs: its lines have &lt;b&gt;another&lt;/b&gt; SHA-256." in text
+    assert "Differs: they have 2 calls of requests, the roll-ups 3." in text
+    assert "As closed, verified" not in text

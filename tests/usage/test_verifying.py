@@ -22,7 +22,15 @@ from tests.usage.journals import Clock, call
 from usage import drain
 from usage.billing import Period, closing, verifying
 from usage.journal import Journal
-from usage.models import ClosedPeriod, Price, Rollup, Segment, StatementLine, Subscription
+from usage.models import (
+    ClosedPeriod,
+    Price,
+    Rollup,
+    Segment,
+    StatementLine,
+    Subscription,
+    Verification,
+)
 
 MAY, JUNE, JULY = (Period(2026, month) for month in (5, 6, 7))
 
@@ -139,6 +147,8 @@ CHANGES: list[tuple[Callable[[], None], str]] = [
 def test_what_was_changed_is_named(key: Key, change: Callable[[], None], said: str) -> None:
     change()
     assert said in differs()
+    month, _, difference = said.partition(": ")
+    assert Verification.objects.get(pk=month).difference.startswith(difference)
 
 
 def test_a_price_that_changes_only_corrections_is_named_on_their_month(key: Key) -> None:

@@ -1,7 +1,7 @@
 """Proof that closed months are as they were closed: from what was counted to the bytes that were sent.
 
 Journals' sums = roll-ups = lines = the CSV's hash = the chain of hashes = the audit; what differs first is
-named in one sentence. It recomputes everything, and changes nothing.
+named in one sentence, and kept for staff to see. It recomputes everything, and changes none of it.
 """
 
 import datetime as dt
@@ -18,7 +18,7 @@ from usage.billing.lines import Line
 from usage.billing.periods import Period
 from usage.billing.statement import Totals
 from usage.exports import FORMATS
-from usage.models import ClosedPeriod, Rollup, Segment, Spool
+from usage.models import ClosedPeriod, Rollup, Segment, Spool, Verification
 
 # What may be called differently since: names are frozen, and nothing is reckoned with them.
 _NAMES: Final = frozenset({"organization_name", "external_customer", "key_name"})
@@ -31,6 +31,11 @@ def differences(found: ClosedPeriod) -> Iterator[str]:
     yield from _bytes(found)
     yield from _rollups(found)
     yield from _recomputed(found)
+
+
+def keep(subject: str, difference: str, *, now: dt.datetime) -> None:
+    """Write down what was found of a month (`2026-01`) or of the journals; empty: nothing."""
+    Verification.objects.update_or_create(pk=subject, defaults={"at": now, "difference": difference})
 
 
 def of_segments() -> Iterator[str]:

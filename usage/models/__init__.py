@@ -21,7 +21,7 @@ from usage.models.billing import (
 from usage.models.events import Event, Hold
 from usage.models.journals import Finding, Segment, Spool, Watermark
 from usage.models.meters import Aggregation, Meter
-from usage.models.periods import ClosedPeriod, Credit, StatementLine
+from usage.models.periods import ClosedPeriod, Credit, StatementLine, Verification
 from usage.models.quotas import QuotaLease, QuotaUse
 from usage.models.refusals import Refusal
 from usage.models.rollups import Resource, ResourceBound, ResponseRollup, Rollup, SecretUse
@@ -58,5 +58,6 @@ __all__ = [
     "Spool",
     "StatementLine",
     "Subscription",
+    "Verification",
     "Watermark",
 ]

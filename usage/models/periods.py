@@ -34,6 +34,19 @@ class ClosedPeriod(models.Model):
         return f"{self.period:%Y-%m}"
 
 
+class Verification(models.Model):
+    """What `verify_billing` found when it last looked at a closed month, or at the journals."""
+
+    JOURNALS = "journals"
+
+    subject = models.CharField(max_length=10, primary_key=True)  # a month, `2026-01`, or JOURNALS
+    at = models.DateTimeField()
+    difference = models.TextField(blank=True)  # the first one, a sentence; empty: everything was as closed
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.difference or 'as closed'}"
+
+
 class StatementLine(models.Model):
     """A line of a closed month: the columns of `usage.billing.Line`, an empty text where it has no value.
 

@@ -1,7 +1,7 @@
 """`verify_billing [YYYY-MM]`: prove that closed months are as they were closed, or name what differs."""
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from usage import rebuild
 from usage.billing import Period, verifying
 from usage.events import REMEMBERED
 from usage.management.base import month
-from usage.models import ClosedPeriod
+from usage.models import ClosedPeriod, Verification
 
 
 class Command(PortalCommand):
@@ -36,32 +36,34 @@ class Command(PortalCommand):
         months = list(rows)
         if period is not None and not months:
             refuse(f"{period} is not closed: there is nothing to verify yet.", REFUSED)
-        differ = sum([self._report(str(each), verifying.differences(each)) for each in months])
-        differ += self._report("Journals", verifying.of_segments())
-        if not no_journals:
-            differ += sum([self._read_again(each, now) for each in months])
-        if differ:
+        found = {str(each): self._differences(each, now, no_journals=no_journals) for each in months}
+        found[Verification.JOURNALS] = verifying.of_segments()
+        differ = [self._report(subject, differences, now) for subject, differences in found.items()]
+        if any(differ):
             refuse("Not everything is as it was closed; the first differences are named above.", REFUSED)
         if not months:
             self.say("No month is closed yet.")
 
-    def _report(self, what: str, differences: Iterable[str]) -> bool:
-        """Name the first difference, if there is one; is there?"""
-        first = next(iter(differences), None)
-        self.stdout.write(f"{what}: {first or 'as closed.'}")
-        return first is not None
+    def _report(self, subject: str, differences: Iterable[str], now: dt.datetime) -> bool:
+        """Name the first difference, if there is one, here and to staff; is there?"""
+        first = next(iter(differences), "")
+        self.stdout.write(f"{subject.capitalize()}: {first or 'as closed.'}")
+        verifying.keep(subject, first, now=now)
+        return bool(first)
 
-    def _read_again(self, found: ClosedPeriod, now: dt.datetime) -> bool:
-        """Compare the month's roll-ups with journals and events, as far as those are still there."""
+    def _differences(self, found: ClosedPeriod, now: dt.datetime, *, no_journals: bool) -> Iterator[str]:
+        """The month's own differences, and those of its roll-ups from the journals and events that are
+        still there."""
+        yield from verifying.differences(found)
+        if no_journals:
+            return
         period = Period(found.period.year, found.period.month)
         today = now.astimezone(dt.UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         start = max(period.start, today - REMEMBERED + dt.timedelta(days=1))
         if start >= period.end:
-            return False  # its events are forgotten
+            return  # its events are forgotten
         result = rebuild.compare(Path(settings.USAGE_JOURNAL_DIR), start, period.end)
         hours = (period.end - period.start) // dt.timedelta(hours=1)
         self.say(f"{found}: {result.hours} of {hours} hours read again from journals.")
-        return bool(result.differences) and self._report(
-            f"{found}",
-            [f"{len(result.differences)} roll-ups differ from journals; rebuild_usage lists them."],
-        )
+        if result.differences:
+            yield f"{len(result.differences)} roll-ups differ from journals; rebuild_usage lists them."
