@@ -259,7 +259,7 @@ class Directory:
             began = self._monotonic()
         self._catch_up()
         self._last_good = began
-        if not self.clock_agrees:
+        if abs(self._skew) > MAX_CLOCK_SKEW:  # as just measured, however long that took
             # Expiries would be judged, and calls be counted, at a time that is not.
             with self._mutex:
                 self._serves_until, self._trouble = 0.0, self._skewed()

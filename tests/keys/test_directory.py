@@ -4,7 +4,7 @@ import datetime as dt
 import fcntl
 import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -357,6 +357,19 @@ def test_a_database_that_answers_late_is_no_skew(tmp_path: Path, clock: Clock) -
     directory = Directory(process_id="test", lock_dir=tmp_path, monotonic=clock, clock=epoch)
     directory.refresh()
     assert directory.clock_agrees
+
+
+@pytest.mark.django_db
+def test_a_read_that_takes_long_leaves_memory_believed(directory: Directory, clock: Clock) -> None:
+    def late(execute: Callable[..., Any], *asked: Any) -> Any:  # Any: as Django's wrappers are typed
+        clock.now += directory_module.HEALTHY_SECONDS + 1
+        return execute(*asked)
+
+    issued = builders.key(builders.organization("acme"), now=NOW)
+    directory.refresh()
+    with connection.execute_wrapper(late):
+        directory.refresh()
+        assert code(directory, issued.plaintext) is Code.VALID
 
 
 @pytest.mark.django_db

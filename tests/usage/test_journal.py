@@ -256,7 +256,11 @@ def test_texts_are_cut_and_cleaned(make: Callable[..., Journal]) -> None:
     journal = make()
     journal.append(1, 1, 1, 1, 1, ("m" * 99, "r\0\ud800", "a" * 99, "u" * 9999))
     (record,) = calls(journal)
-    assert (len(record.meter), len(record.address), len(record.user_agent)) == (50, 45, 256)
+    assert (len(record.meter), len(record.address), len(record.user_agent)) == (
+        50,
+        45,
+        records.CONTEXT_LENGTH,
+    )
     assert record.resource == "r\ufffd?"
 
 
