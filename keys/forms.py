@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from django import forms
 from django.conf import settings
+from django.http import QueryDict
 
 from keys import lifecycle
 from keys.compliance import longest_days
@@ -22,6 +23,7 @@ from keys.scopes import PORTAL
 PRESETS = (7, 30, 60, 90)  # days
 KEEP, RENEW, NEVER, CUSTOM = "keep", "renew", "never", "custom"
 RENEW_WITHIN = dt.timedelta(days=30)
+TRIED = "tried"  # in an address with settings that are only tried
 MAX_TEXT = 10_000  # characters of a field with one entry a line
 # lifecycle's field → the form's, where the two differ.
 _FIELDS = {"expires_at": "expiry"}
@@ -120,24 +122,10 @@ def group_scopes(bound: forms.BoundField) -> list[tuple[str, list[ScopeChoice]]]
     return sorted(groups.items(), key=lambda group: (group[0] + ":").startswith(PORTAL))
 
 
-class KeySettingsForm(RefusableForm):
-    """What a new key and an edited one have in common."""
+class LimitsForm(RefusableForm):
+    """What a key may do, from where and how much: the settings that refuse calls."""
 
-    name = forms.CharField(
-        max_length=100,
-        label="Name",
-        help_text="Where the key will be used, so that you recognise it later.",
-        widget=forms.TextInput(attrs={"autocomplete": "off", "placeholder": "Production backend"}),
-        error_messages={"required": "Give the key a name."},
-    )
     scopes = ScopesField(label="Scopes")
-    expiry = forms.ChoiceField(label="Expires")
-    expires_on = forms.DateField(
-        required=False,
-        label="Expiry date",
-        help_text="For a date of your own: the key works until the end of that day (UTC).",
-        widget=forms.DateInput(attrs={"type": "date"}),
-    )
     networks = LinesField(
         label="Allowed networks",
         placeholder="203.0.113.0/24",
@@ -154,6 +142,35 @@ class KeySettingsForm(RefusableForm):
         rows=2,
         placeholder="100000/month",
         help_text="Hard limits in a UTC day or month, one a line, e.g. 5000/day. Empty: none of its own.",
+    )
+
+    @property
+    def _scopes(self) -> ScopesField:
+        field = self.fields["scopes"]
+        assert isinstance(field, ScopesField)
+        return field
+
+    def scope_groups(self) -> list[tuple[str, list[ScopeChoice]]]:
+        """For the template; see `group_scopes`."""
+        return group_scopes(self["scopes"])
+
+
+class KeySettingsForm(LimitsForm):
+    """What a new key and an edited one have in common."""
+
+    name = forms.CharField(
+        max_length=100,
+        label="Name",
+        help_text="Where the key will be used, so that you recognise it later.",
+        widget=forms.TextInput(attrs={"autocomplete": "off", "placeholder": "Production backend"}),
+        error_messages={"required": "Give the key a name."},
+    )
+    expiry = forms.ChoiceField(label="Expires")
+    expires_on = forms.DateField(
+        required=False,
+        label="Expiry date",
+        help_text="For a date of your own: the key works until the end of that day (UTC).",
+        widget=forms.DateInput(attrs={"type": "date"}),
     )
     metadata = MetadataField(
         label="Metadata",
@@ -172,12 +189,6 @@ class KeySettingsForm(RefusableForm):
         attrs["min"] = (now + dt.timedelta(days=1)).date().isoformat()
         if self.longest is not None:
             attrs["max"] = self.longest.date().isoformat()
-
-    @property
-    def _scopes(self) -> ScopesField:
-        field = self.fields["scopes"]
-        assert isinstance(field, ScopesField)
-        return field
 
     def _offer_expiries(self, first: list[tuple[str, str]]) -> None:
         """`first`, then the presets that the policy lets, a date, and never where it is let."""
@@ -217,10 +228,6 @@ class KeySettingsForm(RefusableForm):
             last = _days(policy.brownout_days)
             notes.append(f"For its last {last} a key has brownouts: announced refusals of two minutes.")
         return notes
-
-    def scope_groups(self) -> list[tuple[str, list[ScopeChoice]]]:
-        """For the template; see `group_scopes`."""
-        return group_scopes(self["scopes"])
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
@@ -296,8 +303,32 @@ class CanaryForm(RefusableForm):
     )
 
 
+class TryForm(LimitsForm):
+    """Stricter settings of a key, to see what they would refuse. It offers the scopes that the key holds."""
+
+    def __init__(self, key: Key, query: QueryDict) -> None:
+        held = sorted(key.scopes.all(), key=lambda scope: scope.name)
+        initial = {
+            "scopes": [scope.name for scope in held],
+            "networks": key.networks,
+            "rates": key.rates,
+            "quotas": key.quotas,
+        }
+        super().__init__(query if TRIED in query else None, initial=initial)
+        self._scopes.offer(held)
+
+
+def tried(query: QueryDict) -> dict[str, Any]:
+    """The settings that were tried, as the edit form's first values; nothing if none were."""
+    if TRIED not in query:
+        return {}
+    return {"scopes": query.getlist("scopes")} | {
+        name: query.get(name, "")[:MAX_TEXT] for name in ("networks", "rates", "quotas")
+    }
+
+
 class EditKeyForm(KeySettingsForm):
-    """An existing key's settings."""
+    """An existing key's settings; `initial` has what is to be shown instead of a setting."""
 
     def __init__(self, key: Key, now: dt.datetime, *args: Any, **kwargs: Any) -> None:
         held = list(key.scopes.all())
@@ -309,7 +340,7 @@ class EditKeyForm(KeySettingsForm):
             "rates": key.rates,
             "quotas": key.quotas,
             "metadata": key.metadata,
-        }
+        } | kwargs.get("initial", {})
         super().__init__(key.organization, now, *args, **kwargs)
         allowed = {scope.name: scope for scope in (*held, *self._scopes.scopes)}
         self._scopes.offer(allowed[name] for name in sorted(allowed))

@@ -24,6 +24,7 @@ from keys.forms import (
     NewKeyForm,
     RotateKeyForm,
     curl_line,
+    tried,
 )
 from keys.lifecycle import Conflict, Invalid, Issued
 from keys.models import Key, Secret
@@ -142,7 +143,8 @@ def key_edit(request: MemberRequest, key_id: str) -> HttpResponse:
     if key.revoked_at is not None:
         messages.error(request, "A revoked key cannot be edited.")
         return redirect("key", request.organization.slug, key.public_id)
-    form = EditKeyForm(key, now, request.POST if request.method == "POST" else None)
+    limits = tried(request.GET)
+    form = EditKeyForm(key, now, request.POST if request.method == "POST" else None, initial=limits)
     latest = history.latest_edit(key)
     if request.method == "POST" and form.is_valid():
         try:
@@ -156,7 +158,13 @@ def key_edit(request: MemberRequest, key_id: str) -> HttpResponse:
         else:
             messages.success(request, "Saved.")
             return redirect("key", request.organization.slug, key.public_id)
-    context = {"key": key, "form": form, "seen": latest, "address": request.META.get("REMOTE_ADDR", "")}
+    context = {
+        "key": key,
+        "form": form,
+        "seen": latest,
+        "address": request.META.get("REMOTE_ADDR", ""),
+        "tried": bool(limits),
+    }
     return render(request, "keys/edit.html", context)
 
 

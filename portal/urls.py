@@ -45,6 +45,7 @@ _organization: list[URLPattern | URLResolver] = [
     path("keys/label/", key_views.keys_label, name="keys_label"),
     path("keys/<key_id:key_id>/", console.key, name="key"),
     path("keys/<key_id:key_id>/revoke/", console.key_revoke, name="key_revoke"),
+    path("keys/<key_id:key_id>/try/", console.key_try, name="key_try"),
     path("keys/<key_id:key_id>/leaks/", leaks.key_leaks, name="key_leaks"),
     path("attention/", attention.attention, name="attention"),
     path("keys/<key_id:key_id>/signals/<slug:kind>/mend/", attention.signal_mend, name="signal_mend"),

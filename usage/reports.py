@@ -11,7 +11,7 @@ from operator import add
 from typing import NamedTuple
 
 from django.db.models import Max, OuterRef, Q, QuerySet, Subquery, Sum
-from django.db.models.functions import Coalesce
+from django.db.models.functions import Coalesce, Least
 
 from keys.models import Key, Organization
 from keys.verdicts import Code
@@ -28,6 +28,15 @@ class Day(NamedTuple):
     accepted: int
     refused: int
     quantity: int = 0  # in the meter's smallest unit
+
+
+class Hour(NamedTuple):
+    """A key's accepted calls of one meter in a UTC hour; `calls` leaves out those that cost nothing."""
+
+    at: dt.datetime
+    meter: str
+    calls: int
+    quantity: int  # in the meter's smallest unit
 
 
 class Calls(NamedTuple):
@@ -131,6 +140,17 @@ def by_resource(
     under an empty name."""
     rows = _between(organization, start, end, key).values_list("resource").annotate(**_SUMS)
     return {resource: Calls(*sums) for resource, *sums in rows}
+
+
+def hourly(key: Key, start: dt.datetime) -> list[Hour]:
+    """A key's accepted calls from `start` on by hour and meter, the earliest first; hours without are left
+    out."""
+    rows = Rollup.objects.filter(ACCEPTED, organization=key.organization_id, key=key, hour__gte=start)
+    # A roll-up does not say which of its calls cost nothing: no more than its quantity can have cost.
+    sums = rows.values_list("hour", "meter").annotate(
+        spending=Sum(Least("calls", "quantity")), total=Sum("quantity")
+    )
+    return [Hour(*row) for row in sums.order_by("hour", "meter")]
 
 
 def calls_by_key(organization: Organization, start: dt.datetime, end: dt.datetime) -> dict[int, int]:

@@ -94,6 +94,7 @@ TABLE: dict[str, list[Expected]] = {
     # A POST without fields shows the form again; nothing is made of it.
     "key_new": [members(MAKERS), members(MAKERS, method="POST")],
     "key_edit": [members(MAKERS), members(MAKERS, method="POST")],
+    "key_try": [members(MAKERS)],
     "key_leaks": [members(ALL)],
     "key_canary": [members(MAKERS), members(MAKERS, method="POST")],
     "key_take_up": [members(MAKERS, 302), members(MAKERS, 302, "POST")],

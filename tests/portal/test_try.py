@@ -1,0 +1,131 @@
+"""The page where stricter limits are tried: what it shows, what junk does to it; and it changes nothing."""
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from keys import lifecycle
+from keys.lifecycle import Issued
+from keys.models import Organization
+from tests import builders
+from tests.portal.test_pages import calls, queries
+from usage.models import ScopeUse, Source
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def acme() -> Organization:
+    return builders.organization("acme")
+
+
+@pytest.fixture
+def alice(client: Client, acme: Organization) -> Client:
+    person = builders.user("alice")
+    builders.member(person, acme)
+    return builders.signed_in(client, person)
+
+
+@pytest.fixture
+def issued(acme: Organization) -> Issued:
+    return builders.key(acme, scopes=("orders:read", "orders:write"), networks=["192.0.2.0/24"])
+
+
+def here(issued: Issued, page: str = "key_try") -> str:
+    return reverse(page, kwargs={"organization": "acme", "key_id": issued.key.public_id})
+
+
+def seen(issued: Issued, address: str, agent: str = "") -> None:
+    now = timezone.now()
+    Source.objects.create(
+        secret=issued.secret, address=address, user_agent=agent, calls=3, first_seen=now, last_seen=now
+    )
+
+
+def test_it_begins_with_what_the_key_has(alice: Client, issued: Issued) -> None:
+    html = alice.get(here(issued)).text
+    assert "192.0.2.0/24" in html
+    assert html.count(" checked") == 2
+    assert "would have" not in html.split("<form")[0]
+    assert here(issued) in alice.get(here(issued, "key")).text
+
+
+def test_each_limit_says_what_it_would_have_refused(alice: Client, issued: Issued) -> None:
+    seen(issued, "198.51.100.9", "<b>curl</b>")
+    ScopeUse.objects.create(key=issued.key, scope="orders:write", last_needed=timezone.now())
+    calls(issued.key, 1000)
+    query = {
+        "tried": "1",
+        "scopes": "orders:read",
+        "networks": "192.0.2.1",
+        "rates": "900/hour",
+        "quotas": "800/month",
+    }
+    before = builders.reloaded(issued.key)
+    html = alice.get(here(issued), query).text
+    assert "These settings would have refused calls" in html
+    assert "198.51.100.9" in html
+    assert "&lt;b&gt;curl" in html
+    assert "last asked for" in html
+    assert "At least 100 calls in 1 hour" in html
+    assert "200 beyond it in 1 month" in html
+    after = builders.reloaded(issued.key)
+    assert (after.networks, after.rates, after.quotas) == (before.networks, before.rates, before.quotas)
+    assert not issued.key.events.filter(act="key.edited").exists()
+
+
+def test_what_was_tried_is_carried_to_the_edit_page_and_saved_there_alone(
+    alice: Client, issued: Issued
+) -> None:
+    query = "tried=1&scopes=orders%3Aread&networks=192.0.2.1%0D%0A192.0.2.2&rates=5%2Fminute&quotas="
+    assert (
+        f"{here(issued, 'key_edit')}?{query.replace('&', '&amp;')}"
+        in alice.get(f"{here(issued)}?{query}").text
+    )
+    html = alice.get(f"{here(issued, 'key_edit')}?{query}").text
+    assert "nothing is saved yet" in html
+    assert "192.0.2.1\n192.0.2.2" in html.replace("\r\n", "\n")
+    assert html.count('name="scopes" value="orders:read" checked') == 1
+    assert 'value="orders:write" checked' not in html
+    assert "nothing is saved yet" not in alice.get(here(issued, "key_edit")).text
+
+
+@pytest.mark.parametrize("field", ["networks", "rates", "quotas", "scopes"])
+@pytest.mark.parametrize("value", ["%00", "%ED%A0%80", "x" * 1_000_000, "1e9/hour", "9" * 30 + "/month"])
+def test_junk_is_said_at_its_field(alice: Client, issued: Issued, field: str, value: str) -> None:
+    response = alice.get(f"{here(issued)}?tried=1&networks=192.0.2.0/24&{field}={value}")
+    assert response.status_code == 400
+    assert "field-error" in response.text
+    assert alice.get(f"{here(issued, 'key_edit')}?tried=1&{field}={value}").status_code == 200
+
+
+def test_what_a_policy_asks_for_is_asked_for_here(alice: Client, acme: Organization, issued: Issued) -> None:
+    policy = lifecycle.edit_policy(
+        lifecycle.command_actor(), acme.policy, networks_required=True, now=timezone.now()
+    )
+    assert policy.networks_required
+    assert alice.get(here(issued), {"tried": "1"}).status_code == 400
+
+
+def test_a_key_in_the_address_does_not_stay_there(alice: Client, issued: Issued) -> None:
+    response = alice.get(here(issued), {"tried": "1", "networks": issued.plaintext}, follow=True)
+    assert response.redirect_chain == [(here(issued), 302)]
+    assert issued.plaintext not in response.text
+
+
+def test_a_revoked_key_has_nothing_to_try(alice: Client, issued: Issued) -> None:
+    lifecycle.revoke_key(lifecycle.command_actor(), issued.key, reason="", now=timezone.now())
+    assert alice.get(here(issued)).status_code == 302
+
+
+def test_the_page_takes_as_many_queries_however_much_there_is(alice: Client, issued: Issued) -> None:
+    there = f"{here(issued)}?tried=1&networks=203.0.113.1&rates=1/hour&quotas=1/day"
+    counts = []
+    for number in range(3):
+        for each in range(number * 5):
+            seen(issued, f"192.0.2.{number * 20 + each}")
+            calls(issued.key, 1, resource=f"r{number}-{each}")
+            ScopeUse.objects.create(key=issued.key, scope=f"s{number}:{each}", last_needed=timezone.now())
+        counts.append(queries(alice, there))
+    assert counts[1] == counts[2]
