@@ -5,7 +5,7 @@ named in one sentence, and kept for staff to see. It recomputes everything, and 
 """
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from itertools import zip_longest
 from typing import Final
 
@@ -24,8 +24,11 @@ from usage.models import ClosedPeriod, Rollup, Segment, Spool, Verification
 _NAMES: Final = frozenset({"organization_name", "external_customer", "key_name"})
 _DAY: Final = dt.timedelta(days=1)
 
+# Sentences. Whoever does not read them all closes it: it may hold cursors of the database.
+type Differences = Generator[str, None, None]
 
-def differences(found: ClosedPeriod) -> Iterator[str]:
+
+def differences(found: ClosedPeriod) -> Differences:
     """What is not as it was closed, the first of each proof, one sentence each; nothing if all is."""
     yield from _chain(found)
     yield from _bytes(found)
@@ -38,7 +41,7 @@ def keep(subject: str, difference: str, *, now: dt.datetime) -> None:
     Verification.objects.update_or_create(pk=subject, defaults={"at": now, "difference": difference})
 
 
-def of_segments() -> Iterator[str]:
+def of_segments() -> Differences:
     """Where the journals' sums of accepted calls are not those of the roll-ups, by meter.
 
     Roll-ups of days before the first journal (a believable past, or a restored database) are in none; of that

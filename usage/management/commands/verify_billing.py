@@ -1,7 +1,7 @@
 """`verify_billing [YYYY-MM]`: prove that closed months are as they were closed, or name what differs."""
 
 import datetime as dt
-from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from django.utils import timezone
 from keys.management.base import REFUSED, PortalCommand, refuse
 from usage import rebuild
 from usage.billing import Period, verifying
+from usage.billing.verifying import Differences
 from usage.events import REMEMBERED
 from usage.management.base import month
 from usage.models import ClosedPeriod, Verification
@@ -36,22 +37,25 @@ class Command(PortalCommand):
         months = list(rows)
         if period is not None and not months:
             refuse(f"{period} is not closed: there is nothing to verify yet.", REFUSED)
-        found = {str(each): self._differences(each, now, no_journals=no_journals) for each in months}
-        found[Verification.JOURNALS] = verifying.of_segments()
-        differ = [self._report(subject, differences, now) for subject, differences in found.items()]
+        differ = [
+            self._report(str(each), self._differences(each, now, no_journals=no_journals), now)
+            for each in months
+        ]
+        differ.append(self._report(Verification.JOURNALS, verifying.of_segments(), now))
         if any(differ):
             refuse("Not everything is as it was closed; the first differences are named above.", REFUSED)
         if not months:
             self.say("No month is closed yet.")
 
-    def _report(self, subject: str, differences: Iterable[str], now: dt.datetime) -> bool:
+    def _report(self, subject: str, differences: Differences, now: dt.datetime) -> bool:
         """Name the first difference, if there is one, here and to staff; is there?"""
-        first = next(iter(differences), "")
+        with closing(differences):  # at once: a cursor that is closed in the midst of a query waits for ever
+            first = next(differences, "")
         self.stdout.write(f"{subject.capitalize()}: {first or 'as closed.'}")
         verifying.keep(subject, first, now=now)
         return bool(first)
 
-    def _differences(self, found: ClosedPeriod, now: dt.datetime, *, no_journals: bool) -> Iterator[str]:
+    def _differences(self, found: ClosedPeriod, now: dt.datetime, *, no_journals: bool) -> Differences:
         """The month's own differences, and those of its roll-ups from the journals and events that are
         still there."""
         yield from verifying.differences(found)
