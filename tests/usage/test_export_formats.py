@@ -292,7 +292,7 @@ def test_what_costs_nothing_in_no_currency_is_a_row_too(
     used(key, 5)
 
     [row] = rows(export("--format", "focus"))
-    assert (row["BilledCost"], row["BillingCurrency"]) == (("0.0"), "XXX")
+    assert (row["BilledCost"], row["BillingCurrency"]) == ("0.0", "XXX")
 
 
 def test_focus_names_its_columns_in_a_metadata_file_beside_it(
