@@ -40,6 +40,7 @@ _ORGANIZATION_PAGES = (
             "key_rotate",
             "key_revoke",
             "key_leaks",
+            "key_first_call",
             "key_try",
             "key_canary",
             "key_disable",

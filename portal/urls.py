@@ -6,7 +6,7 @@ from django.urls import URLPattern, URLResolver, include, path, register_convert
 
 from keys import urls as keys_urls  # first: it registers the key_id converter
 from portal.api import urls as api_urls
-from portal.views import alerts, attention, billing, console, leaks, public, refusals, welcome
+from portal.views import alerts, attention, billing, console, first_call, leaks, public, refusals, welcome
 from portal.views import keys as key_views
 from usage.billing import Period
 
@@ -46,6 +46,7 @@ _organization: list[URLPattern | URLResolver] = [
     path("keys/<key_id:key_id>/", console.key, name="key"),
     path("keys/<key_id:key_id>/revoke/", console.key_revoke, name="key_revoke"),
     path("keys/<key_id:key_id>/try/", console.key_try, name="key_try"),
+    path("keys/<key_id:key_id>/first-call/", first_call.key_first_call, name="key_first_call"),
     path("keys/<key_id:key_id>/leaks/", leaks.key_leaks, name="key_leaks"),
     path("attention/", attention.attention, name="attention"),
     path("keys/<key_id:key_id>/signals/<slug:kind>/mend/", attention.signal_mend, name="signal_mend"),

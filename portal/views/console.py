@@ -18,7 +18,7 @@ from keys.access import MemberRequest, member
 from keys.forms import RevokeKeyForm, TryForm, curl_line
 from keys.lifecycle import Conflict, Invalid
 from keys.permissions import Act, allows
-from portal import attention, pages, usage_pages
+from portal import attention, first_call, pages, usage_pages
 from portal.refusals import holds_secret
 from usage import reports, shadow
 
@@ -56,9 +56,11 @@ def key(request: MemberRequest, key_id: str) -> HttpResponse:
         timezone.now(),
         with_history=allows(request.membership.role, Act.VIEW_ACTIVITY),
     )
+    is_unused = page.last_used is None and page.badge.state in ("active", "expiring")
     context = {
         "page": page,
         "key": found,
+        "call": first_call.look(found, timezone.now()) if is_unused else None,
         "curl": curl_line("$API_KEY", [scope.name for scope in found.scopes.all()]),
         "leaks": found.leaks.count(),
         "source_days": settings.SOURCES_DAYS,

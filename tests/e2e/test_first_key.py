@@ -70,7 +70,10 @@ def test_from_the_landing_page_to_a_revoked_key(portal: Portal, visitor: Callabl
     assert len(pages) <= 3
     line = page.locator("#curl").inner_text()
     assert secret in line
+    expect(page.locator("#first-call")).to_contain_text("Waiting for the first call")
     assert curl(line) == (200, "VALID")
+    expect(page.locator("#first-call")).to_contain_text("200 Received VALID")
+    assert page.locator("#secret").inner_text() == secret
     assert curl(line) == (200, "VALID")
     assert curl(line.replace(secret, "nonsense")) == (401, "MALFORMED")
 

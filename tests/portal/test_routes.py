@@ -96,6 +96,7 @@ TABLE: dict[str, list[Expected]] = {
     "key_edit": [members(MAKERS), members(MAKERS, method="POST")],
     "key_try": [members(MAKERS)],
     "key_leaks": [members(ALL)],
+    "key_first_call": [members(ALL)],
     "key_canary": [members(MAKERS), members(MAKERS, method="POST")],
     "key_take_up": [members(MAKERS, 302), members(MAKERS, 302, "POST")],
     "key_ask": [members(MAKERS), members(MAKERS, method="POST")],
