@@ -279,6 +279,9 @@ class Secret(models.Model):
         constraints: ClassVar[list[models.BaseConstraint]] = [
             models.UniqueConstraint(fields=["key"], condition=Q(stops_at=None), name="one_current_secret"),
         ]
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["hint"], name="secret_by_last_four"),
+        ]
 
     def __str__(self) -> str:
         return self.display

@@ -11,7 +11,19 @@ from django.db.models import QuerySet
 from django.views.decorators.debug import sensitive_variables
 
 from keys import audit, tokens
-from keys.models import AuditEvent, Feed, Key, KeyState, LeakReport, Organization, Process, Secret
+from keys.models import (
+    AuditEvent,
+    Feed,
+    Key,
+    KeyState,
+    LeakDoor,
+    LeakReport,
+    Organization,
+    Process,
+    RequestState,
+    ScopeRequest,
+    Secret,
+)
 
 # A whole secret of ours or most of one, checksum right or wrong: nothing that may stand in an address.
 _SECRETIVE = re.compile(r"[a-z][a-z0-9]{0,15}_(live|test)_[0-9A-Za-z]{12,}", re.ASCII)
@@ -38,7 +50,7 @@ def may_be_secret(text: str) -> bool:
 
 
 def newest_organizations(count: int = 6) -> QuerySet[Organization]:
-    return Organization.objects.order_by("-created_at", "-id")[:count]
+    return Organization.objects.order_by("-id")[:count]  # as they were made, by the primary key's index
 
 
 def expiring_keys(now: dt.datetime, count: int = 10) -> QuerySet[Key]:
@@ -111,6 +123,18 @@ def leaks() -> QuerySet[LeakReport]:
     """Reports of leaked secrets, newest first."""
     found = LeakReport.objects.select_related("key__organization", "secret__key")
     return found.order_by("-reported_at", "-id")
+
+
+def leaked_and_alive(since: dt.datetime, now: dt.datetime) -> int:
+    """How many keys were reported as leaked since then and may still be used."""
+    leaked = LeakReport.objects.filter(reported_at__gte=since).exclude(door=LeakDoor.CANARY)
+    return Key.objects.in_state(KeyState.ACTIVE, now).filter(pk__in=leaked.values("key")).count()
+
+
+def waiting_requests() -> QuerySet[ScopeRequest]:
+    """Requests for scopes that nobody has decided, the oldest first."""
+    waiting = ScopeRequest.objects.filter(state=RequestState.PENDING).order_by("requested_at", "pk")
+    return waiting.select_related("key__organization", "scope")
 
 
 def organization(slug: str) -> Organization | None:

@@ -15,8 +15,10 @@ from django.core.exceptions import BadRequest, PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.template.response import TemplateResponse
+from django.utils import timezone
 
 from keys import oversight
+from portal.admin_overview import overview
 from portal.middleware import bad_request
 
 
@@ -58,9 +60,10 @@ class AdminSite(admin.AdminSite):
         return super().admin_view(cast("V", guarded), cacheable)
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
-        """With what the person did lately, from the audit."""
+        """With how it stands today, and what the person did lately, from the audit."""
         acts = oversight.recent_acts(request.user.pk) if request.user.pk else []
-        return super().index(request, {"recent_acts": acts, **(extra_context or {})})
+        context = {"overview": overview(timezone.now()), "recent_acts": acts}
+        return super().index(request, context | (extra_context or {}))
 
 
 def _not_allowed(request: HttpRequest) -> HttpResponse:

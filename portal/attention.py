@@ -5,7 +5,6 @@ gone; it never writes, but by `mend`, which does through `keys.lifecycle` what t
 """
 
 import datetime as dt
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -239,8 +238,21 @@ def ranked_keys(number: str | None, now: dt.datetime) -> tuple[Page[Key], list[R
         .order_by("-score", "pk")
     )
     page = Paginator(keys, PAGE).get_page(number)
+    return page, _ranked({key: getattr(key, "score", 0) for key in page.object_list}, now)
+
+
+def weightiest_keys(now: dt.datetime, count: int) -> list[RankedKey]:
+    """The first of them, without counting the others."""
+    shown = Signal.objects.shown(now).order_by()
+    sums = shown.values_list("key").annotate(score=Sum("points")).order_by("-score", "key")[:count]
+    scores = dict(sums)
+    keys = Key.objects.select_related("organization").in_bulk(scores)
+    return _ranked({keys[pk]: score for pk, score in scores.items()}, now)
+
+
+def _ranked(scores: dict[Key, int], now: dt.datetime) -> list[RankedKey]:
     titles: dict[int, list[str]] = {}
-    for signal in shown.filter(key__in=[key.pk for key in page.object_list]).order_by("-points", "pk"):
+    shown = Signal.objects.shown(now).filter(key__in=list(scores))
+    for signal in shown.order_by("-points", "pk"):
         titles.setdefault(signal.key_id, []).append(watch.title(signal))
-    scores = Counter({key.pk: getattr(key, "score", 0) for key in page.object_list})
-    return page, [RankedKey(key, scores[key.pk], titles.get(key.pk, [])) for key in page.object_list]
+    return [RankedKey(key, score, titles.get(key.pk, [])) for key, score in scores.items()]

@@ -159,6 +159,11 @@ def prune(now: dt.datetime, *, stop: Callable[[], bool] = lambda: False) -> int:
     return deleted
 
 
+def given_up(since: dt.datetime) -> int:
+    """How many of the mails queued since then could not be sent and will not be tried again."""
+    return Mail.objects.filter(queued_at__gte=since, next_try_at=None, sent_at=None).count()
+
+
 def message_id(mail: Mail) -> str:
     """The same at every try, and of no other mail."""
     return f"<mail-{mail.pk}-{mail.queued_at.timestamp():.6f}@{settings.PORTAL_HOST or 'localhost'}>"

@@ -63,7 +63,7 @@ def page(period: Period, now: dt.datetime) -> StaffBilling:
     totals: dict[str, int] = {}
     for row in rows:
         totals[row.currency] = totals.get(row.currency, 0) + row.total
-    closed = list(ClosedPeriod.objects.order_by("-period")[:MONTHS])
+    closed = _newest_closed()
     verified = Verification.objects.in_bulk([*map(str, closed), Verification.JOURNALS])
     given = Credit.objects.select_related("organization").order_by("-given_at", "-id")[:CREDITS]
     return StaffBilling(
@@ -76,6 +76,16 @@ def page(period: Period, now: dt.datetime) -> StaffBilling:
         credits=[CreditRow(each, money.as_text(each.amount, each.currency)) for each in given],
         complete_through=reports.complete_through(),
     )
+
+
+def months(now: dt.datetime) -> list[MonthState]:
+    """How the months stand, the newest first."""
+    closed = _newest_closed()
+    return _months(closed, Verification.objects.in_bulk([*map(str, closed)]), now)
+
+
+def _newest_closed() -> list[ClosedPeriod]:
+    return list(ClosedPeriod.objects.order_by("-period")[:MONTHS])
 
 
 def _months(

@@ -5,6 +5,7 @@ roll-ups in a fixed number of queries, and never opens a journal or writes.
 """
 
 import datetime as dt
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from django.db.models import F, Q, QuerySet, Sum
 from django.db.models.functions import Coalesce, TruncDay
 
 from keys.models import Key, Organization
+from keys.verdicts import Code
 from usage import findings, room, watermark
 from usage.meters import Meter
 from usage.models import ResourceBound, Rollup, Spool
@@ -33,6 +35,17 @@ class OrganizationCalls(NamedTuple):
     organization: Organization | None
     accepted: int
     refused: int
+
+
+class Today(NamedTuple):
+    """The calls of all organizations since midnight UTC, and beside them those of the day before."""
+
+    accepted: int
+    refused: int
+    reasons: list[tuple[str, int]]  # (name of the code, refused calls), the most frequent first
+    until: dt.datetime  # the begin of this hour: the two below are of the whole hours before it
+    accepted_until: int
+    accepted_yesterday: int  # by the same hour
 
 
 class SpoolHealth(NamedTuple):
@@ -114,6 +127,25 @@ def daily(start: dt.date, end: dt.date) -> list[Day]:
         day[0] += accepted
         day[1] += refused
     return [Day(date, accepted, refused) for date, (accepted, refused) in days.items()]
+
+
+def today(now: dt.datetime) -> Today:
+    """How it goes today, in one query."""
+    day = now.astimezone(dt.UTC).date()
+    until = now.astimezone(dt.UTC).replace(minute=0, second=0, microsecond=0)
+    rows = _between(day - dt.timedelta(days=1), day + dt.timedelta(days=1)).order_by()
+    reasons: Counter[str] = Counter()
+    accepted = accepted_until = accepted_yesterday = 0
+    for hour, outcome, calls in rows.values_list("hour", "outcome").annotate(calls=Sum("calls")):
+        if outcome != Code.VALID.name:
+            reasons[outcome] += calls if hour >= midnight(day) else 0
+        elif hour >= midnight(day):
+            accepted += calls
+            accepted_until += calls if hour < until else 0
+        elif hour < until - dt.timedelta(days=1):
+            accepted_yesterday += calls
+    found = [(name, calls) for name, calls in reasons.most_common() if calls]
+    return Today(accepted, reasons.total(), found, until, accepted_until, accepted_yesterday)
 
 
 def top_organizations(start: dt.date, end: dt.date, count: int = 8) -> list[OrganizationCalls]:

@@ -34,6 +34,7 @@ class Rollup(models.Model):
         indexes: ClassVar[list[models.Index]] = [
             models.Index(fields=["booked_period", "organization", "key"], name="rollup_of_period"),
             models.Index(fields=["key", "hour"], name="rollup_of_key"),
+            models.Index(fields=["hour"], name="rollup_of_hour"),  # of everybody, for staff
         ]
 
     def __str__(self) -> str:
