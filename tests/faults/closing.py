@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 KEYS, RESOURCES = 10, 40  # of each month, so that a statement takes a moment to write
 AT_ONCE = 2
 QUANTITY = 3
-LONGEST = 0.4  # seconds before a kill
+LONGEST = 0.25  # seconds before a kill
 HOUR = dt.timedelta(hours=1)
 
 
@@ -50,7 +50,7 @@ def _close(period: "Period") -> None:
     closing.close(period, lifecycle.command_actor(), now=period.end + 25 * HOUR)
 
 
-def _report(keys: "list[Key]", told: mmap.mmap, first: "Period", seed: int) -> None:
+def _report(keys: "list[Key]", told: memoryview, first: "Period", seed: int) -> None:
     """Report usage of the month that is being closed, in time or late, until told to stop."""
     from usage import events
     from usage.event_format import Reported
@@ -88,7 +88,8 @@ def close_and_kill(keys: "list[Key]", kills: int, first: "Period", seed: int) ->
     from usage.billing import periods
     from usage.models import ClosedPeriod
 
-    chance, told = random.Random(seed), mmap.mmap(-1, 2)
+    chance = random.Random(seed)
+    told = memoryview(mmap.mmap(-1, 8)).cast("I")  # end now; how many months are done
     months, killed, unwritten = [first], 0, 0
     release_database()
     reporter = _fork(lambda: _report(keys, told, first, seed))

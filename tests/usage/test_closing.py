@@ -21,6 +21,7 @@ from keys.lifecycle import Conflict, Forbidden
 from keys.models import AuditEvent, Key
 from tests import builders
 from tests.threads import at_once
+from tests.usage.exported import addressed
 from tests.usage.journals import Clock, call
 from usage import drain, events, watermark
 from usage.billing import Period, closing, periods, statement, subscriptions
@@ -288,6 +289,26 @@ def test_a_closed_month_is_exported_without_asking_and_is_the_same_for_ever(
         "sha256": found.sha256,
         "previous_sha256": None,
     }
+
+
+@pytest.mark.parametrize("format_name", ["csv", "stripe"])
+def test_a_closed_month_whose_lines_were_changed_is_not_exported(
+    key: Key, journal_dir: Path, tmp_path: Path, format_name: str
+) -> None:
+    addressed(key.organization)
+    builders.used(key, 15, MAY.start)
+    close()
+    argv = ("export_billing", "--period", "2026-05", "--format", format_name, "--output")
+    call_command(*argv, str(tmp_path / "as-closed"), stderr=io.StringIO())
+    StatementLine.objects.filter(kind="usage").update(amount="0.06")
+
+    for output in (str(tmp_path / "changed"), "-"):
+        out = io.StringIO()
+        with pytest.raises(CommandError, match="another SHA-256 than when it was closed") as caught:
+            call_command(*argv, output, stdout=out, stderr=io.StringIO())
+        assert (caught.value.returncode, out.getvalue()) == (1, "")
+    assert {path.name for path in tmp_path.glob("*")} >= {"as-closed", "as-closed.manifest.json"}
+    assert list(tmp_path.glob("changed*")) == []
 
 
 def test_a_month_that_is_only_cut_is_still_open(key: Key, journal_dir: Path, tmp_path: Path) -> None:

@@ -389,6 +389,39 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
+# On a file system of 64 KiB, in a mount namespace of its own; where mounting is not allowed a limit on the
+# size of files stands for it. Says at the end what is there.
+ON_A_SMALL_DISK = """
+mount -t tmpfs -o size=64k tmpfs "$0" 2>/dev/null || ulimit -f 128
+"$@"
+echo "$? $(ls -A "$0")"
+"""
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_disk_that_is_full_is_one_sentence_and_leaves_nothing(journal_dir: Path, tmp_path: Path) -> None:
+    key = builders.key(builders.organization("acme")).key
+    for number in range(400):
+        used(key, resource=f"/{number:03}/{'x' * 120}")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = (sys.executable, str(settings.BASE_DIR / "manage.py"), "export_billing")
+    argv = ("--period", "2026-05", "--allow-open", "--no-drain", "--output", str(disk / "may.csv"))
+    namespace = ["unshare", "--mount", *(["--map-root-user"] if os.geteuid() else [])]
+    may = subprocess.run([*namespace, "true"], check=False, capture_output=True).returncode == 0
+    ran = subprocess.run(
+        [*(namespace if may else []), "sh", "-c", ON_A_SMALL_DISK, str(disk), *command, *argv],
+        env=builders.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ran.stdout == "1 \n"
+    assert len(ran.stderr.splitlines()) == 1
+    assert ran.stderr.startswith(f"{disk}/may.csv could not be written: ")
+
+
 def test_an_output_that_cannot_be_written_is_one_sentence_and_exit_1(
     key: Key, journal_dir: Path, tmp_path: Path
 ) -> None:
@@ -396,6 +429,7 @@ def test_an_output_that_cannot_be_written_is_one_sentence_and_exit_1(
         tmp_path / "no" / "such" / "folder.csv",
         tmp_path,
         Path("/dev/null"),
+        Path("/proc/may.csv"),
         tmp_path / ("x" * 250),
     ):
         error = refused("--period", "2026-05", "--allow-open", "--output", str(output))
@@ -541,7 +575,7 @@ def test_stdout_has_the_bytes_of_the_file_and_a_closed_pipe_is_no_trouble(
     journal_dir: Path, tmp_path: Path
 ) -> None:
     key = builders.key(builders.organization("acme")).key
-    for number in range(3000):
+    for number in range(1500):
         used(key, resource=f"/{number:04}/ä")
     file = tmp_path / "may.csv"
     export("--output", str(file))

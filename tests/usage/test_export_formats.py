@@ -4,19 +4,25 @@ import csv
 import datetime as dt
 import io
 import json
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.management import call_command
+from hypothesis import given
+from hypothesis import strategies as st
 
 from keys.models import Key
 from tests import builders
 from tests.usage.exported import IDS, MAY, addressed, export, rows, used
 from tests.usage.test_export import LINE
-from usage.exports import ADDRESSED_BY, FORMATS, focus
+from usage.billing import Line
+from usage.exports import ADDRESSED_BY, FORMATS, focus, openmeter, stripe
 from usage.exports.cells import of_lines
+from usage.exports.events import Event, of_cells
+from usage.meters import Meter
 
 LAST_SECOND = 1_780_271_999  # 2026-05-31 23:59:59 UTC
 
@@ -33,8 +39,12 @@ def known(key: Key) -> Key:
     return key
 
 
-def jsonl(text: str) -> list[dict[str, Any]]:
+def jsonl(text: str) -> list[Any]:
     return [json.loads(line) for line in text.splitlines()]
+
+
+def events_of(lines: list[Line], meter: Meter) -> Iterator[Event]:
+    return of_cells(of_lines(lines, {meter.name: meter}))
 
 
 def events(format_name: str, text: str) -> list[tuple[str, str, str, str]]:
@@ -51,7 +61,9 @@ def events(format_name: str, text: str) -> list[tuple[str, str, str, str]]:
                 for e in jsonl(text)
             ]
         case "openmeter":
-            return [(e["id"], e["subject"], e["type"], e["data"]["value"]) for e in json.loads(text)]
+            return [
+                (e["id"], e["subject"], e["type"], e["data"]["value"]) for batch in jsonl(text) for e in batch
+            ]
     return [
         (e["transaction_id"], e["external_subscription_id"], e["code"], e["properties"]["value"])
         for batch in jsonl(text)
@@ -79,7 +91,7 @@ def test_an_openmeter_record_is_a_cloudevent(
 ) -> None:  # Any: pytest-django's wrapper has no attributes of its own
     used(known, 5, resource="/tiles")
 
-    [event] = json.loads(export("--format", "openmeter"))
+    [[event]] = jsonl(export("--format", "openmeter"))
     assert event == {
         "specversion": "1.0",
         "id": event["id"],
@@ -114,6 +126,13 @@ def test_lago_gets_at_most_a_hundred_events_at_once(known: Key, journal_dir: Pat
     assert [len(batch["events"]) for batch in batches] == [100, 100, 5]
 
 
+def test_openmeter_gets_at_most_five_hundred_events_at_once() -> None:
+    for many, sizes in ((500, [500]), (501, [500, 1]), (1000, [500, 500])):
+        lines = [LINE._replace(resource=f"/{n}", quantity=1, external_customer="a") for n in range(many)]
+        batches = jsonl(b"".join(openmeter.render(events_of(lines, Meter("m", "m", "M")))).decode())
+        assert [len(batch) for batch in batches] == sizes
+
+
 # --- what becomes a record ------------------------------------------------------------------------
 
 
@@ -122,17 +141,18 @@ def test_only_live_quantities_become_records_in_units_and_in_full(
     known: Key, journal_dir: Path, format_name: str
 ) -> None:
     builders.meter("hours", unit="hour", decimals=3)
+    hours = {"stripe": (2_000, "2")}.get(format_name, (1_500, "1.500"))
     version = builders.version("basic", fee=3100, requests={"unit_price": "0.01", "included": 3})
     builders.subscription(known.organization, version, MAY.start)
     used(known, 5)
-    used(known, 1_500, meter="hours")
+    used(known, hours[0], meter="hours")
     used(builders.key(known.organization, environment="test").key, 7)
 
     customer = IDS[ADDRESSED_BY[format_name]]
     records = events(format_name, export("--format", format_name))
     assert {record[1:] for record in records} == {
         (customer, "requests", "5"),
-        (customer, "hours", "1.500"),
+        (customer, "hours", hours[1]),
     }
 
 
@@ -214,6 +234,56 @@ def test_with_skip_missing_it_is_left_out_of_the_file_and_its_manifest(
     assert (manifest["lines"], manifest["quantity_by_meter"]) == (1, {"requests": 5})
 
 
+def test_what_stripe_would_not_take_is_named_line_by_line_and_nothing_is_written(
+    known: Key, journal_dir: Path
+) -> None:
+    builders.meter("hours", unit="hour", decimals=3)
+    used(known, 1_500, meter="hours")
+    used(known, 10**15, meter="tokens")
+    used(known, 10**15 - 1, meter="bytes")
+
+    out, err = io.StringIO(), io.StringIO()
+    argv = ("export_billing", "--period", "2026-05", "--allow-open", "--format", "stripe")
+    with pytest.raises(Exception, match="--skip-missing"):
+        call_command(*argv, stdout=out, stderr=err)
+    assert out.getvalue() == ""
+    assert err.getvalue().splitlines() == [
+        f"acme {known.public_id} live {meter} usage: {value} is not a whole number of at most 15 digits."
+        for meter, value in (("hours", "1.500"), ("tokens", "1000000000000000"))
+    ]
+    call_command(*argv, "--skip-missing", stdout=out, stderr=err)
+    assert [event["payload"]["value"] for event in jsonl(out.getvalue())] == ["999999999999999"]
+
+
+@given(quantity=st.integers(-(10**18), 10**18).filter(bool), decimals=st.integers(0, 6))
+def test_every_value_is_sent_to_stripe_exactly_or_not_at_all(quantity: int, decimals: int) -> None:
+    value = Decimal(quantity).scaleb(-decimals)
+    text = f"{value:f}"
+    whole = value == value.to_integral_value() and abs(value) < 10**15
+    assert stripe.takes(text) == whole
+    if whole:
+        meter = Meter("m", "m", "M", decimals=decimals)
+        line = LINE._replace(quantity=quantity, external_customer="cus_1")
+        [event] = jsonl(b"".join(stripe.render(events_of([line], meter))).decode())
+        assert Decimal(event["payload"]["value"]) == value
+        assert event["payload"]["value"].removeprefix("-").isdigit()
+
+
+def test_of_very_many_values_that_stripe_would_not_take_the_first_are_named(
+    known: Key, journal_dir: Path
+) -> None:
+    for number in range(25):
+        used(known, 10**15, resource=f"/{number:02}")
+    err = io.StringIO()
+    call_command(
+        *("export_billing", "--period", "2026-05", "--allow-open", "--format", "stripe", "--skip-missing"),
+        stdout=io.StringIO(),
+        stderr=err,
+    )
+    said = err.getvalue().splitlines()
+    assert (len(said), said[-1]) == (21, "5 more lines: the same; it is left out.")
+
+
 @pytest.mark.parametrize("format_name", FORMATS)
 def test_an_empty_month_is_a_valid_file(db: None, journal_dir: Path, format_name: str) -> None:
     text = export("--format", format_name)
@@ -222,7 +292,7 @@ def test_an_empty_month_is_a_valid_file(db: None, journal_dir: Path, format_name
             assert rows(text) == []
             assert len(text.splitlines()) == 1
         case "openmeter":
-            assert json.loads(text) == []
+            assert text == "[]\n"
         case _:
             assert text == ""
 

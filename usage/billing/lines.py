@@ -140,6 +140,14 @@ def order(line: Line, known: Mapping[str, Meter]) -> tuple[str, ...]:
     return (*head, *quantities, *(each or "" for each in rest))
 
 
+def named(line: Line | None) -> str:
+    """Which line, for people."""
+    if line is None:
+        return "none"
+    words = (line.organization, line.key, line.environment, line.meter, line.resource, line.kind)
+    return " ".join(word for word in words if word)
+
+
 def currency_of(agreed: Mapping[int, Terms]) -> str | None:
     """The one currency of an organization in a period, given its terms; None without a subscription."""
     return next((each.currency for each in agreed.values()), None)

@@ -5,16 +5,19 @@ named in one sentence, and kept for staff to see. It recomputes everything, and 
 """
 
 import datetime as dt
-from collections.abc import Generator, Iterator, Mapping
+import hashlib
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from itertools import zip_longest
 from typing import Final
 
 from django.db.models import Min, Sum
 
+from keys.lifecycle import Conflict
 from keys.models import AuditEvent
 from keys.verdicts import Code
 from usage.billing import statement
-from usage.billing.lines import Line
+from usage.billing.lines import Line, named
 from usage.billing.periods import Period
 from usage.billing.statement import Totals
 from usage.exports import FORMATS
@@ -34,6 +37,22 @@ def differences(found: ClosedPeriod) -> Differences:
     yield from _bytes(found)
     yield from _rollups(found)
     yield from _recomputed(found)
+
+
+def proved(found: ClosedPeriod, lines: Iterable[Line]) -> Iterator[Line]:
+    """Pass all lines of a closed month on. Raises Conflict at their end if their CSV is not as it was
+    closed."""
+    sha256, passed = hashlib.sha256(), deque[Line]()
+    rows = FORMATS["csv"](iter(passed.popleft, None))  # it takes a line when it is asked for that line's row
+    sha256.update(next(rows))
+    for line in lines:
+        passed.append(line)
+        sha256.update(next(rows))
+        yield line
+    if sha256.hexdigest() != found.sha256:
+        raise Conflict(
+            f"The lines of {found} have another SHA-256 than when it was closed; verify_billing tells more."
+        )
 
 
 def keep(subject: str, difference: str, *, now: dt.datetime) -> None:
@@ -133,11 +152,11 @@ def _recomputed(found: ClosedPeriod) -> Iterator[str]:
     for position, (was, now) in enumerate(zip_longest(statement.frozen(found), computed), 1):
         if was is None or now is None:
             what = "was not billed" if was is None else "is not recomputed"
-            yield f"line {position} {what}: {_named(was or now)}."
+            yield f"line {position} {what}: {named(was or now)}."
             return
         for name, before, after in zip(Line._fields, was, now, strict=True):
             if before != after and name not in _NAMES:
-                yield f"line {position} has {name} {before!r}, recomputed it is {after!r}: {_named(was)}."
+                yield f"line {position} has {name} {before!r}, recomputed it is {after!r}: {named(was)}."
                 return
 
 
@@ -146,14 +165,6 @@ def _unequal(what: str, found: Mapping[str, object], stored: Mapping[str, object
         if found.get(name) != stored.get(name):
             yield f"its lines have {found.get(name)} as {what} {name}, it was closed with {stored.get(name)}."
             return
-
-
-def _named(line: Line | None) -> str:
-    """Which line, for people."""
-    if line is None:
-        return "none"
-    words = (line.organization, line.key, line.environment, line.meter, line.resource, line.kind)
-    return " ".join(word for word in words if word)
 
 
 def _period(found: ClosedPeriod) -> Period:

@@ -37,6 +37,8 @@ ADDRESSED_BY: Final = {
     "openmeter": "openmeter_subject",
     "lago": "lago_subscription",
 }
+# Which values of an event a system takes, where it does not take every one, and the words for them.
+VALUES: Final[Mapping[str, tuple[Callable[[str], bool], str]]] = {"stripe": (stripe.takes, stripe.VALUES)}
 # What a format puts beside its file, by the end of the name.
 BESIDE: Final[Mapping[str, list[tuple[str, Callable[[], Iterator[bytes]]]]]] = {
     "focus": [(".metadata.json", focus.metadata)],

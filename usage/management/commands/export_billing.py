@@ -6,7 +6,7 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -16,11 +16,13 @@ from tqdm import tqdm
 
 from keys.management.base import REFUSED, PortalCommand, find_organization, refuse, said
 from keys.models import Organization
-from usage import drain
-from usage.billing import Line, Period, accounts, statement
+from usage import drain, meters
+from usage.billing import Line, Period, accounts, statement, verifying
+from usage.billing.lines import named
 from usage.billing.statement import Totals
-from usage.exports import ADDRESSED_BY, BESIDE, FORMATS
-from usage.exports.events import addressed
+from usage.exports import ADDRESSED_BY, BESIDE, FORMATS, VALUES
+from usage.exports.cells import in_units
+from usage.exports.events import LeftOut, addressed
 from usage.exports.files import held, write_whole
 from usage.management.base import month
 from usage.models import ClosedPeriod
@@ -57,7 +59,7 @@ class Command(PortalCommand):
         parser.add_argument(
             "--skip-missing",
             action="store_true",
-            help="leave out organizations that the billing system has no id for",
+            help="leave out organizations that the billing system has no id for, and values that it refuses",
         )
 
     def handle(
@@ -85,7 +87,8 @@ class Command(PortalCommand):
             whole = Totals()
             content = self._content(parts, only, format, whole, bar, skip_missing=skip_missing)
             if path is None:
-                self._to_stdout(held(content) if format in ADDRESSED_BY else content)
+                may_fail = format in ADDRESSED_BY or any(part.closed is not None for part in parts)
+                self._to_stdout(held(content) if may_fail else content)
                 return
             manifest = _manifest_path(path)
             beside = [(_beside(path, end), make()) for end, make in BESIDE.get(format, ())]
@@ -107,29 +110,32 @@ class Command(PortalCommand):
         *,
         skip_missing: bool,
     ) -> Iterator[bytes]:
-        """The file's bytes. Ends with a refusal if an organization has no id in the format's billing system,
-        unless such are to be skipped; they are named either way."""
+        """The file's bytes. Ends with a refusal if some usage cannot be sent to the format's billing system,
+        unless that is to be skipped; it is named either way."""
         field = ADDRESSED_BY.get(format)
         ids = {} if field is None else accounts.ids(field)
-        missing: dict[str, None] = {}
+        takes, left_out = _takes(format), LeftOut()
 
         def lines() -> Iterator[Line]:
             for part in parts:
                 found = statement.lines_of(part.period, only)
-                for line in part.totals.of(found if field is None else addressed(found, ids, missing)):
+                if part.closed is not None and only is None:
+                    found = verifying.proved(part.closed, found)
+                if field is not None:
+                    found = addressed(found, ids, takes, left_out)
+                for line in part.totals.of(found):
                     bar.update()
                     yield line
 
         yield from whole.through(FORMATS[format](whole.of(lines())))
-        if field is None or not missing:
+        if field is None or not left_out:
             return
-        what = accounts.FIELDS[field][0].removeprefix("The ")
-        for slug in missing:
-            self.say(f"{slug} has no {what}" + (" and is left out." if skip_missing else "."))
+        for what in _named(left_out, format, accounts.FIELDS[field][0].removeprefix("The ")):
+            self.say(what + ("; it is left out." if skip_missing else "."))
         if not skip_missing:
             refuse(
-                f"Organizations with usage have no {what}; fill in their billing accounts, or leave them out "
-                "with --skip-missing.",
+                "What is named above cannot be sent: fill in the billing accounts, or leave it out with "
+                "--skip-missing.",
                 REFUSED,
             )
 
@@ -142,6 +148,26 @@ class Command(PortalCommand):
                 buffer.write(piece)
         if buffer is not None:
             buffer.flush()
+
+
+def _takes(format: str) -> Callable[[Line], bool]:
+    """Which lines' values the format's billing system takes."""
+    if format not in VALUES:
+        return lambda line: True
+    (takes, _), known = VALUES[format], meters.read()
+    return lambda line: takes(str(in_units(line.quantity, known.get(line.meter))))
+
+
+def _named(left_out: LeftOut, format: str, id_name: str) -> Iterator[str]:
+    """Each thing that is left out, as the beginning of a sentence."""
+    for slug in left_out.organizations:
+        yield f"{slug} has no {id_name}"
+    known = meters.read()
+    for line in left_out.lines:
+        value = in_units(line.quantity, known.get(line.meter))
+        yield f"{named(line)}: {value} is not {VALUES[format][1]}"
+    if left_out.more_lines:
+        yield f"{left_out.more_lines} more lines: the same"
 
 
 def _file(output: str) -> Path:
