@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from django import forms
-from django.conf import settings
 from django.http import QueryDict
 
 from keys import lifecycle
@@ -556,10 +555,3 @@ class KeyFilterForm(forms.Form):
         """The values that make sense; the others are as if not given."""
         self.is_valid()
         return {name: str(self.cleaned_data.get(name) or "") for name in self.fields}
-
-
-def curl_line(credential: str, scopes: Iterable[str]) -> str:
-    """A command that asks the gateway about a key; `credential` is it, or a shell variable that holds it."""
-    scope = next(iter(scopes), "")
-    url = f"{settings.PORTAL_URL}/gateway/authorize" + (f"?scope={scope}" if scope else "")
-    return f'curl -i -H "Authorization: Bearer {credential}" \\\n  "{url}"'

@@ -14,7 +14,7 @@ from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_http_methods, require_safe
 
-from keys import history, lifecycle
+from keys import examples, history, lifecycle
 from keys.access import MemberRequest, member
 from keys.forms import (
     AskForScopeForm,
@@ -23,7 +23,6 @@ from keys.forms import (
     ExtendOverlapForm,
     NewKeyForm,
     RotateKeyForm,
-    curl_line,
     tried,
 )
 from keys.lifecycle import Conflict, Invalid, Issued
@@ -42,8 +41,7 @@ def show_secret(request: MemberRequest, issued: Issued, *, rotated: bool = False
     context = {
         "key": issued.key,
         "plaintext": issued.plaintext,
-        "curl": curl_line(issued.plaintext, scopes),
-        "scope": scopes[0] if scopes else "",
+        "example": examples.first_call(issued.plaintext, scopes),
         "rotated": rotated,
     }
     return render(request, "keys/secret.html", context)

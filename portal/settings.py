@@ -52,6 +52,8 @@ ALLOWED_HOSTS: list[str] = env.list(
     "ALLOWED_HOSTS",
     default=list(dict.fromkeys([PORTAL_HOST or "localhost", "localhost", "127.0.0.1", "[::1]"])),
 )
+# An address of the provider's API that a first call may go to; empty: this portal's own.
+API_URL = env.str("API_URL", default="")
 SIGNUP = env.str("SIGNUP", default="open")
 
 # --- keys ----------------------------------------------------------------------------------------

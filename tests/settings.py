@@ -22,6 +22,7 @@ ENVIRONMENT = {
 }
 UNSET = (
     "ALLOWED_HOSTS",
+    "API_URL",
     "DEBUG",
     "DEFAULT_FROM_EMAIL",
     "GATEWAY_NETWORKS",

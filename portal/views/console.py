@@ -13,9 +13,9 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_safe
 
-from keys import lifecycle
+from keys import examples, lifecycle
 from keys.access import MemberRequest, member
-from keys.forms import RevokeKeyForm, TryForm, curl_line
+from keys.forms import RevokeKeyForm, TryForm
 from keys.lifecycle import Conflict, Invalid
 from keys.permissions import Act, allows
 from portal import attention, first_call, pages, usage_pages
@@ -36,7 +36,7 @@ def overview(request: MemberRequest) -> HttpResponse:
         timezone.now(),
         with_activity=allows(request.membership.role, Act.VIEW_ACTIVITY),
     )
-    return render(request, "portal/overview.html", {"page": page, "curl": curl_line("$API_KEY", ())})
+    return render(request, "portal/overview.html", {"page": page, "example": examples.first_call()})
 
 
 @member(Act.VIEW)
@@ -61,7 +61,7 @@ def key(request: MemberRequest, key_id: str) -> HttpResponse:
         "page": page,
         "key": found,
         "call": first_call.look(found, timezone.now()) if is_unused else None,
-        "curl": curl_line("$API_KEY", [scope.name for scope in found.scopes.all()]),
+        "example": examples.first_call(scopes=[scope.name for scope in found.scopes.all()]),
         "leaks": found.leaks.count(),
         "source_days": settings.SOURCES_DAYS,
         "signals": attention.of_key(found, timezone.now()),

@@ -10,7 +10,7 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
-from keys.forms import curl_line
+from keys import examples
 from portal import reference
 from portal.models import User
 from portal.views.console import LAST_ORGANIZATION
@@ -28,7 +28,7 @@ def docs(request: HttpRequest) -> HttpResponse:
     context = {
         "codes": reference.codes(),
         "scopes": reference.scopes(),
-        "curl": curl_line("$API_KEY", ()),
+        "example": examples.first_call(),
         "prefix": settings.KEY_PREFIX,
     }
     return render(request, "portal/docs.html", context)

@@ -12,7 +12,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_http_methods
 
-from keys.forms import curl_line
+from keys import examples
 from keys.lifecycle import Conflict, Invalid, Issued
 from keys.once import Once, Spent
 from keys.recent import recent_sign_in_required
@@ -27,8 +27,7 @@ def _show_secret(request: HttpRequest, issued: Issued) -> HttpResponse:
         "key": issued.key,
         "organization": issued.key.organization,
         "plaintext": issued.plaintext,
-        "curl": curl_line(issued.plaintext, scopes),
-        "scope": scopes[0] if scopes else "",
+        "example": examples.first_call(issued.plaintext, scopes),
     }
     return render(request, "portal/first_key.html", context)
 

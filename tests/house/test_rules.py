@@ -27,6 +27,7 @@ SEES_PLAINTEXT = {
 TOUCHES_ENVIRONMENT = {
     "portal/settings.py",  # reads it
     "keys/scanning/git.py",  # gives git a part of it
+    "keys/examples.py",  # shows a line that reads it
     "portal/wsgi.py",  # names the settings, as every wsgi module
     "portal/folder.py",  # quickstart's: makes the file that settings read
     "portal/restart.py",

@@ -15,7 +15,6 @@ from keys.forms import (
     NewKeyForm,
     RevokeKeyForm,
     RotateKeyForm,
-    curl_line,
     end_of_day,
 )
 from keys.lifecycle import Conflict, Invalid
@@ -243,8 +242,3 @@ def test_a_reason_is_optional_and_short() -> None:
 def test_a_filter_that_makes_no_sense_filters_nothing() -> None:
     chosen = KeyFilterForm(post(q="a\x00b", state="nonsense", environment="live"), []).chosen()
     assert {name: value for name, value in chosen.items() if value} == {"environment": "live"}
-
-
-def test_the_curl_line_names_the_first_scope() -> None:
-    assert curl_line("KEY", ()).endswith('/gateway/authorize"')
-    assert curl_line("KEY", ("a:b", "c:d")).endswith('/gateway/authorize?scope=a:b"')

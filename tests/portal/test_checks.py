@@ -12,7 +12,7 @@ from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, run_checks
 from pytest_django import Settings
 
-from portal import checks
+from portal import brand_checks, checks
 
 
 def found() -> list[CheckMessage]:
@@ -65,6 +65,12 @@ def test_a_good_production_is_accepted(production: Settings) -> None:
         ("ALLOWED_HOSTS", ["keys.example.com", "*"], "portal.E005"),
         ("ALLOWED_HOSTS", ["example.com"], "portal.E006"),
         ("ALLOWED_HOSTS", [], "portal.E006"),
+        ("API_URL", "api.example.com", "portal.E024"),
+        ("API_URL", "http://api.example.com/v1", "portal.E024"),
+        ("API_URL", "https://api.example.com/$(id)", "portal.E024"),
+        ("API_URL", 'https://api.example.com/"', "portal.E024"),
+        ("API_URL", "https://[::1/", "portal.E024"),
+        ("API_URL", "https://api.example.com:99999/", "portal.E024"),
         ("KEY_PREFIX", "", "portal.E007"),
         ("KEY_PREFIX", "Acme", "portal.E007"),
         ("KEY_PREFIX", "a_b", "portal.E007"),
@@ -208,7 +214,8 @@ def test_every_message_says_how_to_mend_it_and_shows_no_secret(production: Setti
 
 def test_every_check_is_tested_here() -> None:
     pattern = re.compile(r'"(portal\.[EW]\d{3})"')
-    made = set(pattern.findall(Path(checks.__file__).read_text()))
+    modules = checks, brand_checks
+    made = {each for module in modules for each in pattern.findall(Path(str(module.__file__)).read_text())}
     assert "portal.E001" in made
     assert made <= set(pattern.findall(Path(__file__).read_text()))
 
