@@ -17,10 +17,11 @@ from django.core.wsgi import get_wsgi_application
 
 _django: Callable[..., Any] = get_wsgi_application()  # a page's response, streaming or not
 
-from portal import health, metrics, middleware, turns  # noqa: E402  these need Django's apps to be ready
+from portal import health, metrics, middleware, server, turns  # noqa: E402  these need Django's apps to be ready
 from portal.api import PREFIX, answers  # noqa: E402  as above
 from usage import client  # noqa: E402  as above
 from usage.gateway import Environ, StartResponse  # noqa: E402  as above
+from usage.gateway import answer as _answer  # noqa: E402  as above
 from usage.gateway import application as _gateway  # noqa: E402  as above
 
 WAIT_SECONDS = 5.0
@@ -86,6 +87,11 @@ def pages(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     if path in _STATE:
         return _STATE[path](environ, start_response, health.pages)
     return _through_django(environ, start_response)
+
+
+# Where `portal.server` serves, the gateway's calls do not come this way at all.
+for _each in (application, gateway):
+    server.answer_directly(_each, "/gateway/", _answer)
 
 
 def _through_django(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:

@@ -1,8 +1,8 @@
 """HTTP for proxies: reads headers, calls `authorize`, writes headers (CONTRACT, "Gateway").
 
-A WSGI callable beside Django: no session, no template, no query on a warm key. What is asked of a call is the
-proxy's word alone (the query of `/gateway/authorize`, the header `X-Portal-Rule` under `/gateway/envoy/`);
-nothing that the client sends can change it. It decides nothing about keys itself.
+Beside Django: no session, no template, no query on a warm key. What is asked of a call is the proxy's word
+alone (the query of `/gateway/authorize`, the header `X-Portal-Rule` under `/gateway/envoy/`); nothing that
+the client sends can change it. It decides nothing about keys itself.
 """
 
 import logging
@@ -15,13 +15,13 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 from django.conf import settings
 
 from keys.directory import Unavailable
-from keys.records import expiry_told
+from keys.records import KeyRecord, expiry_told
 from keys.verdicts import VALID, Code
 from usage import client, limits, metering, meters, problems, rules
 from usage.credentials import presented
 from usage.metering import decide_call
 from usage.meters import REQUESTS
-from usage.problems import NO_STORE, STATUS_LINES, Headers, refusal
+from usage.problems import END, NO_STORE, STATUS_LINES, Headers, describe, refusal
 from usage.records import AGENT_LENGTH
 from usage.traits import pack
 
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 Environ = dict[str, Any]
 StartResponse = Callable[[str, Headers], object]
+type Answer = tuple[int, Headers, bytes]  # status, headers, body
 
 MAX_RULE = 4096  # characters
 _MAX_RULE = MAX_RULE + 1  # so much is looked at, for a rule that is too long to be told
@@ -69,7 +70,17 @@ class Asked(NamedTuple):
 
 
 def application(environ: Environ, start_response: StartResponse) -> list[bytes]:
-    """Answer one call of a proxy. Whatever goes wrong is a refusal."""
+    """`answer` as a WSGI callable, for any server."""
+    status, headers, body = answer(environ)
+    if not body:
+        start_response(STATUS_LINES[status], headers)
+        return []
+    start_response(STATUS_LINES[status], [*headers, ("Content-Length", str(len(body)))])
+    return [body]
+
+
+def answer(environ: Environ) -> Answer:
+    """Answer one call of a proxy, which WSGI's `environ` describes. Whatever goes wrong is a refusal."""
     try:
         get = environ.get
         path, rule = environ["PATH_INFO"], get("QUERY_STRING", "")[:_MAX_RULE]
@@ -93,14 +104,14 @@ def application(environ: Environ, start_response: StartResponse) -> list[bytes]:
         )
         credential = presented(environ, _in_url(environ) if asked.in_url else None)
         if credential is None or not asked.is_usual:
-            answered = _unusual(asked, credential, start_response)
+            answered = _unusual(asked, credential)
             if answered is not None:
                 return answered
         moment = now()
         decided = decide_call(credential or "", asked.call, moment)
         code, secret, _, request, standing, _ = decided
         if code is not VALID or secret is None:
-            return _refuse(start_response, decided, asked)
+            return _refuse(decided, asked)
         key = secret.key
         headers = [
             _OK,
@@ -115,31 +126,29 @@ def application(environ: Environ, start_response: StartResponse) -> list[bytes]:
         ]
         if standing is not None:
             headers += limits.headers(standing)
-        start_response("200 OK", headers)
-        return []
+        return 200, headers, b""
     except Exception as error:
         if not isinstance(error, Unavailable):
             problems.log_bug(logger, error)
         rule = environ.get("HTTP_X_PORTAL_RULE" if _is_envoy(environ["PATH_INFO"]) else "QUERY_STRING") or ""
         unknown = metering.Decision(Code.UNAVAILABLE)
-        return _refuse(start_response, unknown, None, deny=403 if "deny=403" in rule else 0)
+        return _refuse(unknown, None, deny=403 if "deny=403" in rule else 0)
 
 
-def _unusual(asked: Asked, credential: str | None, start_response: StartResponse) -> list[bytes] | None:
+def _unusual(asked: Asked, credential: str | None) -> Answer | None:
     """The answer to a call that is no question about one key; None if it is one after all."""
     if asked.is_outside:
-        return _refuse(start_response, _OUTSIDE, None)
+        return _refuse(_OUTSIDE, None)
     _, resource, address, agent = asked.call.labels
     if asked.error:
         decision = metering.refuse(Code.BAD_REQUEST, detail=asked.error, address=address, user_agent=agent)
-        return _refuse(start_response, decision, asked)
+        return _refuse(decision, asked)
     if asked.method == "OPTIONS" and credential == "":  # a browser sends no key before it has asked
-        start_response("200 OK", [*_portal_headers(_PREFLIGHT), NO_STORE])
-        return []
+        return 200, _PREFLIGHT, b""
     if credential is None:
         code = Code.MULTIPLE_CREDENTIALS
         decision = metering.refuse(code, resource=resource, address=address, user_agent=agent)
-        return _refuse(start_response, decision, asked)
+        return _refuse(decision, asked)
     return None
 
 
@@ -279,53 +288,47 @@ def _free_method(peer: str, method: str, stated: Iterable[str | None]) -> str:
 
 # --- what is answered ------------------------------------------------------------------------------
 
-_PREFLIGHT = metering.Decision(VALID)
 _OUTSIDE = metering.Decision(
     Code.IP_NOT_ALLOWED, None, "This address may not ask the gateway; GATEWAY_NETWORKS lists who may."
 )
-# What every answer about nobody's key begins with, by the code's name.
-_NAMELESS: dict[str, Headers] = {
-    code.text: [
-        ("X-Portal-Status", code.status_text),
-        ("X-Portal-Code", code.text),
-        ("X-Portal-Key", ""),
-        ("X-Portal-Organization", ""),
-        ("X-Portal-Environment", ""),
-        ("X-Portal-Scopes", ""),
-        ("X-Portal-Key-Expires", ""),
-    ]
-    for code in Code
-}
 
 
-def _portal_headers(decided: metering.Decided) -> Headers:
-    """Every X-Portal-* header, if need be empty: a proxy that copies them overwrites what a client forged."""
-    code, secret, _, request, _, _ = decided
-    if secret is None:
-        return [*_NAMELESS[code.text], ("X-Portal-Request", request)]
-    key = secret.key
+def _portal_headers(code: Code, key: KeyRecord | None) -> Headers:
+    """Every X-Portal-* header but the request's id, if need be empty: a proxy that copies them overwrites
+    what a client forged."""
     return [
         ("X-Portal-Status", code.status_text),
         ("X-Portal-Code", code.text),
-        ("X-Portal-Key", key.public_id),
-        ("X-Portal-Organization", key.organization.slug),
-        ("X-Portal-Environment", key.environment),
-        ("X-Portal-Scopes", key.scopes_text),
-        ("X-Portal-Key-Expires", expiry_told(key, now())),
-        ("X-Portal-Request", request),
+        ("X-Portal-Key", key.public_id if key else ""),
+        ("X-Portal-Organization", key.organization.slug if key else ""),
+        ("X-Portal-Environment", key.environment if key else ""),
+        ("X-Portal-Scopes", key.scopes_text if key else ""),
+        ("X-Portal-Key-Expires", expiry_told(key, now()) if key else ""),
     ]
 
 
-def _refuse(
-    start_response: StartResponse, decided: metering.Decided, asked: Asked | None, deny: int = 0
-) -> list[bytes]:
+@lru_cache(maxsize=4096)
+def _nameless(name: str, detail: str, status: int) -> tuple[bytes, Headers]:
+    """As `problems.describe`, with every header but the request's id. The code goes by its name, as there."""
+    begin, headers = describe(name, detail, status)
+    return begin, [*_portal_headers(Code[name], None), *headers]
+
+
+_PREFLIGHT: Headers = [*_portal_headers(VALID, None), ("X-Portal-Request", ""), NO_STORE]
+
+
+def _refuse(decided: metering.Decided, asked: Asked | None, deny: int = 0) -> Answer:
     """`deny` where it is not known what was asked."""
+    code, secret, detail, request, _, _ = decided
     address = ""
     if asked is not None:
         deny, address = asked.deny, asked.call.labels[2]
-    sent = status = decided[0].status
+    sent = status = code.status
     if deny and status != 401:
         sent = deny
-    body, headers = refusal(decided, sent, address, _portal_headers(decided))
-    start_response(STATUS_LINES[sent], headers)
-    return [body]
+    told = ("X-Portal-Request", request)
+    if secret is None:  # as in a flood: all the rest was made before
+        begin, headers = _nameless(code.text, detail, sent)
+        return sent, [told, *headers], begin + request.encode() + END
+    body, headers = refusal(decided, sent, address, [*_portal_headers(code, secret.key), told])
+    return sent, headers, body

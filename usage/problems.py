@@ -28,6 +28,7 @@ IP_NOT_ALLOWED, RATE_LIMITED, QUOTA_EXCEEDED = Code.IP_NOT_ALLOWED, Code.RATE_LI
 BROWNOUT = Code.BROWNOUT
 STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 NO_STORE = ("Cache-Control", "no-store")
+END = b'"}'  # of a document that `describe` began
 _NOTHING: Headers = []
 # A refusal has a body, and a proxy may hand it to a browser.
 _INERT = [
@@ -55,21 +56,21 @@ def refusal(
         violated, retry = standing.name, standing.reset
     elif code is BROWNOUT and secret is not None:
         retry = max(math.ceil(brownout_until(secret.key, time.time()) - time.time()), 1)
-    begin, common = _describe(code.text, detail, status or code.status, violated)
-    body = begin + request.encode() + b'"}'
-    headers = [*first, *common, ("Content-Length", str(len(body)))]
+    begin, common = describe(code.text, detail, status or code.status, violated)
+    headers = [*first, *common]
     if standing is not None:
         headers += limits.headers(standing)
     if retry:
         headers.append(("Retry-After", str(retry)))
-    return body, headers
+    return begin + request.encode() + END, headers
 
 
 @lru_cache(maxsize=4096)
-def _describe(name: str, detail: str, status: int, violated: str) -> tuple[bytes, Headers]:
+def describe(name: str, detail: str, status: int, violated: str = "") -> tuple[bytes, Headers]:
     """What all refusals of one kind have in common, made once, for they come in floods: the document up to
-    the value of its last member, `request` (an id of ours: nothing in it needs escaping), and the headers
-    beside it. The code goes by its name: to hash a member of an enum takes longer than all the rest."""
+    the value of its last member, `request` (an id of ours: nothing in it needs escaping; END follows), and
+    the headers beside it. The code goes by its name: to hash a member of an enum takes longer than all the
+    rest."""
     code = Code[name]
     detail = detail or code.sentence
     problem: dict[str, object] = {
@@ -121,18 +122,13 @@ def plain(
         "request": request,
         **members,
     }
-    return _with_length(problem, [NO_STORE, *_INERT])
+    return json.dumps(problem).encode(), [NO_STORE, *_INERT]
 
 
 def log_bug(logger: logging.Logger, error: BaseException) -> None:
     """The place, but not the message: it could quote what the client sent."""
     place = "".join(traceback.format_tb(error.__traceback__))
     logger.error("Refused after %s:\n%s", type(error).__name__, place)
-
-
-def _with_length(problem: dict[str, object], headers: Headers) -> tuple[bytes, Headers]:
-    body = json.dumps(problem).encode()
-    return body, [*headers, ("Content-Length", str(len(body)))]
 
 
 def _challenge(code: Code, detail: str) -> str:

@@ -49,7 +49,7 @@ def figures() -> dict[str, float]:
     def call(*credentials: str) -> Callable[[], object]:
         """One after the other, again and again: of a flood no two are the same."""
         following = itertools.cycle([environ(credential) for credential in credentials]).__next__
-        return lambda: gateway.application(following(), lambda status, headers: None)
+        return lambda: gateway.answer(following())
 
     def environ(credential: str) -> dict[str, str]:
         return {
