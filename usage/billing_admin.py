@@ -14,14 +14,18 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
 
-from keys.admin.base import EVERYWHERE, LifecycleAdmin, LifecycleForm, actor
+from keys.admin.base import EVERYWHERE, LifecycleAdmin, LifecycleForm, acting_once, actor
 from keys.admin.fields import LinesField
 from keys.lifecycle import Invalid, Refused
 from keys.management.base import sentence
+from keys.once import Once
 from usage import meters
 from usage.billing import Period, accounts, credits, money, plans, price_text, subscriptions
-from usage.billing.preview import preview
+from usage.billing.preview import Ending, preview, preview_end
 from usage.models import BillingAccount, Credit, Plan, PlanVersion, Subscription
+
+ENDINGS_SHOWN = 10  # subscriptions of which the page that cancels them tells what it changes
+_CREDIT = "credit"  # the purpose of a form's token
 
 
 class PlanForm(LifecycleForm[Plan]):
@@ -177,6 +181,25 @@ class SubscriptionForm(LifecycleForm[Subscription]):
         fields = ("organization", "version")
 
 
+class CancelForm(forms.Form):
+    """The hour that was shown is the one in which they end, however long the page is looked at."""
+
+    at = forms.DateTimeField(
+        required=False, widget=forms.HiddenInput, initial=lambda: subscriptions.next_hour(timezone.now())
+    )
+
+
+def _endings(chosen: list[Subscription]) -> list[tuple[Subscription, Ending | None, str]]:
+    """What cancelling each of the first would change, or why it is refused."""
+    found: list[tuple[Subscription, Ending | None, str]] = []
+    for subscription in chosen[:ENDINGS_SHOWN]:
+        try:
+            found.append((subscription, preview_end(subscription, now=timezone.now()), ""))
+        except Refused as refused:
+            found.append((subscription, None, refused.sentence))
+    return found
+
+
 @admin.register(Subscription)
 class SubscriptionAdmin(LifecycleAdmin[Subscription]):
     form = SubscriptionForm
@@ -254,12 +277,15 @@ class SubscriptionAdmin(LifecycleAdmin[Subscription]):
             queryset,
             action="cancel",
             title="Cancel subscriptions",
-            text="They end with the next full hour; those that have not begun never do. The policy stays.",
+            text="They end with the next full hour; those that have not begun never do.",
             button="Cancel subscriptions",
             act=lambda subscription, data: subscriptions.cancel(
-                actor(request), subscription, now=timezone.now()
+                actor(request), subscription, at=data["at"], now=timezone.now()
             ),
             done="cancelled.",
+            form_class=CancelForm,
+            told=_endings,
+            template="admin/usage/subscription/cancel.html",
         )
 
 
@@ -305,6 +331,7 @@ class CreditForm(LifecycleForm[Credit]):
 @admin.register(Credit)
 class CreditAdmin(LifecycleAdmin[Credit]):
     form = CreditForm
+    add_form_template = "admin/once_form.html"
     list_display = ("organization", "month", "statement", "off_the_bill", "reason", "given_at", "given_by")
     list_select_related = ("organization",)
     search_fields = ("organization__slug", "organization__name", "reason")
@@ -320,6 +347,13 @@ class CreditAdmin(LifecycleAdmin[Credit]):
 
     def has_change_permission(self, request: HttpRequest, obj: Credit | None = None) -> bool:
         return False  # what was given is only seen
+
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """A form that is sent twice gives one credit."""
+        once = {"once": Once(request, _CREDIT).token}
+        return super().add_view(request, form_url, once | (extra_context or {}))
 
     @admin.display(ordering="original_period")
     def month(self, credit: Credit) -> str:
@@ -339,12 +373,15 @@ class CreditAdmin(LifecycleAdmin[Credit]):
             month = Period.parse(data["month"])
         except ValueError as error:
             raise Invalid(sentence(str(error)), "month") from None
-        return credits.give(
-            actor(request),
-            data["organization"],
-            original=month,
-            amount=credits.in_minor(data["value"], data["currency"]),
-            currency=data["currency"],
-            reason=data["reason"],
-            now=timezone.now(),
-        )
+        with acting_once(request, _CREDIT, "This form has given its credit already") as claim:
+            credit = credits.give(
+                actor(request),
+                data["organization"],
+                original=month,
+                amount=credits.in_minor(data["value"], data["currency"]),
+                currency=data["currency"],
+                reason=data["reason"],
+                now=timezone.now(),
+            )
+            claim.result = f"{self.off_the_bill(credit)} to {credit.organization}"
+        return credit

@@ -4,7 +4,8 @@
 way: the audit feed is the one record of what staff did.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django import forms
@@ -23,7 +24,8 @@ from django.utils.html import format_html
 
 from keys.admin.fields import Autocomplete, may_be_id
 from keys.audit import Actor
-from keys.lifecycle import Refused, staff_actor
+from keys.lifecycle import Conflict, Refused, staff_actor
+from keys.once import Claim, Once, Spent
 
 MAX_SELECTED = 500  # objects that one confirmed action may change
 SHOWN_REFUSALS = 5
@@ -65,6 +67,20 @@ def actor(request: HttpRequest) -> Actor:
     if not isinstance(request.user, AbstractBaseUser):
         raise PermissionDenied
     return staff_actor(request.user)
+
+
+@contextmanager
+def acting_once(request: HttpRequest, purpose: str, done: str) -> Iterator[Claim]:
+    """The transaction in which a form with a token of this purpose (`keys.once`) acts. Raises Conflict where
+    it was open for too long, or has acted: `done` then begins the sentence, what the claim noted ends it."""
+    once = Once(request, purpose)
+    if not once.posted:
+        raise Conflict("This page was open for too long. Check what it says and send it again.")
+    try:
+        with once.claim() as claim:
+            yield claim
+    except Spent as spent:
+        raise Conflict(f"{done}: {spent.result}.") from None
 
 
 def change_url(obj: Model) -> str:
@@ -215,10 +231,13 @@ class LifecycleAdmin[M: Model](Autocompletes, _ModelAdmin[M]):
         act: Callable[[M, dict[str, Any]], object],
         done: str,
         form_class: type[forms.Form] = forms.Form,
+        told: Callable[[list[M]], list[Any]] | None = None,
+        template: str = "admin/confirm_action.html",
     ) -> HttpResponseBase | None:
         """Show what is selected and ask; once confirmed, `act` on each, one transaction each.
 
-        `done` ends the sentence "2 keys …". Refusals are shown and do not stop the others.
+        `done` ends the sentence "2 keys …". Refusals are shown and do not stop the others. `template` may
+        show more about them: what `told` gives.
         """
         count = queryset.count()
         if count > MAX_SELECTED:
@@ -236,7 +255,7 @@ class LifecycleAdmin[M: Model](Autocompletes, _ModelAdmin[M]):
             return HttpResponseRedirect(listing)
         return TemplateResponse(
             request,
-            "admin/confirm_action.html",
+            template,
             {
                 **self.admin_site.each_context(request),
                 "opts": self.opts,
@@ -245,6 +264,7 @@ class LifecycleAdmin[M: Model](Autocompletes, _ModelAdmin[M]):
                 "button": button,
                 "action": action,
                 "form": form,
+                "told": told(chosen) if told else [],
                 "chosen": [(obj.pk, change_url(obj), self.describe(obj)) for obj in chosen],
                 "action_checkbox_name": ACTION_CHECKBOX_NAME,
                 "cancel_url": change_url(chosen[0]) if len(chosen) == 1 else listing,

@@ -25,12 +25,21 @@ from django.utils.html import format_html
 from django.views.decorators.debug import sensitive_post_parameters
 
 from keys import lifecycle, oversight
-from keys.admin.base import LifecycleAdmin, ReadOnly, ReasonForm, TabularInline, actor, change_url, link
+from keys.admin.base import (
+    LifecycleAdmin,
+    ReadOnly,
+    ReasonForm,
+    TabularInline,
+    acting_once,
+    actor,
+    change_url,
+    link,
+)
 from keys.admin.fields import OrganizationFilter
 from keys.admin.forms import KeyAddForm, KeyEditForm, RotateForm
-from keys.lifecycle import Conflict, Issued, Refused
+from keys.lifecycle import Issued, Refused
 from keys.models import Key, KeyState, Secret
-from keys.once import Once, Spent
+from keys.once import Once
 from keys.recent import recent_sign_in_required
 
 EVERYWHERE = [ActionLocation.CHANGE_LIST, ActionLocation.CHANGE_FORM]
@@ -74,6 +83,7 @@ class SecretsInline(ReadOnly, TabularInline[Secret, Key]):
 @admin.register(Key)
 class KeyAdmin(LifecycleAdmin[Key]):
     form = KeyEditForm
+    add_form_template = "admin/once_form.html"
     list_display = ("name", "secret", "organization_link", "state", "expires", "created")
     list_filter = (KeyStateFilter, "environment", OrganizationFilter)
     search_fields = ("name", "public_id", "secrets__hint__exact", "organization__name", "organization__slug")
@@ -226,27 +236,21 @@ class KeyAdmin(LifecycleAdmin[Key]):
                 changes["scopes"] = [scope.name for scope in changes["scopes"]]
             return lifecycle.edit_key(actor(request), obj, now=timezone.now(), **changes)
         data = form.cleaned_data
-        once = Once(request, ONCE)
-        if not once.posted:
-            raise Conflict("This page was open for too long. Check what it says and send it again.")
-        try:
-            with once.claim() as claim:
-                issued = lifecycle.create_key(
-                    actor(request),
-                    data["organization"],
-                    name=data["name"],
-                    environment=data["environment"],
-                    scopes=[scope.name for scope in data["scopes"]],
-                    expires_at=form.chosen_expiry(),
-                    networks=data["networks"],
-                    rates=data["rates"],
-                    quotas=data["quotas"],
-                    metadata=data["metadata"],
-                    now=timezone.now(),
-                )
-                claim.result = issued.key.public_id
-        except Spent as spent:
-            raise Conflict(f"This form has made its key already: {spent.result}.") from None
+        with acting_once(request, ONCE, "This form has made its key already") as claim:
+            issued = lifecycle.create_key(
+                actor(request),
+                data["organization"],
+                name=data["name"],
+                environment=data["environment"],
+                scopes=[scope.name for scope in data["scopes"]],
+                expires_at=form.chosen_expiry(),
+                networks=data["networks"],
+                rates=data["rates"],
+                quotas=data["quotas"],
+                metadata=data["metadata"],
+                now=timezone.now(),
+            )
+            claim.result = issued.key.public_id
         request.META["latchkey.issued"] = issued
         return issued.key
 

@@ -32,8 +32,9 @@ def one_act(act: str, sam: User) -> Iterator[None]:
     assert not LogEntry.objects.exists()
 
 
-def once(admin: Client) -> str:
-    found = re.search(r'name="once" value="([^"]+)"', text(admin.get(page("key", "add"))))
+def once(admin: Client, url: str = "") -> str:
+    """The token of the form that makes a key, or of another one."""
+    found = re.search(r'name="once" value="([^"]+)"', text(admin.get(url or page("key", "add"))))
     assert found
     return found[1]
 

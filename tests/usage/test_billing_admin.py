@@ -14,9 +14,10 @@ from keys.lifecycle.organizations import standard_policy
 from keys.models import AuditEvent, Organization
 from portal.models import User
 from tests import builders
-from tests.keys.admin_forms import one_act, text
+from tests.keys.admin_forms import once, one_act, text
+from tests.threads import at_once
 from usage import meters
-from usage.billing import price_text
+from usage.billing import price_text, subscriptions
 from usage.models import BillingAccount, Credit, Plan, PlanVersion, Subscription
 
 pytestmark = pytest.mark.django_db
@@ -134,6 +135,45 @@ def test_what_a_plan_changes_is_shown_before_anything_is(admin: Client) -> None:
     assert AuditEvent.objects.count() == before
 
 
+def test_cancelling_shows_what_it_changes_and_ends_in_the_hour_that_was_shown(admin: Client) -> None:
+    acme = builders.organization("acme")
+    month = timezone.now().replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    version = builders.version("basic", fee=4900, requests={"unit_price": "0.5"})
+    running = builders.subscription(acme, version, month)
+    before = AuditEvent.objects.count()
+    chosen = {"action": "cancel", "_selected_action": [running.pk]}
+    shown = admin.post(page("subscription"), chosen)
+    hour = subscriptions.next_hour(timezone.now())
+    for words in ("49.00 USD", "0.5 USD a request", "ends on", "estimated", "Nothing has been changed yet"):
+        assert words in text(shown)
+    running.refresh_from_db()
+    assert (running.end, AuditEvent.objects.count()) == (None, before)
+    assert f'name="at" value="{hour:%Y-%m-%d %H}:00:00"' in text(shown)
+
+    earlier = hour - dt.timedelta(hours=1)
+    confirmed = chosen | {"confirmed": "yes"}
+    for junk in ("x", "\0", "9" * 2**20):
+        assert admin.post(page("subscription"), confirmed | {"at": junk}).status_code == 400
+    admin.post(page("subscription"), confirmed | {"at": f"{earlier:%Y-%m-%d %H}:00:00"})
+    running.refresh_from_db()
+    assert running.end == max(earlier, month)
+    assert "earlier end already" in text(admin.post(page("subscription"), chosen))
+
+
+def test_what_a_plan_puts_keys_outside_of_is_shown_with_the_keys(admin: Client) -> None:
+    acme = builders.organization("acme")
+    key = builders.key(acme, name="Forever", expires_at=None).key
+    policy = lifecycle.create_policy(
+        lifecycle.command_actor(), slug="grand", name="Grand", expiry_required=True, now=timezone.now()
+    )
+    version = builders.version("grand")
+    Plan.objects.filter(slug="grand").update(policy=policy)
+    asked = {"organization": acme.pk, "version": version.pk, "at": ""}
+    shown = text(admin.post(page("subscription", "add"), asked))
+    assert "1 key would be outside the policy" in shown
+    assert key.public_id in shown
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -221,19 +261,13 @@ def test_a_price_of_no_meter_is_refused(db: None) -> None:
         price_text.parse("x per_unit 1", meters.read())
 
 
-def credit(of: Organization) -> dict[str, Any]:
-    return {"organization": of.pk, "month": "2026-05", "value": "1", "currency": "USD", "reason": "Sorry"}
+def credit(admin: Client, of: Organization, **fields: str) -> dict[str, Any]:
+    asked = {"organization": of.pk, "month": "2026-05", "value": "12.50", "currency": "USD"}
+    return asked | {"reason": "Sorry", "once": once(admin, page("credit", "add"))} | fields
 
 
 def test_a_credit_is_given_with_a_reason_and_then_only_read(admin: Client, sam: User) -> None:
-    acme = builders.organization("acme")
-    asked = {
-        "organization": acme.pk,
-        "month": "2026-05",
-        "value": "12.50",
-        "currency": "USD",
-        "reason": "Sorry",
-    }
+    asked = credit(admin, builders.organization("acme"))
     with one_act("organization.credited", sam):
         admin.post(page("credit", "add"), asked)
     given = Credit.objects.get()
@@ -247,6 +281,26 @@ def test_a_credit_is_given_with_a_reason_and_then_only_read(admin: Client, sam: 
     assert admin.post(shown, asked | {"value": "1", "reason": "Other"}).status_code == 403
     assert admin.post(page("credit", "delete", given.pk), {"post": "yes"}).status_code == 403
     assert Credit.objects.get().amount == 1250
+
+
+def test_a_credit_form_that_is_sent_twice_gives_one_credit(admin: Client) -> None:
+    asked = credit(admin, builders.organization("acme"))
+    admin.post(page("credit", "add"), asked)
+    before = AuditEvent.objects.count()
+    again = admin.post(page("credit", "add"), asked | {"value": "13"})
+    assert "has given its credit already: 12.50 USD to Acme." in text(again)
+    assert "open for too long" in text(admin.post(page("credit", "add"), asked | {"once": "x"}))
+    assert (Credit.objects.count(), AuditEvent.objects.count()) == (1, before)
+    admin.post(page("credit", "add"), credit(admin, Organization.objects.get()))
+    assert Credit.objects.count() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_credit_form_that_is_sent_twice_at_once_gives_one_credit(admin: Client) -> None:
+    asked = credit(admin, builders.organization("acme"))
+    answers = at_once([lambda: admin.post(page("credit", "add"), asked)] * 2)
+    assert sorted(getattr(each, "status_code", 0) for each in answers) == [200, 302]
+    assert Credit.objects.count() == 1
 
 
 @pytest.mark.parametrize(
@@ -264,10 +318,13 @@ def test_a_credit_is_given_with_a_reason_and_then_only_read(admin: Client, sam: 
         {"reason": ""},
         {"reason": "x" * 2**20},
         {"organization": "1; --"},
+        {"once": ""},
+        {"once": "\0"},
+        {"once": "x" * 2**20},
     ],
 )
 def test_what_is_no_credit_is_an_error_of_the_form(admin: Client, fields: dict[str, str]) -> None:
-    asked = credit(builders.organization("acme"))
+    asked = credit(admin, builders.organization("acme"))
     before = AuditEvent.objects.count()
     assert admin.post(page("credit", "add"), asked | fields).status_code in (200, 400)
     assert AuditEvent.objects.count() == before

@@ -14,7 +14,7 @@ from tests import builders
 from tests.threads import at_once
 from usage.billing import Period, forecast, money, subscriptions, terms
 from usage.billing.lines import usage
-from usage.billing.preview import Change, preview
+from usage.billing.preview import Change, preview, preview_end
 from usage.models import Price, Rollup, Subscription
 
 NOW = builders.NOW  # 15 June, 12:00
@@ -81,6 +81,32 @@ def test_what_the_act_would_refuse_the_preview_refuses(acme: Organization) -> No
     with pytest.raises(Conflict, match="USD"):
         preview(acme, yen, now=NOW)
     assert preview(acme, yen, at=JUNE.end, now=NOW).estimate.same
+
+
+def test_an_end_is_told_as_it_comes_and_taken_back(acme: Organization) -> None:
+    version = builders.version("basic", fee=900, requests={"unit_price": "1"})
+    running = builders.subscription(acme, version, JUNE.start)
+    before = kept()
+    told = preview_end(running, now=NOW)
+    assert kept() == before
+    assert (told.at, told.never) == (NOW + HOUR, False)
+    assert told.prices == [
+        Change("Monthly fee", ["9.00 USD"], ["none"]),
+        Change("Requests", ["1 USD a request"], ["free"]),
+    ]
+    subscriptions.cancel(STAFF, running, now=NOW)
+    agreed = terms.of_period(JUNE, acme)
+    used = next(each.used for each in usage(JUNE, agreed, acme))
+    estimate = money.as_text(forecast.whole_month(used, agreed[acme.pk], JUNE, NOW), "USD")
+    assert told.estimate.after == [f"{estimate} USD"]
+    with pytest.raises(Conflict, match="earlier end"):
+        preview_end(running, now=NOW)
+
+
+def test_one_that_has_not_begun_would_never_begin(acme: Organization) -> None:
+    later = builders.subscription(acme, builders.version("basic"), JUNE.end)
+    told = preview_end(later, now=NOW)
+    assert (told.at, told.never, told.estimate.same) == (JUNE.end, True, True)
 
 
 @given(hours=st.integers(-300, 300), fee=st.integers(0, 10**6), price=st.integers(0, 10**4))

@@ -1,15 +1,17 @@
-"""What another plan would change for an organization, told before anybody decides: costs and policy.
+"""What another plan, or none, would change for an organization, told before anybody decides.
 
 It makes the change in a transaction, reads what comes of it and rolls it back, so that it is refused what the
 act would be refused and estimates with the very same code. Nothing of it is kept.
 """
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from django.db import transaction
 
+from keys import effects
+from keys.effects import Effect
 from keys.models import Organization, Policy
 from usage import meters, reports
 from usage.billing import forecast, money, plans, price_words, subscriptions, terms
@@ -42,6 +44,17 @@ class Preview(NamedTuple):
     prices: list[Change]  # the monthly fee first
     policy: list[Change]  # only what differs
     policy_name: Change
+    keys: Effect  # what the policy would put outside it
+    estimate: Change  # of the current month
+
+
+class Ending(NamedTuple):
+    """What cancelling would do."""
+
+    at: dt.datetime
+    never: bool  # it would not have begun
+    month: Period  # the current one
+    prices: list[Change]  # the monthly fee first
     estimate: Change  # of the current month
 
 
@@ -49,26 +62,46 @@ def preview(
     organization: Organization, version: PlanVersion, *, at: dt.datetime | None = None, now: dt.datetime
 ) -> Preview:
     """What `subscriptions.subscribe` would do now. Raises Refused as it does."""
-    month, known = Period.of(now), meters.read()
-    through = min(reports.complete_through() or now, now)
-    with transaction.atomic():
-        estimate = _estimate(organization, month, through)
-        subscription, before = subscriptions.change(organization, version, at=at, now=now)
-        estimated = _estimate(organization, month, through)
-        transaction.set_rollback(True)
+    month = Period.of(now)
+    (subscription, before), estimate = _tried(
+        organization, now, lambda: subscriptions.change(organization, version, at=at, now=now)
+    )
     new = PlanVersion.objects.select_related("plan__policy").get(pk=version.pk)
     return Preview(
         start=subscription.start,
         before=before,
         month=month,
-        prices=[
-            Change("Monthly fee", [_fee(before.version)] if before else ["none"], [_fee(new)]),
-            *_prices(before.version if before else None, new, known),
-        ],
+        prices=_costs(before.version if before else None, new),
         policy=_policy(organization.policy, new.plan.policy),
         policy_name=Change("Policy", [organization.policy.name], [new.plan.policy.name]),
-        estimate=Change("Estimate", [estimate], [estimated]),
+        keys=effects.of_choice(Organization.objects.filter(pk=organization.pk), new.plan.policy, now),
+        estimate=estimate,
     )
+
+
+def preview_end(subscription: Subscription, *, at: dt.datetime | None = None, now: dt.datetime) -> Ending:
+    """What `subscriptions.cancel` would do now. Raises Refused as it does."""
+    ended, estimate = _tried(
+        subscription.organization, now, lambda: subscriptions.ended(subscription, at=at, now=now)
+    )
+    return Ending(
+        at=ended.end or now,
+        never=ended.end == ended.start,
+        month=Period.of(now),
+        prices=_costs(ended.version, None),
+        estimate=estimate,
+    )
+
+
+def _tried[T](organization: Organization, now: dt.datetime, act: Callable[[], T]) -> tuple[T, Change]:
+    """What comes of an act that is then taken back, and the month's estimate without and with it."""
+    month, through = Period.of(now), min(reports.complete_through() or now, now)
+    with transaction.atomic():
+        before = _estimate(organization, month, through)
+        done = act()
+        after = _estimate(organization, month, through)
+        transaction.set_rollback(True)
+    return done, Change("Estimate", [before], [after])
 
 
 def _estimate(organization: Organization, month: Period, through: dt.datetime) -> str:
@@ -81,17 +114,22 @@ def _estimate(organization: Organization, month: Period, through: dt.datetime) -
     return f"{money.as_text(forecast.whole_month(used, mine, month, through), currency)} {currency}"
 
 
-def _fee(version: PlanVersion) -> str:
-    return f"{money.as_text(version.fee, version.currency)} {version.currency}"
-
-
-def _prices(before: PlanVersion | None, after: PlanVersion, known: Mapping[str, Meter]) -> list[Change]:
+def _costs(before: PlanVersion | None, after: PlanVersion | None) -> list[Change]:
+    """The fee, and each price; without a plan there are none."""
+    known = meters.read()
     old = _said(before, known) if before else {}
-    new = _said(after, known)
+    new = _said(after, known) if after else {}
     return [
-        Change(" ".join(name).rstrip(), _price(name, old), _price(name, new))
-        for name in sorted(old.keys() | new.keys())
+        Change("Monthly fee", _fee(before), _fee(after)),
+        *(
+            Change(" ".join(name).rstrip(), _price(name, old), _price(name, new))
+            for name in sorted(old.keys() | new.keys())
+        ),
     ]
+
+
+def _fee(version: PlanVersion | None) -> list[str]:
+    return [f"{money.as_text(version.fee, version.currency)} {version.currency}"] if version else ["none"]
 
 
 def _price(name: tuple[str, str], said: Mapping[tuple[str, str], list[str]]) -> list[str]:

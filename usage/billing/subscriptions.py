@@ -122,27 +122,35 @@ def cancel(
     """End a subscription at an hour (the next full one); one that has not begun by then never was. The
     organization's policy stays as it is."""
     require_staff(actor)
+    with transaction.atomic():
+        subscription = ended(subscription, at=at, now=now)
+        end = subscription.end or now
+        audit.append(
+            "subscription.ended",
+            actor=actor,
+            at=now,
+            organization=subscription.organization,
+            data={
+                "plan": subscription.version.plan.slug,
+                "version": subscription.version.number,
+                "end": end.astimezone(dt.UTC).isoformat(),
+            },
+        )
+    return subscription
+
+
+def ended(subscription: Subscription, *, at: dt.datetime | None = None, now: dt.datetime) -> Subscription:
+    """What `cancel` does to subscriptions alone. For `cancel`, and for a preview that rolls it back."""
     at = next_hour(now) if at is None else at
     with transaction.atomic():
         organization = lock_organization(subscription.organization)
-        rows = Subscription.objects.filter(organization=organization)
+        rows = Subscription.objects.filter(organization=organization).select_related("organization")
         subscription = rows.select_related("version__plan").get(pk=subscription.pk)
         at = max(at, subscription.start)
         if subscription.end is not None and subscription.end <= at:
             raise Conflict("This subscription has an earlier end already.", "at")
         _require_open_hour(at, now)
         _end(subscription, at)
-        audit.append(
-            "subscription.ended",
-            actor=actor,
-            at=now,
-            organization=organization,
-            data={
-                "plan": subscription.version.plan.slug,
-                "version": subscription.version.number,
-                "end": at.astimezone(dt.UTC).isoformat(),
-            },
-        )
     return subscription
 
 
