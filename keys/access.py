@@ -26,6 +26,7 @@ class MemberRequest(HttpRequest):
 
     organization: Organization
     membership: Membership
+    memberships: list[Membership]  # all of the reader's, by the names of their organizations
     actor: Actor
 
 
@@ -41,16 +42,16 @@ def member(act: Act) -> Callable[[View], View]:
         def guarded(request: HttpRequest, organization: str, **kwargs: Any) -> HttpResponseBase:
             if not request.user.is_authenticated:
                 return redirect_to_login(request.get_full_path())
-            membership = (
-                Membership.objects.filter(user_id=request.user.pk, organization__slug=organization)
-                .select_related("organization__policy")
-                .first()
-            )
+            # All of them at once: the shell names the others.
+            mine = Membership.objects.filter(user_id=request.user.pk).select_related("organization__policy")
+            memberships = list(mine.order_by("organization__name", "organization_id"))
+            membership = next((each for each in memberships if each.organization.slug == organization), None)
             if membership is None:
                 raise Http404
             if not allows(membership.role, act):
                 raise PermissionDenied
-            request.membership = membership  # type: ignore[attr-defined]  # makes it a MemberRequest
+            request.memberships = memberships  # type: ignore[attr-defined]  # makes it a MemberRequest
+            request.membership = membership  # type: ignore[attr-defined]  # as above
             request.organization = membership.organization  # type: ignore[attr-defined]  # as above
             request.actor = member_actor(request.user, membership)  # type: ignore[attr-defined]  # as above
             try:

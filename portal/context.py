@@ -103,7 +103,9 @@ def _may(request: HttpRequest) -> frozenset[str]:
 
 
 def _organizations(request: HttpRequest) -> Sequence[Organization]:
-    """The organizations of who is signed in, by name."""
+    """The organizations of who is signed in, by name; `keys.access` may have read them."""
+    if hasattr(request, "memberships"):
+        return [membership.organization for membership in request.memberships]
     user = getattr(request, "user", None)
     if user is None or not user.is_authenticated:
         return []

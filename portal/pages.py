@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from django.core.paginator import Page, Paginator
-from django.db.models import Count, Q, QuerySet
+from django.db.models import QuerySet
 
 from keys import brownouts, compliance, history, quotas
 from keys.compliance import Facts, Rule, Terms
 from keys.forms import askable
 from keys.history import Entry
 from keys.models import (
-    EXPIRING_WITHIN,
     AuditEvent,
     Environment,
     Key,
@@ -36,7 +35,6 @@ PAGE = 50
 HISTORY_PAGE = 20
 CHART_DAYS = 30
 ASKED = 5  # requests for scopes on a key's page
-ATTENTION = 5  # rows of each kind
 SOURCES = 50  # rows
 LABELS = 3  # of a key in the list
 DAY = dt.timedelta(days=1)
@@ -81,6 +79,10 @@ class QuotaRow(NamedTuple):
     is_full: bool
     anew_in: str
     anew_at: dt.datetime
+
+    @property
+    def left(self) -> int:
+        return max(self.limit - self.used, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,24 +161,6 @@ class KeyPage:
     entries: list[Entry]
 
 
-@dataclass(frozen=True, slots=True)
-class Overview:
-    """Everything on an organization's first page."""
-
-    keys: int
-    active: int
-    expiring: int
-    today: int
-    refused_share: str
-    top_reason: str
-    chart: BarChart
-    quiet: bool  # no call in the chart's days
-    quotas: list[QuotaRow]
-    complete_through: dt.datetime | None
-    attention: list[tuple[Key, Badge]]
-    entries: list[Entry]
-
-
 def badge(key: Key, now: dt.datetime) -> Badge:
     """A key's state in a few words; what works by itself does not while its organization is suspended."""
     state = key.state_at(now)
@@ -196,7 +180,7 @@ def _broken(key: Key, secret: Secret | None, terms: Terms, now: dt.datetime) -> 
     return compliance.broken(terms, Facts.of(key, secret), now)
 
 
-def _note(key: Key, secret: Secret | None, terms: Terms, now: dt.datetime) -> str:
+def note(key: Key, secret: Secret | None, terms: Terms, now: dt.datetime) -> str:
     """What a policy wants of a key, in a few words; the most urgent."""
     if key.is_retired and key.state_at(now) == KeyState.DISABLED:
         return "Retired: it was not used"
@@ -308,7 +292,7 @@ def key_rows(
             key=key,
             secret=secrets.get(key.pk),
             badge=badge(key, now),
-            note=_note(key, secrets.get(key.pk), terms, now),
+            note=note(key, secrets.get(key.pk), terms, now),
             spark=sparkline(lines[key.pk]) if any(lines[key.pk]) else "",
             requests=calls[key.pk].accepted + calls[key.pk].refused,
             last_used=secrets[key.pk].used if key.pk in secrets else None,
@@ -434,50 +418,3 @@ def recent_use(organization: Organization, key: Key, now: dt.datetime) -> tuple[
     hour = now.astimezone(dt.UTC).replace(minute=0, second=0, microsecond=0)
     sums = reports.totals(organization, hour - DAY, hour + dt.timedelta(hours=1), key=key)
     return sums.accepted, reports.key_last_used(organization, [key.pk]).get(key.pk)
-
-
-# --- the overview ---------------------------------------------------------------------------------
-
-
-def overview(organization: Organization, now: dt.datetime, *, with_activity: bool) -> Overview:
-    """An organization at a glance."""
-    end = _today(now) + DAY
-    days = reports.daily(organization, end - CHART_DAYS * DAY, end)
-    week = reports.totals(organization, _midnight(end - 7 * DAY), _midnight(end))
-    top = reasons(week.reasons)
-    events = history.find(organization)[:6] if with_activity else []
-    live = Q(revoked_at=None, disabled_at=None) & (Q(expires_at=None) | Q(expires_at__gt=now))
-    counts = organization.keys.aggregate(
-        keys=Count("pk"),
-        active=Count("pk", filter=live),
-        expiring=Count("pk", filter=live & Q(expires_at__lte=now + EXPIRING_WITHIN)),
-    )
-    return Overview(
-        **counts,
-        today=days[-1].accepted + days[-1].refused,
-        refused_share=percent(week.refused, week.accepted + week.refused),
-        top_reason=f"Mostly: {top[0].title.lower()}" if top else "Nothing refused",
-        chart=_chart(days),
-        quiet=not any(day.accepted or day.refused for day in days),
-        quotas=quota_rows(organization, now),
-        complete_through=reports.complete_through(),
-        attention=_attention(organization, now),
-        entries=history.entries(events),
-    )
-
-
-def _attention(organization: Organization, now: dt.datetime) -> list[tuple[Key, Badge]]:
-    """Keys about to expire or to be retired, expired lately, or disabled; the soonest first."""
-    keys = organization.keys
-    later = Q(expires_at=None) | Q(expires_at__gt=now + EXPIRING_WITHIN)
-    retiring = keys.retiring().filter(later)[:ATTENTION]
-    expiring = keys.in_state(KeyState.EXPIRING, now).order_by("expires_at")[:ATTENTION]
-    expired = (
-        keys.in_state(KeyState.EXPIRED, now)
-        .filter(expires_at__gt=now - CHART_DAYS * DAY)
-        .order_by("-expires_at")[:ATTENTION]
-    )
-    disabled = keys.in_state(KeyState.DISABLED, now).order_by("-disabled_at")[:ATTENTION]
-    listed = [(key, badge(key, now)) for key in (*expired, *expiring)]
-    listed += [(key, Badge("expiring", _note(key, None, Terms(), now))) for key in retiring]
-    return listed + [(key, badge(key, now)) for key in disabled]

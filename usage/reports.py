@@ -10,12 +10,12 @@ from collections.abc import Collection, Mapping, Sequence
 from operator import add
 from typing import NamedTuple
 
-from django.db.models import Max, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models import Case, Max, OuterRef, Q, QuerySet, Subquery, Sum, When
 from django.db.models.functions import Coalesce, Least
 
 from keys.models import Key, Organization
 from keys.verdicts import Code
-from usage import drain
+from usage import drain, series
 from usage.models import ResponseRollup, Rollup, SecretUse
 
 ACCEPTED = Q(outcome=Code.VALID.name)
@@ -28,6 +28,19 @@ class Day(NamedTuple):
     accepted: int
     refused: int
     quantity: int = 0  # in the meter's smallest unit
+
+
+class Outcome(NamedTuple):
+    """The calls of one UTC day that were answered alike; `late` are those after that day's cut."""
+
+    date: dt.date
+    outcome: str  # a code's name
+    late: bool
+    calls: int
+
+    @property
+    def is_accepted(self) -> bool:
+        return self.outcome == Code.VALID.name
 
 
 class Hour(NamedTuple):
@@ -74,6 +87,24 @@ def daily(
         day = days[hour.astimezone(dt.UTC).date()]
         day[:] = map(add, day, sums)
     return [Day(date, *sums) for date, sums in days.items()]
+
+
+def outcomes(
+    organization: Organization, start: dt.date, end: dt.date, cuts: Collection[dt.datetime] = ()
+) -> list[Outcome]:
+    """Calls of every day of [start, end) by outcome, days without calls left out. Days that one of `cuts`
+    (whole hours) falls into come in two parts, so that a day can be compared by an hour of it. One query."""
+    late = Q(pk__in=[])
+    for cut in cuts:
+        late |= Q(hour__gte=cut, hour__lt=_midnight(cut.date() + dt.timedelta(days=1)))
+    rows = (
+        _between(organization, _midnight(start), _midnight(end))
+        .annotate(day=series.cut_to("day"), late=Case(When(late, then=True), default=False))
+        .values_list("day", "outcome", "late")
+        .annotate(sum=Sum("calls"))
+        .order_by()
+    )
+    return [Outcome(series.moment(day).date(), *rest) for day, *rest in rows]
 
 
 def totals(

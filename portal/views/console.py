@@ -19,6 +19,7 @@ from keys.forms import RevokeKeyForm, TryForm
 from keys.lifecycle import Conflict, Invalid
 from keys.permissions import Act, allows
 from portal import attention, first_call, pages, usage_pages
+from portal.overview import at_a_glance
 from portal.refusals import holds_secret
 from usage import reports, shadow
 
@@ -31,10 +32,10 @@ def overview(request: MemberRequest) -> HttpResponse:
     """The organization at a glance, and what needs attention."""
     if request.session.get(LAST_ORGANIZATION) != request.organization.slug:
         request.session[LAST_ORGANIZATION] = request.organization.slug
-    page = pages.overview(
+    page = at_a_glance(
         request.organization,
         timezone.now(),
-        with_activity=allows(request.membership.role, Act.VIEW_ACTIVITY),
+        with_cost=allows(request.membership.role, Act.VIEW_BILLING),
     )
     return render(request, "portal/overview.html", {"page": page, "example": examples.first_call()})
 

@@ -147,47 +147,6 @@ def test_the_switcher_names_ones_organizations_and_no_others(alice: Client, acme
     assert "globex" not in html
 
 
-# --- overview -------------------------------------------------------------------------------------
-
-
-def test_an_empty_overview_leads_to_the_first_key(alice: Client) -> None:
-    html = alice.get(url("overview")).content.decode()
-    assert "No keys yet" in html
-    assert url("key_new") in html
-
-
-def test_a_key_without_calls_is_met_with_a_line_to_try(alice: Client, acme: Organization) -> None:
-    builders.key(acme)
-    assert "curl -i" in alice.get(url("overview")).content.decode()
-
-
-def test_the_overview_counts_calls_and_names_the_commonest_refusal(alice: Client, acme: Organization) -> None:
-    key = builders.key(acme).key
-    calls(key, 95)
-    calls(key, 4, Code.RATE_LIMITED)
-    calls(key, 1, Code.EXPIRED)
-    page = alice.get(url("overview")).context["page"]
-    assert (page.today, page.refused_share, page.top_reason) == (100, "5%", "Mostly: rate limited")
-    assert not page.quiet
-
-
-def test_the_overview_says_what_needs_attention(alice: Client, acme: Organization) -> None:
-    now = timezone.now()
-    builders.key(acme, name="Fine")
-    builders.key(acme, name="Soon", expires_at=now + 6 * DAY + dt.timedelta(hours=1))
-    gone = builders.key(acme, name="Gone", expires_at=now + DAY).key
-    Key.objects.filter(pk=gone.pk).update(expires_at=now - DAY)
-    off = builders.key(acme, name="Off").key
-    lifecycle.disable_key(lifecycle.command_actor(), off, now=now)
-    page = alice.get(url("overview")).context["page"]
-    assert [(key.name, badge.text) for key, badge in page.attention] == [
-        ("Gone", "Expired"),
-        ("Soon", "Expires in 6 days"),
-        ("Off", "Disabled"),
-    ]
-    assert (page.keys, page.active, page.expiring) == (4, 2, 1)
-
-
 def test_a_suspended_organization_is_told(alice: Client, acme: Organization) -> None:
     lifecycle.suspend_organization(lifecycle.command_actor(), acme, reason="unpaid", now=timezone.now())
     for name in ("overview", "keys"):
@@ -205,16 +164,6 @@ def test_no_key_of_a_suspended_organization_looks_active(alice: Client, acme: Or
     states = {row.key.pk: row.badge.state for row in alice.get(url("keys")).context["rows"]}
     assert states == {key.pk: "suspended", off.pk: "disabled"}
     assert alice.get(url("key", key)).context["page"].badge.text == "Suspended"
-
-
-def test_the_overview_of_a_viewer_has_no_activity(client: Client, acme: Organization) -> None:
-    builders.key(acme)
-    bob = builders.user("bob")
-    builders.member(bob, acme, Role.VIEWER)
-    builders.signed_in(client, bob)
-    html = client.get(url("overview")).content.decode()
-    assert "Latest activity" not in html
-    assert "alice@example.com" not in html
 
 
 # --- the key list ---------------------------------------------------------------------------------

@@ -7,12 +7,10 @@ keys, which change no sum; late usage of earlier months is added when the month 
 from collections import Counter
 from typing import NamedTuple
 
-from django.db.models import F, Sum
+from django.db.models import Sum
 
-from keys.models import Environment
-from keys.verdicts import Code
-from usage.billing import money, rating, statement, terms
-from usage.billing.lines import currency_of, with_subscription
+from usage.billing import money, rating, so_far, statement, terms
+from usage.billing.lines import currency_of
 from usage.billing.months import MINOR
 from usage.billing.periods import Period
 from usage.billing.rating import Used
@@ -83,20 +81,11 @@ def _open(period: Period) -> Sums:
     agreed = terms.of_period(period)
     names = dict(terms.in_period(period).values_list("organization_id", "organization__slug"))
     used: dict[int, list[Used]] = {}
-    rows = Rollup.objects.filter(
-        booked_period=period.first_day,
-        hour__gte=period.start,
-        outcome=Code.VALID.name,
-        key__environment=Environment.LIVE,
-    )
-    grouped = with_subscription(rows).values(
-        "organization_id", "meter", "resource", subscription=F("in_force__id")
-    )
-    for row in grouped.annotate(sum=Sum("quantity")).order_by():
-        if row["subscription"] is not None:
-            used.setdefault(row["organization_id"], []).append(
-                Used(row["subscription"], "", True, row["meter"], row["resource"], row["sum"])
-            )
+    rows = Rollup.objects.filter(booked_period=period.first_day, hour__gte=period.start)
+    for row in so_far.live_usage(rows):
+        each = so_far.as_used(row)
+        if each.subscription is not None:
+            used.setdefault(row[0], []).append(each)
     sums: Sums = Counter()
     for organization, mine in agreed.items():
         slug, currency = names[organization], currency_of(mine) or ""

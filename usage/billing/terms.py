@@ -3,16 +3,17 @@
 It alone turns rows into terms; it computes no amount and writes nothing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from decimal import Decimal
 
-from django.db.models import F, Q, QuerySet
+from django.db.models import F, OuterRef, Q, QuerySet, Subquery
 
 from keys.models import Organization
-from usage import meters
 from usage.billing.periods import Period
 from usage.billing.rating import Rate, Terms, Tier
-from usage.models import PlanVersion, Price, Subscription
+from usage.models import Meter, PlanVersion, Price, Subscription
+
+_COLUMNS = ("organization_id", "pk", "start", "end", "version__currency", "version__fee", "version_id")
 
 
 def in_period(period: Period) -> QuerySet[Subscription]:
@@ -23,36 +24,32 @@ def in_period(period: Period) -> QuerySet[Subscription]:
 
 def of_period(period: Period, organization: Organization | None = None) -> dict[int, dict[int, Terms]]:
     """Organization (primary key) → subscription (primary key) → its terms, of all that run in the month, in
-    order of their starts; four queries."""
+    order of their starts; two queries."""
     rows = in_period(period).order_by("organization_id", "start", "id")
     if organization is not None:
         rows = rows.filter(organization=organization)
     found: dict[int, dict[int, Terms]] = {}
-    subscriptions = list(rows)
-    versions = PlanVersion.objects.in_bulk({row.version_id for row in subscriptions})
-    rates = _rates(versions.values())
-    for row in subscriptions:
-        version = versions[row.version_id]
-        found.setdefault(row.organization_id, {})[row.pk] = Terms(
-            row.pk, row.start, row.end, version.currency, version.fee, rates[version.pk]
-        )
+    subscriptions = list(rows.values_list(*_COLUMNS))
+    rates = _rates({version for *_, version in subscriptions})
+    for owner, pk, start, end, currency, fee, version in subscriptions:
+        found.setdefault(owner, {})[pk] = Terms(pk, start, end, currency, fee, rates[version])
     return found
 
 
 def of_version(version: PlanVersion) -> dict[tuple[str, str], Rate]:
     """The version's rates by meter and resource."""
-    return _rates([version])[version.pk]
+    return _rates({version.pk})[version.pk]
 
 
-def _rates(versions: Iterable[PlanVersion]) -> dict[int, dict[tuple[str, str], Rate]]:
-    known = meters.read()
-    rates: dict[int, dict[tuple[str, str], Rate]] = {version.pk: {} for version in versions}
-    for price in Price.objects.filter(version__in=list(rates)):
-        meter = known.get(price.meter)
+def _rates(versions: Collection[int]) -> dict[int, dict[tuple[str, str], Rate]]:
+    rates: dict[int, dict[tuple[str, str], Rate]] = {version: {} for version in versions}
+    decimals = Meter.objects.filter(slug=OuterRef("meter")).values("decimals")
+    prices = Price.objects.filter(version__in=rates) if rates else Price.objects.none()
+    for price in prices.annotate(decimals=Subquery(decimals)):
         rates[price.version_id][price.meter, price.resource] = Rate(
             model=price.model,
             tiers=_tiers(price),
-            decimals=meter.decimals if meter else 0,
+            decimals=price.decimals or 0,
             included=price.included,
             package=price.package or 1,
         )
