@@ -19,7 +19,12 @@ TITLES = {
     "organization.resumed": "Organization resumed",
     "organization.policy_changed": "Policy changed",
     "organization.credited": "Credit given",
+    "organization.transferred": "Organization handed over",
     "member.added": "Member added",
+    "member.invited": "Member invited",
+    "member.invitation_resent": "Invitation sent again",
+    "member.invitation_withdrawn": "Invitation withdrawn",
+    "member.joined": "Member joined",
     "member.role_changed": "Role changed",
     "member.removed": "Member removed",
     "key.created": "Key created",
@@ -94,6 +99,7 @@ _LABELS = {
     "member": "Member",
     "owner": "Owner",
     "role": "Role",
+    "invited_by": "Invited by",
     "policy": "Policy",
     "external_customer": "Billing id",
     "amount": "Amount",
@@ -190,8 +196,8 @@ def _details(event: AuditEvent) -> list[Detail]:
     for name, value in data.items():
         if name not in _LABELS or (not value and name in _SILENT_WHEN_EMPTY):
             continue
-        # Staff's role and policy changes hold [before, after] themselves.
-        pair = value if name in ("role", "policy") and isinstance(value, list) else [value]
+        # Changes of role, policy and owner hold [before, after] themselves.
+        pair = value if name in ("role", "policy", "owner") and isinstance(value, list) else [value]
         details.append(Detail(_LABELS[name], [_value(name, each) for each in pair]))
     for name, pair in changes.items():
         if name in _LABELS and isinstance(pair, list):

@@ -159,6 +159,53 @@ class Membership(models.Model):
         return f"{self.user} in {self.organization} as {self.role}"
 
 
+def _new_invitation_id() -> str:
+    return tokens.new_id("inv")
+
+
+class Invitation(models.Model):
+    """An address is asked to join. Whoever has confirmed it as theirs may accept, once, in time.
+
+    The id is in a mail's link and opens a page; it is no secret, because it lets nobody in by itself.
+    """
+
+    public_id = models.CharField("id", max_length=32, unique=True, default=_new_invitation_id, editable=False)
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="invitations")
+    email = models.EmailField()  # in lower case
+    role = models.CharField(max_length=20, choices=RoleChoice)
+    # Who sent it last: what they may not do any more, it cannot do for them.
+    invited_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    invited_by_label = models.CharField(max_length=254)
+    by_provider = models.BooleanField(default=False)
+    created_at = models.DateTimeField()
+    sent_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    accepted_at = models.DateTimeField(null=True, blank=True)
+    accepted_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    withdrawn_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-sent_at", "-id"]
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(
+                fields=["organization", "email"],
+                condition=Q(accepted_at=None, withdrawn_at=None),
+                name="one_open_invitation_each",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.email} to {self.organization} as {self.role}"
+
+    def is_open_at(self, now: dt.datetime) -> bool:
+        """Can it be accepted at `now`?"""
+        return self.accepted_at is None and self.withdrawn_at is None and now < self.expires_at
+
+
 def _new_key_id() -> str:
     return tokens.new_id("key")
 

@@ -49,6 +49,22 @@ ROLE_SUMMARY: dict[Role, str] = {
     Role.VIEWER: "Sees keys and usage; changes nothing.",
 }
 
+# The acts as people read them, in the order of the table on the team page.
+ACT_SUMMARY: dict[Act, str] = {
+    Act.VIEW: "See keys, usage and refusals",
+    Act.VIEW_TEAM: "See who is in the team",
+    Act.CREATE_KEY: "Create keys",
+    Act.EDIT_KEY: "Edit, disable and enable keys",
+    Act.ROTATE_KEY: "Rotate keys",
+    Act.REVOKE_KEY: "Revoke keys",
+    Act.VIEW_ACTIVITY: "See the activity",
+    Act.VIEW_BILLING: "See billing and statements",
+    Act.EDIT_ALERTS: "Set billing alerts",
+    Act.MANAGE_TEAM: "Invite people, change roles, remove members",
+    Act.EDIT_ORGANIZATION: "Change the organization’s settings",
+    Act.TRANSFER_OWNERSHIP: "Make owners, and hand the organization over",
+}
+
 
 def allows(role: Role | str, act: Act) -> bool:
     """May someone with `role` perform `act`? An unknown role may nothing."""

@@ -1,4 +1,4 @@
-"""The pages that change keys, and those about people and history. Each parses, calls lifecycle, answers.
+"""The pages that change keys, and the one about their history. Each parses, calls lifecycle, answers.
 
 A new secret leaves in exactly one response, rendered by the POST that made it. Rows are reached through
 `request.organization` only; a page that also shows usage lives in `portal`.
@@ -28,7 +28,7 @@ from keys.forms import (
 from keys.lifecycle import Conflict, Invalid, Issued
 from keys.models import Key, Secret
 from keys.once import Once, Spent
-from keys.permissions import ROLE_SUMMARY, Act, Role
+from keys.permissions import Act
 from keys.recent import recent_sign_in_required
 
 PAGE = 50
@@ -301,16 +301,6 @@ def _no_overlap(request: MemberRequest, key: Key) -> HttpResponse:
     """To the key: whoever was here first, or the time, has ended the overlap."""
     messages.info(request, "No old secret of this key is working any more.")
     return redirect("key", request.organization.slug, key.public_id)
-
-
-@member(Act.VIEW_TEAM)
-@require_safe
-def team(request: MemberRequest) -> HttpResponse:
-    """Who is in the organization, and what each role may do."""
-    members = request.organization.memberships.select_related("user").order_by("created_at", "id")
-    page = Paginator(members, PAGE).get_page(request.GET.get("page"))
-    roles = [{"role": role.value, "summary": ROLE_SUMMARY[role]} for role in Role]
-    return render(request, "keys/team.html", {"page": page, "roles": roles})
 
 
 @member(Act.VIEW_ACTIVITY)

@@ -3,16 +3,23 @@
 `SIGNUP` is read here and nowhere else. Nothing here signs anybody in or sets a password.
 """
 
+import re
 import secrets
 from typing import Any, NamedTuple
 
-from allauth.account.adapter import DefaultAccountAdapter
+from allauth.account.adapter import DefaultAccountAdapter, get_adapter
+from allauth.account.forms import SignupForm
 from allauth.account.internal.flows.login import record_authentication
 from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.hashers import make_password
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
+from django.utils import timezone
+
+from keys.models import Invitation
+
+_INVITATION = re.compile(r"/invitations/(inv_[0-9A-Za-z]{16})/", re.ASCII)
 
 
 class SignupPolicy(NamedTuple):
@@ -44,11 +51,37 @@ def signup_policy() -> SignupPolicy:
     )
 
 
+def asked(request: HttpRequest) -> Invitation | None:
+    """The open invitation to which a page of sign-up leads back, by its `next`."""
+    found = _INVITATION.fullmatch(request.POST.get("next") or request.GET.get("next") or "")
+    invitation = Invitation.objects.filter(public_id=found[1]).first() if found else None
+    return invitation if invitation is not None and invitation.is_open_at(timezone.now()) else None
+
+
+class InvitedSignupForm(SignupForm):  # type: ignore[misc]  # allauth has no types
+    """Sign-up. Whoever is invited finds the address filled in; by invitation, no other address will do."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.invitation = asked(get_adapter().request)
+        if self.invitation is not None:
+            self.fields["email"].initial = self.invitation.email
+
+    def clean_email(self) -> str:
+        email: str = super().clean_email()
+        if signup_policy().by_invitation and (
+            self.invitation is None or email.lower() != self.invitation.email
+        ):
+            raise ValidationError("Use the address that was invited.", code="email_not_invited")
+        return email
+
+
 class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth has no types
     """allauth's decisions that are ours."""
 
     def is_open_for_signup(self, request: HttpRequest) -> bool:
-        return signup_policy().is_open
+        policy = signup_policy()
+        return policy.is_open or (policy.by_invitation and asked(request) is not None)
 
     def clean_email(self, email: str) -> str:
         """Called for new accounts and for addresses added to one; signing in is never refused here."""

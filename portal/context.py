@@ -54,7 +54,13 @@ _ORGANIZATION_PAGES = (
     ("Usage", "usage", "usage", Act.VIEW, ()),
     ("Refusals", "refusals", "revoke", Act.VIEW, ()),
     ("Billing", "billing", "billing", Act.VIEW_BILLING, ("statement", "alert_new", "alert_remove")),
-    ("Team", "team", "team", Act.VIEW_TEAM, ()),
+    (
+        "Team",
+        "team",
+        "team",
+        Act.VIEW_TEAM,
+        ("team_invite", "team_leave", "team_transfer", "team_member", "team_remove", "invitation_withdraw"),
+    ),
     ("Activity", "activity", "activity", Act.VIEW_ACTIVITY, ()),
 )
 _ACCOUNT_PAGES = (

@@ -6,7 +6,18 @@ from django.urls import URLPattern, URLResolver, include, path, register_convert
 
 from keys import urls as keys_urls  # first: it registers the key_id converter
 from portal.api import urls as api_urls
-from portal.views import alerts, attention, billing, console, first_call, leaks, public, refusals, welcome
+from portal.views import (
+    alerts,
+    attention,
+    billing,
+    console,
+    first_call,
+    leaks,
+    public,
+    refusals,
+    team,
+    welcome,
+)
 from portal.views import keys as key_views
 from usage.billing import Period
 
@@ -23,6 +34,18 @@ class PeriodConverter:
         return str(value)
 
 
+class InvitationConverter:
+    """An invitation's public id. Anything else is no page at all, before any query sees it."""
+
+    regex = "inv_[0-9A-Za-z]{16}"
+
+    def to_python(self, value: str) -> str:
+        return value
+
+    def to_url(self, value: str) -> str:
+        return value
+
+
 class RowConverter:
     """A row's number, of no more digits than a database takes."""
 
@@ -37,6 +60,7 @@ class RowConverter:
 
 register_converter(PeriodConverter, "period")
 register_converter(RowConverter, "row")
+register_converter(InvitationConverter, "invitation_id")
 
 _organization: list[URLPattern | URLResolver] = [
     path("", console.overview, name="overview"),
@@ -63,6 +87,22 @@ _organization: list[URLPattern | URLResolver] = [
     path("billing/<period:period>.csv.manifest.json", billing.statement_manifest, name="statement_manifest"),
     path("refusals/", refusals.refusals, name="refusals"),
     path("refusals.csv", refusals.refusals_csv, name="refusals_csv"),
+    path("team/", team.team, name="team"),
+    path("team/invite/", team.team_invite, name="team_invite"),
+    path("team/leave/", team.team_leave, name="team_leave"),
+    path("team/transfer/", team.team_transfer, name="team_transfer"),
+    path("team/<row:member_id>/", team.team_member, name="team_member"),
+    path("team/<row:member_id>/remove/", team.team_remove, name="team_remove"),
+    path(
+        "team/invitations/<invitation_id:invitation_id>/resend/",
+        team.invitation_resend,
+        name="invitation_resend",
+    ),
+    path(
+        "team/invitations/<invitation_id:invitation_id>/withdraw/",
+        team.invitation_withdraw,
+        name="invitation_withdraw",
+    ),
     *keys_urls.urlpatterns,
 ]
 
@@ -77,6 +117,10 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("docs/billing/", public.docs_billing, name="docs_billing"),
     path("docs/check_statement.py", public.docs_check_statement, name="docs_check_statement"),
     path("docs/usage/", public.docs_usage, name="docs_usage"),
+    path("invitations/<invitation_id:invitation_id>/", team.invitation, name="invitation"),
+    path(
+        "invitations/<invitation_id:invitation_id>/accept/", team.invitation_accept, name="invitation_accept"
+    ),
     path("leak/", leaks.leak, name="leak"),
     path("leak/thanks/", leaks.leak_told, name="leak_told"),
     path("docs/leaks/", public.docs_leaks, name="docs_leaks"),

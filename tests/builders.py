@@ -18,9 +18,11 @@ from django.test import Client
 from django.utils import timezone
 
 from keys import lifecycle
+from keys.audit import Actor
 from keys.lifecycle.organizations import standard_policy
-from keys.models import Key, Membership, Organization, Scope
+from keys.models import Invitation, Key, Membership, Organization, Scope
 from keys.permissions import Role
+from portal import team
 from portal.models import User
 from usage import definitions
 from usage.billing import Period, alerts, closing
@@ -79,6 +81,19 @@ def member(
 ) -> Membership:
     """`person`, in the organization with this role."""
     return lifecycle.add_member(lifecycle.command_actor(), of, person, role, now=now or timezone.now())
+
+
+def invitation(
+    to: Organization,
+    email: str = "bob@example.com",
+    role: Role = Role.DEVELOPER,
+    *,
+    actor: Actor | None = None,
+    now: dt.datetime | None = None,
+) -> Invitation:
+    """An address asked to join, by the provider unless an actor is given, with its mail."""
+    by = actor or lifecycle.command_actor()
+    return team.invite(by, to, email=email, role=role, now=now or timezone.now())
 
 
 def key(

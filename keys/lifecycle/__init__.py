@@ -8,18 +8,23 @@ from keys.lifecycle.actors import command_actor, key_actor, member_actor, staff_
 from keys.lifecycle.approvals import approve_scope, deny_scope, request_scope
 from keys.lifecycle.canaries import plant_canary, take_up_canary
 from keys.lifecycle.idle import notice_before, retire_idle
+from keys.lifecycle.invitations import (
+    accept_invitation,
+    invite,
+    resend_invitation,
+    sender_may_still,
+    withdraw_invitation,
+)
 from keys.lifecycle.leaks import report_leak
+from keys.lifecycle.members import add_member, change_role, remove_member, transfer_ownership
 from keys.lifecycle.organizations import (
-    add_member,
     apply_policy,
-    change_role,
     create_organization,
     create_policy,
     create_scope,
     edit_organization,
     edit_policy,
     edit_scope,
-    remove_member,
     resume_organization,
     suspend_organization,
 )
@@ -54,6 +59,7 @@ __all__ = [
     "Invalid",
     "Issued",
     "Refused",
+    "accept_invitation",
     "add_member",
     "allowed_scopes",
     "apply_policy",
@@ -75,6 +81,7 @@ __all__ = [
     "end_overlap",
     "extend_overlap",
     "import_key",
+    "invite",
     "kept_expiry",
     "key_actor",
     "longest_expiry",
@@ -84,12 +91,16 @@ __all__ = [
     "remove_member",
     "report_leak",
     "request_scope",
+    "resend_invitation",
     "resume_organization",
     "retire_idle",
     "revoke_key",
     "roll_back_rotation",
     "rotate_key",
+    "sender_may_still",
     "staff_actor",
     "suspend_organization",
     "take_up_canary",
+    "transfer_ownership",
+    "withdraw_invitation",
 ]

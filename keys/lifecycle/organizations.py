@@ -1,4 +1,4 @@
-"""Organizations, their members, and what staff define for them: scopes and policies."""
+"""Organizations, and what staff define for them: scopes and policies."""
 
 import datetime as dt
 import re
@@ -173,89 +173,6 @@ def apply_policy(
                 data={"policy": [before, policy.slug]},
             )
     return organization
-
-
-# --- members --------------------------------------------------------------------------------------
-
-
-def add_member(
-    actor: Actor, organization: Organization, user: AbstractBaseUser, role: str, *, now: dt.datetime
-) -> Membership:
-    """Give a person a role. Someone who is a member already is a Conflict."""
-    _require_role_change(actor, organization, role)
-    try:
-        with transaction.atomic():
-            organization = lock_organization(organization)
-            membership = Membership.objects.create(
-                organization=organization, user_id=user.pk, role=Role(role).value
-            )
-            audit.append(
-                "member.added",
-                actor=actor,
-                at=now,
-                organization=organization,
-                data={"member": user.get_username(), "role": membership.role},
-            )
-    except IntegrityError:
-        raise Conflict("This person is a member already.", "user") from None
-    return membership
-
-
-def change_role(actor: Actor, membership: Membership, role: str, *, now: dt.datetime) -> Membership:
-    """Change a member's role. The last owner stays an owner."""
-    _require_role_change(actor, membership.organization, role, membership.role)
-    with transaction.atomic():
-        organization = lock_organization(membership.organization)
-        membership = organization.memberships.select_related("user").get(pk=membership.pk)
-        if membership.role != role:
-            _keep_an_owner(organization, membership)
-            before, membership.role = membership.role, Role(role).value
-            membership.save(update_fields=["role"])
-            audit.append(
-                "member.role_changed",
-                actor=actor,
-                at=now,
-                organization=organization,
-                data={"member": membership.user.get_username(), "role": [before, membership.role]},
-            )
-    return membership
-
-
-def remove_member(actor: Actor, membership: Membership, *, now: dt.datetime) -> None:
-    """End a membership; anyone may leave. The keys they made stay. The last owner cannot go."""
-    organization = membership.organization
-    if actor.kind != "user" or actor.id != membership.user_id:
-        _require_role_change(actor, organization, membership.role)
-    with transaction.atomic():
-        organization = lock_organization(organization)
-        found = organization.memberships.select_related("user").filter(pk=membership.pk).first()
-        if found is None:
-            return
-        _keep_an_owner(organization, found)
-        found.delete()
-        audit.append(
-            "member.removed",
-            actor=actor,
-            at=now,
-            organization=organization,
-            data={"member": found.user.get_username(), "role": found.role},
-        )
-
-
-def _require_role_change(actor: Actor, organization: Organization, *roles: str) -> None:
-    """MANAGE_TEAM, and for making or unmaking an owner also TRANSFER_OWNERSHIP."""
-    require(actor, Act.MANAGE_TEAM, organization)
-    for role in roles:
-        if role not in {member.value for member in Role}:
-            raise Invalid("There is no such role.", "role")
-        if role == Role.OWNER.value:
-            require(actor, Act.TRANSFER_OWNERSHIP, organization)
-
-
-def _keep_an_owner(organization: Organization, leaving: Membership) -> None:
-    owners = organization.memberships.filter(role=Role.OWNER.value)
-    if leaving.role == Role.OWNER.value and not owners.exclude(pk=leaving.pk).exists():
-        raise Conflict("An organization needs an owner; make someone else one first.")
 
 
 # --- scopes and policies --------------------------------------------------------------------------

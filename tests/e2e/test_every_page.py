@@ -135,6 +135,10 @@ def paths(issued: lifecycle.Issued) -> Iterator[str]:
             kwargs["alert_id"] = builders.alert(issued.key.organization).pk
         if "key_id" in route:
             kwargs["key_id"] = issued.key.public_id
+        if "member_id" in route:
+            kwargs["member_id"] = issued.key.organization.memberships.latest("pk").pk
+        if "invitation_id" in route:
+            kwargs["invitation_id"] = issued.key.organization.invitations.latest("pk").public_id
         yield reverse(name, kwargs=kwargs)
     yield reverse("keys", kwargs={"organization": "acme"}) + "?q=nothing-like-it"
     yield reverse("keys", kwargs={"organization": "acme"}) + "?sort=-calls&label=team"
@@ -170,6 +174,7 @@ def test_every_page_of_an_owner(
     alice = builders.user("alice")
     acme = builders.organization("acme", owner=alice, name="Acme " + LONG[:90])
     builders.member(builders.user("a-colleague-with-a-rather-long-address"), acme)
+    builders.invitation(acme, f"{LONG[:60]}@example.com")
     issued = fill(acme)
     come = visitor(color_scheme=scheme, viewport={"width": width, "height": 800})
     portal.sign_in(come, alice)

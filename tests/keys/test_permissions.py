@@ -2,7 +2,7 @@
 
 import pytest
 
-from keys.permissions import ROLE_SUMMARY, TABLE, Act, Role, allows
+from keys.permissions import ACT_SUMMARY, ROLE_SUMMARY, TABLE, Act, Role, allows
 
 # act: owner, admin, developer, billing, viewer
 EXPECTED = {
@@ -32,7 +32,7 @@ def test_a_role_may_what_the_table_says(role: Role, act: Act, allowed: bool) -> 
 
 
 def test_every_act_and_role_is_listed_here() -> None:
-    assert set(EXPECTED) == set(Act)
+    assert set(EXPECTED) == set(Act) == set(ACT_SUMMARY)
     assert set(ROLES) == set(Role) == set(TABLE) == set(ROLE_SUMMARY)
 
 

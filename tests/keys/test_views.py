@@ -443,14 +443,7 @@ def test_a_viewer_sees_no_buttons_that_would_be_refused(client: Client, acme: Or
     assert url("activity") not in html
 
 
-# --- team, activity -------------------------------------------------------------------------------
-
-
-def test_the_team_page_lists_members_and_what_roles_may_do(alice: Client, acme: Organization) -> None:
-    builders.member(builders.user("bob"), acme, Role.BILLING)
-    html = alice.get(url("team")).content.decode()
-    assert "bob@example.com" in html
-    assert "Sees usage and billing, and sets alerts; cannot touch keys." in html
+# --- activity -------------------------------------------------------------------------------------
 
 
 def test_activity_says_what_was_done_in_plain_words(alice: Client, acme: Organization) -> None:

@@ -20,6 +20,8 @@ pytestmark = pytest.mark.django_db
 ROLES = [role.value for role in Role]
 PEOPLE = ["anonymous", "stranger", *ROLES, "staff"]  # stranger: another organization's owner
 ALL = frozenset(ROLES)
+OWNERS = frozenset({"owner"})
+MANAGERS = frozenset({"owner", "admin"})
 MAKERS = frozenset({"owner", "admin", "developer"})
 
 # Django's admin and django-allauth look after their own routes; below is what we expect of them as a whole.
@@ -90,6 +92,17 @@ TABLE: dict[str, list[Expected]] = {
     "statement_csv": [members(frozenset({"owner", "admin", "billing"}))],
     "statement_manifest": [members(frozenset({"owner", "admin", "billing"}))],
     "team": [members(ALL)],
+    "team_invite": [members(MANAGERS), members(MANAGERS, method="POST")],
+    # The only owner can neither leave nor be made something else; of their own row, "remove" is "leave".
+    "team_leave": [members(ALL), members(ALL, 302, "POST")],
+    "team_transfer": [members(OWNERS), members(OWNERS, method="POST")],
+    "team_member": [members(MANAGERS), members(MANAGERS, method="POST")],
+    "team_remove": [members(MANAGERS), members(MANAGERS, 302, "POST")],
+    "invitation_resend": [members(MANAGERS, 302), members(MANAGERS, 302, "POST")],
+    "invitation_withdraw": [members(MANAGERS), members(MANAGERS, 302, "POST")],
+    "invitation": [public()],
+    # To the page without sign-in; for whom it is not, the page says so.
+    "invitation_accept": [Expected("POST", dict.fromkeys(PEOPLE, 409) | {"anonymous": 302})],
     "activity": [members(MAKERS)],
     # A POST without fields shows the form again; nothing is made of it.
     "key_new": [members(MAKERS), members(MAKERS, method="POST")],
@@ -202,6 +215,8 @@ def test_an_organizations_routes_all_carry_its_slug() -> None:
         "docs_meters",
         "docs_usage",
         "home",
+        "invitation",
+        "invitation_accept",
         "welcome",
         "staff",
         "staff_usage",
@@ -243,10 +258,14 @@ def test_each_role_gets_what_the_table_says(acme: Organization, name: str, expec
             kwargs["kind"] = "no_expiry"
         if "alert_id" in route:
             kwargs["alert_id"] = builders.alert(acme).pk
+        if "member_id" in route:
+            kwargs["member_id"] = builders.member(builders.user(f"new-{who}"), acme).pk
+        if "invitation_id" in route:
+            kwargs["invitation_id"] = builders.invitation(acme, f"asked-{who}@example.com").public_id
         url = reverse(name, kwargs=kwargs)
         response = client_of(who).generic(expected.method, url)
         got[who] = response.status_code
-        if who == "anonymous" and response.status_code == 302:
+        if who == "anonymous" and response.status_code == 302 and name != "invitation_accept":
             assert response.headers["Location"].startswith("/accounts/login/?next=")
     assert got == expected.statuses
 
@@ -283,6 +302,7 @@ def test_no_get_changes_anything(acme: Organization) -> None:
     issued = builders.key(acme)
     client = client_of("owner")
     month, alert = builders.closed_month(acme), builders.alert(acme)
+    invitation, other = builders.invitation(acme), acme.memberships.get(role="viewer")
     before = acme.events.count()
     for name, expected in TABLE.items():
         if expected[0].statuses["stranger"] == 404 and not name.startswith("staff"):
@@ -296,6 +316,10 @@ def test_no_get_changes_anything(acme: Organization) -> None:
                 kwargs["kind"] = "no_expiry"
             if "alert_id" in route:
                 kwargs["alert_id"] = alert.pk
+            if "member_id" in route:
+                kwargs["member_id"] = other.pk
+            if "invitation_id" in route:
+                kwargs["invitation_id"] = invitation.public_id
             client.get(reverse(name, kwargs=kwargs))
     assert acme.events.count() == before
     assert Key.objects.get(pk=issued.key.pk).state_at(timezone.now()) == "active"
