@@ -121,15 +121,9 @@ def group_scopes(bound: forms.BoundField) -> list[tuple[str, list[ScopeChoice]]]
     return sorted(groups.items(), key=lambda group: (group[0] + ":").startswith(PORTAL))
 
 
-class LimitsForm(RefusableForm):
-    """What a key may do, from where and how much: the settings that refuse calls."""
+class AmountsForm(RefusableForm):
+    """How much may be called."""
 
-    scopes = ScopesField(label="Scopes")
-    networks = LinesField(
-        label="Allowed networks",
-        placeholder="203.0.113.0/24",
-        help_text="Addresses or CIDR networks, one a line. Empty: calls may come from anywhere.",
-    )
     rates = LinesField(
         label="Rate limits",
         rows=2,
@@ -141,6 +135,17 @@ class LimitsForm(RefusableForm):
         rows=2,
         placeholder="100000/month",
         help_text="Hard limits in a UTC day or month, one a line, e.g. 5000/day. Empty: none of its own.",
+    )
+
+
+class LimitsForm(AmountsForm):
+    """What a key may do, from where and how much: the settings that refuse calls."""
+
+    scopes = ScopesField(label="Scopes")
+    networks = LinesField(
+        label="Allowed networks",
+        placeholder="203.0.113.0/24",
+        help_text="Addresses or CIDR networks, one a line. Empty: calls may come from anywhere.",
     )
 
     @property

@@ -47,6 +47,10 @@ TITLES = {
     "key.retirement_withdrawn": "Retirement withdrawn",
     "key.retired": "Key retired",
     "key.signal_dismissed": "Warning dismissed",
+    "trial.started": "Trial started",
+    "trial.applied": "Trial applied",
+    "trial.discarded": "Trial discarded",
+    "trial.ended": "Trial over",
     "billing_alert.added": "Billing alert added",
     "billing_alert.removed": "Billing alert removed",
     "subscription.started": "Plan begins",
@@ -89,6 +93,7 @@ _LABELS = {
     "ended": "Ended",
     "signal": "Warning",
     "until": "Comes back",
+    "ends_at": "Ends",
     "stops_at": "Old secret works until",
     "retires_at": "Retires unless used, on",
     "idle_days": "Days without a call",
@@ -106,9 +111,15 @@ _LABELS = {
     "period": "Month",
     "booked": "On the statement of",
     "alert": "Alert",
+    "refuses": "Would have refused",
 }
-_TIMES = {"expires_at", "stops_at", "retires_at", "until"}
-_NOTHING = {"expires_at": "never", "until": "when it is raised anew", "networks": "anywhere"}
+_TIMES = {"expires_at", "stops_at", "retires_at", "until", "ends_at"}
+_NOTHING = {
+    "refuses": "no call that is known",
+    "expires_at": "never",
+    "until": "when it is raised anew",
+    "networks": "anywhere",
+}
 # A new key is from anywhere and without limits unless said otherwise: say only what was said.
 _SILENT_WHEN_EMPTY = {
     "networks",

@@ -50,7 +50,7 @@ _ORGANIZATION_PAGES = (
             "key_roll_back",
         ),
     ),
-    ("Attention", "attention", "warn", Act.VIEW, ()),
+    ("Attention", "attention", "warn", Act.VIEW, ("trials", "trial", "trial_new")),
     ("Usage", "usage", "usage", Act.VIEW, ()),
     ("Refusals", "refusals", "revoke", Act.VIEW, ()),
     ("Billing", "billing", "billing", Act.VIEW_BILLING, ("statement", "alert_new", "alert_remove")),

@@ -16,6 +16,7 @@ from portal.views import (
     public,
     refusals,
     team,
+    trials,
     welcome,
 )
 from portal.views import keys as key_views
@@ -69,7 +70,7 @@ _organization: list[URLPattern | URLResolver] = [
     path("keys/label/", key_views.keys_label, name="keys_label"),
     path("keys/<key_id:key_id>/", console.key, name="key"),
     path("keys/<key_id:key_id>/revoke/", console.key_revoke, name="key_revoke"),
-    path("keys/<key_id:key_id>/try/", console.key_try, name="key_try"),
+    path("keys/<key_id:key_id>/try/", trials.key_try, name="key_try"),
     path("keys/<key_id:key_id>/first-call/", first_call.key_first_call, name="key_first_call"),
     path("keys/<key_id:key_id>/leaks/", leaks.key_leaks, name="key_leaks"),
     path("attention/", attention.attention, name="attention"),
@@ -77,6 +78,11 @@ _organization: list[URLPattern | URLResolver] = [
     path(
         "keys/<key_id:key_id>/signals/<slug:kind>/dismiss/", attention.signal_dismiss, name="signal_dismiss"
     ),
+    path("trials/", trials.trials_list, name="trials"),
+    path("trials/new/", trials.trial_new, name="trial_new"),
+    path("trials/<row:trial_id>/", trials.trial, name="trial"),
+    path("trials/<row:trial_id>/apply/", trials.trial_apply, name="trial_apply"),
+    path("trials/<row:trial_id>/discard/", trials.trial_discard, name="trial_discard"),
     path("usage/", console.usage, name="usage"),
     path("usage.csv", console.usage_csv, name="usage_csv"),
     path("billing/", billing.billing, name="billing"),

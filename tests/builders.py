@@ -24,9 +24,9 @@ from keys.models import Invitation, Key, Membership, Organization, Scope
 from keys.permissions import Role
 from portal import team
 from portal.models import User
-from usage import definitions
+from usage import definitions, trials
 from usage.billing import Period, alerts, closing
-from usage.models import BillingAlert, Meter, Plan, PlanVersion, Price, Rollup, Subscription
+from usage.models import BillingAlert, Meter, Plan, PlanVersion, Price, Rollup, Subscription, Trial
 
 NOW = dt.datetime(2026, 6, 15, 12, 0, tzinfo=dt.UTC)
 PASSWORD = "correct horse battery staple"
@@ -190,6 +190,15 @@ def alert(of: Organization, **fields: Any) -> BillingAlert:
     now = fields.pop("now", None) or timezone.now()
     share = {"kind": "quota", "percent": of.billing_alerts.count() + 1}
     return alerts.add(lifecycle.command_actor(), of, now=now, **(fields or share))
+
+
+def trial(of: Key, *, now: dt.datetime | None = None, days: int = 14, **settings: Any) -> Trial:
+    """A trial that runs on the key: of `settings`, or of a rate of its own."""
+    now = now or timezone.now()
+    held = [scope.name for scope in of.scopes.all()]
+    as_it_is = {"scopes": held, "networks": of.networks, "rates": of.rates, "quotas": of.quotas}
+    tried = as_it_is | (settings or {"rates": ["7/hour"]})
+    return trials.start(lifecycle.command_actor(), of, days=days, now=now, **tried)
 
 
 def reloaded(of: Key) -> Key:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from django.db.models import Case, Max, OuterRef, Q, QuerySet, Subquery, Sum, When
 from django.db.models.functions import Coalesce, Least
 
-from keys.models import Key, Organization
+from keys.models import Environment, Key, Organization
 from keys.verdicts import Code
 from usage import drain, series
 from usage.models import ResponseRollup, Rollup, SecretUse
@@ -44,7 +44,7 @@ class Outcome(NamedTuple):
 
 
 class Hour(NamedTuple):
-    """A key's accepted calls of one meter in a UTC hour; `calls` leaves out those that cost nothing."""
+    """Accepted calls of one meter in a UTC hour; `calls` leaves out those that cost nothing."""
 
     at: dt.datetime
     meter: str
@@ -177,10 +177,20 @@ def hourly(key: Key, start: dt.datetime) -> list[Hour]:
     """A key's accepted calls from `start` on by hour and meter, the earliest first; hours without are left
     out."""
     rows = Rollup.objects.filter(ACCEPTED, organization=key.organization_id, key=key, hour__gte=start)
+    return _hours(rows, Sum("quantity"))
+
+
+def hourly_of_all(organization: Organization, start: dt.datetime) -> list[Hour]:
+    """As `hourly`, of all keys of an organization together; its quantities are the live keys' alone, which
+    spend quotas."""
+    rows = Rollup.objects.filter(ACCEPTED, organization=organization, hour__gte=start)
+    live = Q(key__environment=Environment.LIVE)
+    return _hours(rows, Coalesce(Sum("quantity", filter=live), 0))
+
+
+def _hours(rows: QuerySet[Rollup], total: Sum | Coalesce) -> list[Hour]:
     # A roll-up does not say which of its calls cost nothing: no more than its quantity can have cost.
-    sums = rows.values_list("hour", "meter").annotate(
-        spending=Sum(Least("calls", "quantity")), total=Sum("quantity")
-    )
+    sums = rows.values_list("hour", "meter").annotate(spending=Sum(Least("calls", "quantity")), total=total)
     return [Hour(*row) for row in sums.order_by("hour", "meter")]
 
 

@@ -1,6 +1,7 @@
-"""What stricter settings of a key would have refused, held against what is kept of its accepted calls.
+"""What stricter settings of a key, or of a whole organization, would have refused, held against what is kept
+of the accepted calls.
 
-`look_back` reads and `judge` decides from that alone; both tell no more than the data do. It writes nothing
+`facts_of_…` read and `judge` decides from that alone; both tell no more than the data do. It writes nothing
 and no gateway asks it.
 """
 
@@ -15,7 +16,7 @@ from typing import Final, NamedTuple
 from keys import quotas as quota_rules
 from keys import rates as rate_rules
 from keys.lifecycle import rules
-from keys.models import Environment, Key
+from keys.models import Environment, Key, Organization
 from keys.networks import normalise
 from keys.quotas import Quota
 from keys.rates import Rate
@@ -32,17 +33,18 @@ type Block = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Proposal(NamedTuple):
-    """Settings to be tried, as `lifecycle.edit_key` would store them."""
+    """Settings to be tried, as `lifecycle.edit_key` or `edit_policy` would store them."""
 
-    scopes: Collection[str]
-    networks: Sequence[str]  # empty: anywhere
-    rates: Sequence[Rate]
-    quotas: Sequence[Quota]
+    scopes: Collection[str] = ()
+    networks: Sequence[str] = ()  # empty: anywhere
+    rates: Sequence[Rate] = ()
+    quotas: Sequence[Quota] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of a key's accepted calls since a moment; hours go back to the first of its month."""
+    """What is known of accepted calls since a moment; hours go back to the first of its month, and those that
+    are whole since then are judged."""
 
     since: dt.datetime
     held: Collection[str] = ()  # scopes
@@ -85,7 +87,7 @@ class OverQuota(NamedTuple):
     """What was accepted beyond a quota. Quantities are in the meter's smallest unit."""
 
     quota: Quota
-    over: int
+    over: int  # since the facts begin; what was used before counts as used
     spans: int  # days or months in which that was so
     most: int  # that was used in one of them
     start: dt.datetime | None  # of that one
@@ -133,10 +135,14 @@ def propose(
     )
 
 
-def look_back(key: Key, proposal: Proposal, now: dt.datetime) -> Shadow:
-    """What it would have refused of a key's calls in the last DAYS; in a fixed number of queries."""
-    since = quota_rules.period("day", now)[0] - (DAYS - 1) * _DAY
-    facts = Facts(
+def days_back(now: dt.datetime) -> dt.datetime:
+    """The first moment of the last DAYS."""
+    return quota_rules.period("day", now)[0] - (DAYS - 1) * _DAY
+
+
+def facts_of_key(key: Key, since: dt.datetime) -> Facts:
+    """What is known of a key's calls; in a fixed number of queries."""
+    return Facts(
         since=since,
         held=[scope.name for scope in key.scopes.all()],
         sources=list(sources.of_key(key).filter(last_seen__gte=since)),
@@ -144,7 +150,21 @@ def look_back(key: Key, proposal: Proposal, now: dt.datetime) -> Shadow:
         hours=reports.hourly(key, quota_rules.period("month", since)[0]),
         spends_quotas=key.environment != Environment.TEST,
     )
-    return judge(proposal, facts)
+
+
+def facts_of_organization(organization: Organization, since: dt.datetime) -> Facts:
+    """What is known of the calls of all its keys together, for limits that they share; one query."""
+    return Facts(since, hours=reports.hourly_of_all(organization, quota_rules.period("month", since)[0]))
+
+
+def look_back(key: Key, proposal: Proposal, now: dt.datetime) -> Shadow:
+    """What it would have refused of a key's calls in the last DAYS."""
+    return judge(proposal, facts_of_key(key, days_back(now)))
+
+
+def look_back_on_all(organization: Organization, proposal: Proposal, now: dt.datetime) -> Shadow:
+    """The same of the calls of all keys together."""
+    return judge(proposal, facts_of_organization(organization, days_back(now)))
 
 
 def judge(proposal: Proposal, facts: Facts) -> Shadow:
@@ -200,11 +220,35 @@ def _over_rate(rate: Rate, facts: Facts) -> OverRate:
 
 def _over_quota(quota: Quota, facts: Facts) -> OverQuota:
     used: Counter[dt.datetime] = Counter()
+    before: Counter[dt.datetime] = Counter()
     for hour in facts.hours:
         start, end = quota_rules.period(quota.unit, hour.at)
         if hour.meter == quota.meter and end > facts.since and facts.spends_quotas:
             used[start] += hour.quantity
-    over = {start: quantity for start, quantity in used.items() if quantity > quota.limit}
-    most = max(over.values(), default=0)
-    busiest = max((start for start, quantity in over.items() if quantity == most), default=None)
-    return OverQuota(quota, sum(over.values()) - len(over) * quota.limit, len(over), most, busiest)
+            if hour.at < facts.since:
+                before[start] += hour.quantity
+    over = {start: used[start] - max(before[start], quota.limit) for start in used}
+    over = {start: quantity for start, quantity in over.items() if quantity > 0}
+    most = max((used[start] for start in over), default=0)
+    busiest = max((start for start in over if used[start] == most), default=None)
+    return OverQuota(quota, sum(over.values()), len(over), most, busiest)
+
+
+def sentences(found: Shadow) -> list[str]:
+    """What it would have refused in words, for mails and lists; nothing where nothing is known."""
+    certain = sum(place.outside is Outside.YES for place in found.places)
+    perhaps = len(found.places) - certain
+    told = [f"Calls from {_count(certain, 'address', 'addresses')} outside the networks."] if certain else []
+    if perhaps:
+        told.append(f"Perhaps calls from {_count(perhaps, 'source', 'sources')} known only in part.")
+    if found.needs:
+        told.append(f"Calls that asked for {', '.join(need.scope for need in found.needs)}.")
+    if found.unknown_scopes:
+        told.append("Perhaps calls that asked for other scopes.")
+    told += [f"At least {over.calls:,} beyond {over.rate.text}." for over in found.rates if over.calls]
+    told += [f"{over.over:,} beyond {over.quota.text}." for over in found.quotas if over.over]
+    return told
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"

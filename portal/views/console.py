@@ -15,13 +15,12 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from keys import examples, lifecycle
 from keys.access import MemberRequest, member
-from keys.forms import RevokeKeyForm, TryForm
+from keys.forms import RevokeKeyForm
 from keys.lifecycle import Conflict, Invalid
 from keys.permissions import Act, allows
 from portal import attention, first_call, pages, usage_pages
 from portal.overview import at_a_glance
-from portal.refusals import holds_secret
-from usage import reports, shadow
+from usage import reports
 
 LAST_ORGANIZATION = "organization"  # session key: the slug that `home` leads to
 
@@ -66,6 +65,7 @@ def key(request: MemberRequest, key_id: str) -> HttpResponse:
         "leaks": found.leaks.count(),
         "source_days": settings.SOURCES_DAYS,
         "signals": attention.of_key(found, timezone.now()),
+        "trial": found.trials.running().first(),
     }
     return render(request, "portal/key.html", context)
 
@@ -97,38 +97,6 @@ def key_revoke(request: MemberRequest, key_id: str) -> HttpResponse:
         "complete_through": reports.complete_through(),
     }
     return render(request, "portal/key_revoke.html", context)
-
-
-@member(Act.EDIT_KEY)
-@require_safe
-def key_try(request: MemberRequest, key_id: str) -> HttpResponse:
-    """What stricter settings of a key would have refused; it changes nothing."""
-    found = get_object_or_404(
-        request.organization.keys.select_related("organization__policy").prefetch_related("scopes"),
-        public_id=key_id,
-    )
-    if found.revoked_at is not None:
-        messages.error(request, "A revoked key refuses every call.")
-        return redirect("key", request.organization.slug, found.public_id)
-    if holds_secret(request.GET):
-        messages.warning(request, "A key does not belong into an address. Nothing was tried.")
-        return redirect("key_try", request.organization.slug, found.public_id)
-    form = TryForm(found, request.GET)
-    result = None
-    if form.is_valid():
-        try:
-            result = shadow.look_back(found, shadow.propose(found, **form.cleaned_data), timezone.now())
-        except Invalid as refusal:
-            form.refuse(refusal)
-    context = {
-        "key": found,
-        "form": form,
-        "result": result,
-        "days": shadow.DAYS,
-        "query": request.GET.urlencode(),
-        "complete_through": reports.complete_through(),
-    }
-    return render(request, "portal/key_try.html", context, status=400 if form.errors else 200)
 
 
 @member(Act.VIEW)

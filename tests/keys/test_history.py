@@ -31,7 +31,7 @@ def test_every_act_of_lifecycle_on_an_organization_has_a_title() -> None:
         *(settings.BASE_DIR / "usage").rglob("*.py"),
     ]
     sources = "".join(path.read_text() for path in paths)
-    of = "key|member|organization|spool|finding|subscription|period|billing_alert"
+    of = "key|member|organization|spool|finding|subscription|period|billing_alert|trial"
     acts = set(re.findall(rf'"((?:{of})\.[a-z_]+)"', sources))
     assert acts
     assert acts == set(history.TITLES)

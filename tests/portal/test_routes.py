@@ -107,7 +107,12 @@ TABLE: dict[str, list[Expected]] = {
     # A POST without fields shows the form again; nothing is made of it.
     "key_new": [members(MAKERS), members(MAKERS, method="POST")],
     "key_edit": [members(MAKERS), members(MAKERS, method="POST")],
-    "key_try": [members(MAKERS)],
+    "key_try": [members(MAKERS), members(MAKERS, 400, "POST")],
+    "trials": [members(ALL)],
+    "trial_new": [members(MAKERS), members(MAKERS, 400, "POST")],
+    "trial": [members(ALL)],
+    "trial_apply": [members(MAKERS, 302), members(MAKERS, 302, "POST")],
+    "trial_discard": [members(MAKERS, 302), members(MAKERS, 302, "POST")],
     "key_leaks": [members(ALL)],
     "key_first_call": [members(ALL)],
     "key_canary": [members(MAKERS), members(MAKERS, method="POST")],
@@ -262,6 +267,8 @@ def test_each_role_gets_what_the_table_says(acme: Organization, name: str, expec
             kwargs["member_id"] = builders.member(builders.user(f"new-{who}"), acme).pk
         if "invitation_id" in route:
             kwargs["invitation_id"] = builders.invitation(acme, f"asked-{who}@example.com").public_id
+        if "trial_id" in route:
+            kwargs["trial_id"] = builders.trial(builders.key(acme).key).pk
         url = reverse(name, kwargs=kwargs)
         response = client_of(who).generic(expected.method, url)
         got[who] = response.status_code
@@ -303,6 +310,7 @@ def test_no_get_changes_anything(acme: Organization) -> None:
     client = client_of("owner")
     month, alert = builders.closed_month(acme), builders.alert(acme)
     invitation, other = builders.invitation(acme), acme.memberships.get(role="viewer")
+    trial = builders.trial(builders.key(acme).key)
     before = acme.events.count()
     for name, expected in TABLE.items():
         if expected[0].statuses["stranger"] == 404 and not name.startswith("staff"):
@@ -320,6 +328,8 @@ def test_no_get_changes_anything(acme: Organization) -> None:
                 kwargs["member_id"] = other.pk
             if "invitation_id" in route:
                 kwargs["invitation_id"] = invitation.public_id
+            if "trial_id" in route:
+                kwargs["trial_id"] = trial.pk
             client.get(reverse(name, kwargs=kwargs))
     assert acme.events.count() == before
     assert Key.objects.get(pk=issued.key.pk).state_at(timezone.now()) == "active"

@@ -1,4 +1,7 @@
-"""The page where stricter limits are tried: what it shows, what junk does to it; and it changes nothing."""
+"""The pages where stricter limits are tried: what they show, and what junk does to them."""
+
+import datetime as dt
+import re
 
 import pytest
 from django.test import Client
@@ -8,11 +11,18 @@ from django.utils import timezone
 from keys import lifecycle
 from keys.lifecycle import Issued
 from keys.models import Organization
+from keys.permissions import Role
+from portal import trials as shown
+from portal.models import Mail
 from tests import builders
+from tests.builders import NOW
 from tests.portal.test_pages import calls, queries
-from usage.models import ScopeUse, Source
+from usage import trials
+from usage.models import ScopeUse, Source, Trial
 
 pytestmark = pytest.mark.django_db
+
+DAY = dt.timedelta(days=1)
 
 
 @pytest.fixture
@@ -129,3 +139,88 @@ def test_the_page_takes_as_many_queries_however_much_there_is(alice: Client, iss
             ScopeUse.objects.create(key=issued.key, scope=f"s{number}:{each}", last_needed=timezone.now())
         counts.append(queries(alice, there))
     assert counts[1] == counts[2]
+
+
+# --- trials --------------------------------------------------------------------------------------
+
+
+def trial_page(trial: Trial, name: str = "trial") -> str:
+    return reverse(name, kwargs={"organization": "acme", "trial_id": trial.pk})
+
+
+def test_what_was_looked_back_on_is_tried_from_now_on(alice: Client, issued: Issued) -> None:
+    html = alice.get(here(issued), {"tried": "1", "scopes": "orders:read", "rates": "5/hour"}).text
+    fields = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', html.split("start-title")[2])
+    sent = {name: value for name, value in fields if name != "csrfmiddlewaretoken"}
+    response = alice.post(here(issued), sent | {"days": "7"}, follow=True)
+    trial = issued.key.trials.get()
+    assert response.redirect_chain == [(trial_page(trial), 302)]
+    assert trial.changes["scopes"] == [["orders:read", "orders:write"], ["orders:read"]]
+    assert trial.started_label == "alice@example.com"
+    seen(issued, "198.51.100.9")
+    ScopeUse.objects.create(key=issued.key, scope="orders:write", last_needed=timezone.now())
+    html = alice.get(trial_page(trial)).text
+    assert "These settings would have refused calls" in html
+    assert "last asked for" in html
+    assert trial_page(trial) in alice.get(here(issued, "key")).text
+    assert "A trial is running here" in alice.get(here(issued)).text
+    assert alice.post(here(issued), sent | {"days": "7"}).status_code == 400
+
+
+def test_a_trial_is_applied_or_discarded_on_its_page(alice: Client, issued: Issued) -> None:
+    trial = builders.trial(issued.key)
+    assert "Nothing has changed" in alice.post(trial_page(trial, "trial_discard"), follow=True).text
+    assert "ended already" in alice.post(trial_page(trial, "trial_apply"), follow=True).text
+    assert not builders.reloaded(issued.key).rates
+    trial = builders.trial(issued.key)
+    assert "Applied" in alice.post(trial_page(trial, "trial_apply"), follow=True).text
+    assert builders.reloaded(issued.key).rates == ["7/hour"]
+    html = alice.get(reverse("trials", args=["acme"])).text
+    assert html.index("Applied") < html.index("Discarded")
+
+
+def test_limits_of_all_keys_are_tried_and_are_not_a_members_to_apply(alice: Client, issued: Issued) -> None:
+    there = reverse("trial_new", args=["acme"])
+    calls(issued.key, 1000)
+    tried = {"tried": "1", "rates": "900/hour", "quotas": ""}
+    assert "At least 100 calls in 1 hour" in alice.get(there, tried).text
+    response = alice.post(there, tried | {"days": "30"}, follow=True)
+    assert "All keys together" in response.text
+    trial = Trial.objects.get(key=None)
+    assert alice.post(trial_page(trial, "trial_apply")).status_code == 403
+    assert "trial_apply" not in response.text.replace(trial_page(trial, "trial_discard"), "")
+
+
+def test_another_organizations_trial_is_no_page(alice: Client, issued: Issued) -> None:
+    theirs = builders.trial(builders.key(builders.organization("globex")).key)
+    for name in ("trial", "trial_apply", "trial_discard"):
+        assert alice.get(trial_page(theirs, name)).status_code == 404
+        assert alice.post(trial_page(theirs, name)).status_code in (404, 405)
+    assert Trial.objects.running().filter(pk=theirs.pk).exists()
+
+
+@pytest.mark.parametrize("days", ["", "8", "x" * 1_000_000, "\x00", "\ud800"])
+def test_a_trial_has_one_of_its_lengths(alice: Client, issued: Issued, days: str) -> None:
+    sent = {"tried": "1", "networks": "192.0.2.1", "days": days.encode(errors="surrogatepass")}
+    assert alice.post(here(issued), sent).status_code == 400
+    assert alice.post(here(issued), {"days": "7", "networks": issued.plaintext}).status_code == 302
+    assert not Trial.objects.exists()
+
+
+def test_its_end_is_mailed_once_to_whoever_began_it_and_the_owners(acme: Organization) -> None:
+    owner, alice = builders.user("olga"), builders.user("alice")
+    builders.member(owner, acme, Role.OWNER)
+    actor = lifecycle.member_actor(alice, builders.member(alice, acme))
+    key = builders.key(acme, name="Backend", expires_at=NOW + 90 * DAY, now=NOW).key
+    limits = {"scopes": [], "networks": ["192.0.2.1"], "rates": ["5/hour"], "quotas": []}
+    trials.start(actor, key, days=7, now=NOW, **limits)
+    Source.objects.create(
+        secret=key.secrets.get(), address="198.51.100.9", calls=3, first_seen=NOW, last_seen=NOW + DAY
+    )
+    over = NOW + 8 * DAY
+    assert [shown.end_due(NOW + DAY), shown.end_due(over), shown.end_due(over)] == [0, 1, 0]
+    mails = Mail.objects.order_by("to")
+    assert [mail.to for mail in mails] == ["alice@example.com", "olga@example.com"]
+    assert mails[0].subject == "Acme: what stricter limits on “Backend” would have refused"
+    assert "Networks: anywhere -> 192.0.2.1/32" in mails[0].text
+    assert "  - Calls from 1 address outside the networks." in mails[0].text

@@ -1,6 +1,6 @@
 """How much was called: meters, spools with segments and findings, hourly roll-ups, refusals, last uses and
 sources; what was reported from outside, the held calls that wait for it, and quotas; plans, prices,
-subscriptions, the statements of closed months, credits; signals of what is amiss.
+subscriptions, the statements of closed months, credits; signals of what is amiss, trials of stricter limits.
 
 `usage.drain`, `usage.events` and `usage.retention` alone count here, and `usage.ledger` for quotas; what
 staff define goes through `usage.definitions` and `usage.billing`, what people decide about journals through
@@ -27,6 +27,7 @@ from usage.models.refusals import Refusal
 from usage.models.rollups import Resource, ResourceBound, ResponseRollup, Rollup, SecretUse
 from usage.models.signals import Signal
 from usage.models.sources import ScopeUse, Source
+from usage.models.trials import Outcome, Trial
 
 __all__ = [
     "Aggregation",
@@ -39,6 +40,7 @@ __all__ = [
     "Finding",
     "Hold",
     "Meter",
+    "Outcome",
     "Plan",
     "PlanVersion",
     "Price",
@@ -58,6 +60,7 @@ __all__ = [
     "Spool",
     "StatementLine",
     "Subscription",
+    "Trial",
     "Verification",
     "Watermark",
 ]

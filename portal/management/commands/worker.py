@@ -16,10 +16,11 @@ from django.utils import timezone
 
 from keys import lifecycle, presence
 from keys.management.base import PortalCommand
-from portal import alerts, canaries, digest, expiry, folder, outbox, serving
+from portal import alerts, canaries, digest, expiry, folder, outbox, serving, trials
 from usage import kept, ledger, refusal_log, reports, retention, watch, watermark
 from usage.billing import subscriptions
 from usage.drain import Drain
+from usage.trials import forget as forget_trials
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ REMIND_SECONDS = 60.0
 ALERT_SECONDS = 300.0
 WATCH_SECONDS = 60.0
 DIGEST_SECONDS = 900.0
+TRIAL_SECONDS = 60.0
 CLEAR_SECONDS = 3600.0
 RETIRE_SECONDS = 3600.0
 LONGEST_PAUSE = 15.0
@@ -68,6 +70,8 @@ class Command(PortalCommand):
             (ALERT_SECONDS, lambda: alerts.tell(timezone.now(), stop=stop.is_set)),
             (REMIND_SECONDS, lambda: expiry.remind(timezone.now())),
             (CLEAR_SECONDS, lambda: expiry.forget(timezone.now())),
+            (TRIAL_SECONDS, lambda: trials.end_due(timezone.now(), stop=stop.is_set)),
+            (CLEAR_SECONDS, lambda: forget_trials(timezone.now())),
         ]
         sender = threading.Thread(target=outbox.keep_sending, args=(stop,), name="mails", daemon=True)
         sender.start()
