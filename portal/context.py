@@ -13,6 +13,7 @@ from django.utils.functional import SimpleLazyObject
 
 from keys.models import Organization
 from keys.permissions import Act, allows
+from portal import brand
 from portal.accounts import signup_policy
 
 
@@ -74,6 +75,7 @@ def portal(request: HttpRequest) -> dict[str, Any]:
     return {
         "portal_name": settings.PORTAL_NAME,
         "portal_url": settings.PORTAL_URL,
+        "brand": {"styles": brand.styles, "logo": brand.logo},
         "key_prefix": settings.KEY_PREFIX,
         "signup": signup_policy(),
         "can": _may(request),

@@ -44,6 +44,9 @@ DEBUG = env.bool("DEBUG", default=False)
 # An empty key is refused by check portal.E001 with a mend, rather than by a traceback.
 SECRET_KEY = env.str("SECRET_KEY", default="") or "insecure-because-SECRET_KEY-is-not-set"
 PORTAL_NAME = env.str("PORTAL_NAME", default="Latchkey")
+PORTAL_TEXT = env.str("PORTAL_TEXT", default="")
+PORTAL_LOGO = env.str("PORTAL_LOGO", default="")
+PORTAL_ACCENT = env.str("PORTAL_ACCENT", default="")
 PORTAL_URL = env.str("PORTAL_URL", default="http://127.0.0.1:8000").rstrip("/")
 _portal = urlsplit(PORTAL_URL)
 PORTAL_IS_HTTPS = _portal.scheme == "https"

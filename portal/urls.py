@@ -10,6 +10,7 @@ from portal.views import (
     alerts,
     attention,
     billing,
+    brand,
     console,
     first_call,
     leaks,
@@ -114,6 +115,8 @@ _organization: list[URLPattern | URLResolver] = [
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", public.landing, name="landing"),
+    path("brand.css", brand.brand_css, name="brand_css"),
+    path("brand/logo", brand.brand_logo, name="brand_logo"),
     path("home/", public.home, name="home"),
     path("welcome/", welcome.welcome, name="welcome"),
     path("docs/", public.docs, name="docs"),

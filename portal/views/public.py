@@ -19,7 +19,12 @@ from portal.views.console import LAST_ORGANIZATION
 @require_safe
 def landing(request: HttpRequest) -> HttpResponse:
     """What this portal is; the door to signing up, or to one's dashboard."""
-    return render(request, "portal/landing.html")
+    context = {
+        "text": settings.PORTAL_TEXT,
+        "example_url": settings.API_URL or f"{settings.PORTAL_URL}/v1/me",
+        "is_own": bool(settings.API_URL),
+    }
+    return render(request, "portal/landing.html", context)
 
 
 @require_safe
