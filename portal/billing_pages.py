@@ -17,6 +17,7 @@ from usage import meters, reports
 from usage.billing import (
     Line,
     Period,
+    accounts,
     forecast,
     money,
     months,
@@ -32,7 +33,7 @@ from usage.billing.price_words import PriceWords, units
 from usage.billing.statement import Totals
 from usage.exports import FORMATS
 from usage.meters import Meter
-from usage.models import BillingAccount, ClosedPeriod, Credit, Subscription
+from usage.models import BillingDetails, ClosedPeriod, Credit, Subscription
 
 KEYS_SHOWN = 50
 KEYS_PRINTED = 500
@@ -100,7 +101,7 @@ class BillingPage:
     bill: Bill
     estimate: str
     quotas: list[QuotaRow]
-    account: BillingAccount | None
+    account: BillingDetails | None
     credits: list[Credit]
     months: list[MonthRow]
     complete_through: dt.datetime | None
@@ -113,7 +114,7 @@ class StatementPage:
     period: Period
     statement: ClosedPeriod
     bill: Bill
-    account: BillingAccount | None
+    account: BillingDetails | None
     credits: list[Credit]
     sha256: str  # of the organization's own CSV
     lines: int
@@ -155,7 +156,7 @@ def page(organization: Organization, now: dt.datetime) -> BillingPage:
         if bill.currency
         else "",
         quotas=quota_rows(organization, now),
-        account=_account(organization),
+        account=accounts.billed_to(organization),
         credits=_credits(organization, period),
         months=_months(organization, period.previous, known),
         complete_through=reports.complete_through(),
@@ -195,7 +196,7 @@ def statement_page(organization: Organization, period: Period) -> StatementPage 
         period=period,
         statement=own.closed,
         bill=add_up(own.lines, meters.read(), keys_shown=KEYS_PRINTED, by_tier=True),
-        account=_account(organization),
+        account=accounts.billed_to(organization, own.closed),
         credits=_credits(organization, period),
         sha256=own.totals.sha256.hexdigest(),
         lines=own.totals.lines,
@@ -208,10 +209,6 @@ def manifest(organization: Organization, period: Period) -> dict[str, Any] | Non
     if own is None:
         return None
     return statement.manifest(period, own.closed, None, own.totals, organization)
-
-
-def _account(organization: Organization) -> BillingAccount | None:
-    return BillingAccount._default_manager.filter(organization=organization).first()
 
 
 def _credits(organization: Organization, period: Period) -> list[Credit]:

@@ -290,7 +290,12 @@ class SubscriptionAdmin(LifecycleAdmin[Subscription]):
 
 
 class AccountForm(LifecycleForm[BillingAccount]):
-    """Its fields are the admin's."""
+    class Meta:
+        model = BillingAccount
+        exclude = ()
+        help_texts: ClassVar[dict[str, str]] = dict.fromkeys(
+            accounts.IDS, "Closed months keep the one that they have, and take this where they have none."
+        )
 
 
 @admin.register(BillingAccount)

@@ -46,6 +46,7 @@ def alice(client: Client, acme: Organization, person: User) -> Client:
 @pytest.fixture
 def month(acme: Organization) -> Period:
     """Closed, with 12.34 of usage and a fee of 49.00; and others' lines beside it."""
+    BillingAccount.objects.create(organization=acme, name="Acme Inc.", address="1 Road", tax_id="T-1")
     other = builders.organization("other")
     month = Period.of(timezone.now()).previous.previous
     builders.subscription(other, builders.version("basic", fee=9900), month.start, month.end)
@@ -54,7 +55,7 @@ def month(acme: Organization) -> Period:
 
 
 def test_the_page_has_the_whole_statement(alice: Client, acme: Organization, month: Period) -> None:
-    BillingAccount.objects.create(organization=acme, name="Acme Inc.", address="1 Road", tax_id="T-1")
+    BillingAccount.objects.filter(organization=acme).update(name="Another", tax_id="T-2")
     response = alice.get(f"/o/acme/billing/{month}/")
     text = response.content.decode()
     for words in ("Acme Inc.", "1 Road", "T-1", "12.34", "49.00", "61.34", "=Backend &lt;b&gt;", "1,234"):

@@ -24,10 +24,10 @@ from tests.threads import at_once
 from tests.usage.exported import addressed
 from tests.usage.journals import Clock, call
 from usage import drain, events, watermark
-from usage.billing import Period, closing, periods, statement, subscriptions
+from usage.billing import Period, accounts, closing, periods, statement, subscriptions
 from usage.event_format import Reported
 from usage.journal import Journal
-from usage.models import ClosedPeriod, Rollup, Spool, StatementLine
+from usage.models import ClosedPeriod, Rollup, Spool, StatementAccount, StatementLine
 
 APRIL, MAY, JUNE = Period(2026, 4), Period(2026, 5), Period(2026, 6)
 NOW = builders.NOW  # in June
@@ -101,6 +101,44 @@ def test_nothing_changes_a_closed_month(key: Key) -> None:
 
     assert list(statement.lines_of(MAY)) == before
     assert list(statement.computed(MAY)) != before
+
+
+def account(key: Key, **fields: str) -> None:
+    accounts.edit_account(lifecycle.command_actor(), key.organization, now=NOW, **fields)
+
+
+def test_a_closed_month_keeps_whom_it_is_billed_to(key: Key, journal_dir: Path, tmp_path: Path) -> None:
+    builders.used(key, 15, MAY.start)
+    account(key, tax_id="DE1", stripe_customer="cus_1")
+    closed = close()
+    before = export(tmp_path, "--format", "stripe")
+    account(key, name="Other", tax_id="DE2", stripe_customer="cus_2", lago_subscription="sub_2")
+
+    assert export(tmp_path, "--format", "stripe") == before
+    kept = accounts.billed_to(key.organization, closed)
+    assert kept is not None
+    assert (kept.name, kept.tax_id, kept.lago_subscription) == ("Acme", "DE1", "sub_2")
+    assert accounts.ids("stripe_customer", closed) == {"acme": "cus_1"}
+    assert accounts.ids("stripe_customer") == {"acme": "cus_2"}
+
+
+def test_an_id_that_a_closed_month_had_none_of_is_filled_in_once(key: Key) -> None:
+    builders.used(key, 15, MAY.start)
+    account(key, email="bills@example.com")
+    closed = close()
+    account(key, name="Acme Inc.", stripe_customer="cus_1")
+    account(key, stripe_customer="cus_2")
+
+    kept = accounts.billed_to(key.organization, closed)
+    assert kept is not None
+    assert (kept.name, kept.email, kept.stripe_customer) == ("Acme", "bills@example.com", "cus_1")
+    # Given once more, because a month was closed without it: an act, though the account stays as it is.
+    StatementAccount.objects.update(stripe_customer="")
+    events = AuditEvent.objects.count()
+    account(key, stripe_customer="cus_2")
+    account(key, stripe_customer="cus_2")
+    assert accounts.ids("stripe_customer", closed) == {"acme": "cus_2"}
+    assert AuditEvent.objects.count() == events + 1
 
 
 def test_of_one_organization_only_its_lines_are_read(key: Key) -> None:

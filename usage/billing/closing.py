@@ -18,7 +18,7 @@ from keys.audit import Actor
 from keys.lifecycle import Conflict
 from keys.lifecycle.actors import require_staff
 from usage import counting, watermark
-from usage.billing import statement
+from usage.billing import accounts, statement
 from usage.billing.periods import Period
 from usage.billing.statement import Totals
 from usage.exports import FORMATS
@@ -135,6 +135,7 @@ def _write(found: ClosedPeriod, period: Period, now: dt.datetime) -> None:
     lines = statement.freeze(found, totals.of(statement.computed(period)))
     for _ in totals.through(FORMATS["csv"](lines)):
         pass
+    accounts.freeze(found)
     before = statement.closed(period.previous)
     found.closed_at = now
     found.lines = totals.lines

@@ -12,6 +12,7 @@ from usage.models.billing import (
     AlertKind,
     BillingAccount,
     BillingAlert,
+    BillingDetails,
     Plan,
     PlanVersion,
     Price,
@@ -21,7 +22,7 @@ from usage.models.billing import (
 from usage.models.events import Event, Hold
 from usage.models.journals import Finding, Segment, Spool, Watermark
 from usage.models.meters import Aggregation, Meter
-from usage.models.periods import ClosedPeriod, Credit, StatementLine, Verification
+from usage.models.periods import ClosedPeriod, Credit, StatementAccount, StatementLine, Verification
 from usage.models.quotas import QuotaLease, QuotaUse
 from usage.models.refusals import Refusal
 from usage.models.rollups import Resource, ResourceBound, ResponseRollup, Rollup, SecretUse
@@ -34,6 +35,7 @@ __all__ = [
     "AlertKind",
     "BillingAccount",
     "BillingAlert",
+    "BillingDetails",
     "ClosedPeriod",
     "Credit",
     "Event",
@@ -58,6 +60,7 @@ __all__ = [
     "Signal",
     "Source",
     "Spool",
+    "StatementAccount",
     "StatementLine",
     "Subscription",
     "Trial",

@@ -111,12 +111,9 @@ class Subscription(models.Model):
         return f"{self.organization} on {self.version}"
 
 
-class BillingAccount(models.Model):
+class BillingDetails(models.Model):
     """Whom to bill, and the organization's id in each billing system that exports are made for."""
 
-    organization = models.OneToOneField(
-        Organization, on_delete=models.PROTECT, primary_key=True, related_name="billing_account"
-    )
     name = models.CharField(max_length=200, blank=True)
     email = models.EmailField(max_length=254, blank=True)
     address = models.CharField(max_length=500, blank=True)
@@ -124,6 +121,17 @@ class BillingAccount(models.Model):
     stripe_customer = models.CharField(max_length=100, blank=True)
     lago_subscription = models.CharField(max_length=100, blank=True)
     openmeter_subject = models.CharField(max_length=100, blank=True)
+
+    class Meta:
+        abstract = True
+
+
+class BillingAccount(BillingDetails):
+    """An organization's, as they are now."""
+
+    organization = models.OneToOneField(
+        Organization, on_delete=models.PROTECT, primary_key=True, related_name="billing_account"
+    )
 
     def __str__(self) -> str:
         return f"billing of {self.organization}"

@@ -7,6 +7,7 @@ from typing import ClassVar
 from django.db import models
 
 from keys.models import Organization
+from usage.models.billing import BillingDetails
 
 
 class ClosedPeriod(models.Model):
@@ -84,6 +85,25 @@ class StatementLine(models.Model):
 
     def __str__(self) -> str:
         return f"{self.closed_id:%Y-%m} line {self.position}"
+
+
+class StatementAccount(BillingDetails):
+    """Whom a closed month was billed to. It names its organization as the month's lines do; an id that was
+    missing at closing is filled in once, nothing else ever changes."""
+
+    pk = models.CompositePrimaryKey("closed_id", "organization")
+    closed = models.ForeignKey(
+        ClosedPeriod, on_delete=models.PROTECT, related_name="accounts", db_index=False
+    )
+    organization = models.CharField(max_length=50)
+
+    class Meta:
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["organization"], name="account_of_organization"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.organization} in {self.closed_id:%Y-%m}"
 
 
 class Credit(models.Model):

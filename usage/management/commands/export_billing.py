@@ -113,7 +113,6 @@ class Command(PortalCommand):
         """The file's bytes. Ends with a refusal if some usage cannot be sent to the format's billing system,
         unless that is to be skipped; it is named either way."""
         field = ADDRESSED_BY.get(format)
-        ids = {} if field is None else accounts.ids(field)
         takes, left_out = _takes(format), LeftOut()
 
         def lines() -> Iterator[Line]:
@@ -122,7 +121,7 @@ class Command(PortalCommand):
                 if part.closed is not None and only is None:
                     found = verifying.proved(part.closed, found)
                 if field is not None:
-                    found = addressed(found, ids, takes, left_out)
+                    found = addressed(found, accounts.ids(field, part.closed), takes, left_out)
                 for line in part.totals.of(found):
                     bar.update()
                     yield line
