@@ -7,10 +7,12 @@ import os
 import subprocess
 import sys
 from decimal import Decimal
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.conf import settings as django_settings
 from django.core.management import CommandError, call_command
 from django.utils import timezone
@@ -139,6 +141,21 @@ def test_an_id_that_a_closed_month_had_none_of_is_filled_in_once(key: Key) -> No
     account(key, stripe_customer="cus_2")
     assert accounts.ids("stripe_customer", closed) == {"acme": "cus_2"}
     assert AuditEvent.objects.count() == events + 1
+
+
+def test_an_upgrade_freezes_the_accounts_of_months_that_are_closed(key: Key) -> None:
+    builders.used(key, 15, MAY.start)
+    account(key, tax_id="DE1", openmeter_subject="acme-1")
+    close()
+    kept = list(StatementAccount.objects.values())
+    StatementAccount.objects.all().delete()
+
+    fill = import_module("usage.migrations.0020_fill_statement_accounts").fill
+    fill(apps, None)
+    assert list(StatementAccount.objects.values()) == kept
+    StatementAccount.objects.update(tax_id="DE0")
+    fill(apps, None)
+    assert StatementAccount.objects.get().tax_id == "DE0"
 
 
 def test_of_one_organization_only_its_lines_are_read(key: Key) -> None:

@@ -37,7 +37,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('keys', '0011_last_four'),
-        ('usage', '0018_statement_accounts'),
+        ('usage', '0019_statement_accounts'),
     ]
 
     operations = [

@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('usage', '0017_rollups_by_hour'),
+        ('usage', '0018_trials'),
     ]
 
     operations = [
