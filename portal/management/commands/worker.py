@@ -1,9 +1,8 @@
 """`worker`: the housekeeping that runs beside the server; safe to run several."""
 
-import logging
+import datetime as dt
 import signal
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
@@ -17,12 +16,11 @@ from django.utils import timezone
 from keys import lifecycle, presence
 from keys.management.base import PortalCommand
 from portal import alerts, canaries, digest, expiry, folder, outbox, serving, trials
+from portal.chores import Chore
 from usage import kept, ledger, refusal_log, reports, retention, watch, watermark
 from usage.billing import subscriptions
 from usage.drain import Drain
 from usage.trials import forget as forget_trials
-
-logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 1.0
 FORGET_SECONDS = 30.0
@@ -36,7 +34,6 @@ DIGEST_SECONDS = 900.0
 TRIAL_SECONDS = 60.0
 CLEAR_SECONDS = 3600.0
 RETIRE_SECONDS = 3600.0
-LONGEST_PAUSE = 15.0
 LAST_MAIL_SECONDS = 5.0  # what is not finished then is sent again, by whoever is next
 
 
@@ -54,47 +51,46 @@ class Command(PortalCommand):
         if options["parent"] is not None:
             serving.end_with_parent(options["parent"], signal.SIGTERM)
         drain, sweep = Drain(), watch.Sweep()
-        chores: list[tuple[float, Callable[[], object]]] = [
-            (FORGET_SECONDS, forget_the_dead),
-            (PRUNE_SECONDS, prune_journals),
-            (CLEAR_SECONDS, clear_sessions),
-            (CLEAR_SECONDS, lambda: refusal_log.prune(timezone.now(), stop=stop.is_set)),
-            (CLEAR_SECONDS, partial(retention.once, stop=stop.is_set)),
-            (CANARY_SECONDS, lambda: canaries.ring(timezone.now())),
-            (PLAN_SECONDS, lambda: subscriptions.apply_due(timezone.now())),
-            (CLEAR_SECONDS, lambda: ledger.forget_the_past(timezone.now())),
-            (DIGEST_SECONDS, lambda: digest.send_due(timezone.now())),
-            (WATCH_SECONDS, lambda: sweep.go_on(timezone.now(), stop=stop.is_set)),
-            (CLEAR_SECONDS, lambda: outbox.prune(timezone.now(), stop=stop.is_set)),
-            (RETIRE_SECONDS, retire_idle_keys),
-            (ALERT_SECONDS, lambda: alerts.tell(timezone.now(), stop=stop.is_set)),
-            (REMIND_SECONDS, lambda: expiry.remind(timezone.now())),
-            (CLEAR_SECONDS, lambda: expiry.forget(timezone.now())),
-            (TRIAL_SECONDS, lambda: trials.end_due(timezone.now(), stop=stop.is_set)),
-            (CLEAR_SECONDS, lambda: forget_trials(timezone.now())),
-        ]
+        draining = Chore("The worker", DRAIN_SECONDS, lambda: drain.once(timezone.now(), stop=stop.is_set))
+        chores = _chores(sweep, stop)
         sender = threading.Thread(target=outbox.keep_sending, args=(stop,), name="mails", daemon=True)
         sender.start()
-        due = [0.0] * len(chores)
-        failures = 0
         while not stop.is_set():
-            try:
-                drain.once(timezone.now(), stop=stop.is_set)
-                for index, (seconds, chore) in enumerate(chores):
-                    if time.monotonic() >= due[index] and not stop.is_set():
-                        chore()
-                        due[index] = time.monotonic() + seconds
-                if failures:
-                    logger.info("The worker works again.")
-                failures = 0
-            except Exception as error:
-                if not failures:
-                    logger.error("The worker waits: %s: %s", type(error).__name__, _first_line(error))
-                failures += 1
-            finally:
-                connections.close_all()
-            stop.wait(min(DRAIN_SECONDS * 2 ** min(failures, 10), LONGEST_PAUSE))
+            draining.turn()
+            for chore in chores:
+                if not stop.is_set():
+                    chore.turn(draining.trouble)
+            connections.close_all()
+            stop.wait(DRAIN_SECONDS)
         sender.join(LAST_MAIL_SECONDS)
+
+
+def _chores(sweep: watch.Sweep, stop: threading.Event) -> list[Chore]:
+    """What is done besides the drain, in this order."""
+    is_over = stop.is_set
+
+    def timed(act: Callable[[dt.datetime], object]) -> Callable[[], object]:
+        return lambda: act(timezone.now())
+
+    return [
+        Chore("Forgetting dead processes", FORGET_SECONDS, forget_the_dead),
+        Chore("Pruning journals", PRUNE_SECONDS, prune_journals),
+        Chore("Clearing sessions", CLEAR_SECONDS, clear_sessions),
+        Chore("Pruning refusals", CLEAR_SECONDS, timed(partial(refusal_log.prune, stop=is_over))),
+        Chore("Retention", CLEAR_SECONDS, partial(retention.once, stop=is_over)),
+        Chore("Ringing for canaries", CANARY_SECONDS, timed(canaries.ring)),
+        Chore("Changing plans", PLAN_SECONDS, timed(subscriptions.apply_due)),
+        Chore("Forgetting quotas of the past", CLEAR_SECONDS, timed(ledger.forget_the_past)),
+        Chore("The weekly digest", DIGEST_SECONDS, timed(digest.send_due)),
+        Chore("Looking at keys", WATCH_SECONDS, timed(partial(sweep.go_on, stop=is_over))),
+        Chore("Pruning mails", CLEAR_SECONDS, timed(partial(outbox.prune, stop=is_over))),
+        Chore("Retiring idle keys", RETIRE_SECONDS, retire_idle_keys),
+        Chore("Telling of billing alerts", ALERT_SECONDS, timed(partial(alerts.tell, stop=is_over))),
+        Chore("Reminding of expiries", REMIND_SECONDS, timed(expiry.remind)),
+        Chore("Forgetting reminders", CLEAR_SECONDS, timed(expiry.forget)),
+        Chore("Ending trials", TRIAL_SECONDS, timed(partial(trials.end_due, stop=is_over))),
+        Chore("Forgetting trials", CLEAR_SECONDS, timed(forget_trials)),
+    ]
 
 
 def forget_the_dead() -> None:
@@ -116,7 +112,3 @@ def retire_idle_keys() -> None:
     """Announce and carry out the retirement of keys that nobody uses, as far as use is known."""
     now = timezone.now()
     lifecycle.retire_idle(reports.key_last_used, through=reports.complete_through() or now, now=now)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:200]
