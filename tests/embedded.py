@@ -28,6 +28,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="postgres",
         help="the database to test on; postgres (the default) is started from a wheel",
     )
+    parser.addoption(
+        "--only-database",
+        action="store_true",
+        help="leave out what asks no database, or one of its own: a second database changes nothing",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("only_database"):
+        config.hook.pytest_deselected(items=[item for item in items if not _asks_the_database(item)])
+        items[:] = [item for item in items if _asks_the_database(item)]
+
+
+def _asks_the_database(item: pytest.Item) -> bool:
+    fixtures: list[str] = getattr(item, "fixturenames", [])
+    return item.get_closest_marker("django_db") is not None or "django_db_setup" in fixtures
 
 
 @pytest.hookimpl(tryfirst=True)
