@@ -4,11 +4,11 @@ It keeps no list of its own but of what a proxy may ask and is told, and of what
 """
 
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
 from django.conf import settings
-from django.db.models import QuerySet
 
 from keys import prefixes
 from keys.models import Scope
@@ -123,9 +123,14 @@ def codes() -> list[CodeRow]:
     return [CodeRow(code.name, code.status, code.title, code.sentence, code.advice) for code in Code]
 
 
-def scopes() -> QuerySet[Scope]:
-    """The API's own scopes; those of this portal's machine API are not its customers' business here."""
-    return Scope.objects.exclude(name__startswith=PORTAL).order_by("name")
+def scope_groups() -> list[tuple[str, list[Scope]]]:
+    """The API's own scopes by resource; those of this portal's machine API are listed with its calls."""
+    scopes = Scope.objects.exclude(name__startswith=PORTAL).order_by("name")
+    return [(resource, list(found)) for resource, found in groupby(scopes, key=_resource)]
+
+
+def _resource(scope: Scope) -> str:
+    return scope.name.rpartition(":")[0]
 
 
 def meters() -> list[Meter]:

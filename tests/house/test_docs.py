@@ -73,7 +73,7 @@ def test_every_command_that_is_shown_exists() -> None:
 
 @pytest.mark.django_db
 def test_every_code_is_explained(client: Client) -> None:
-    text = readme() + client.get(reverse("docs")).content.decode()
+    text = readme() + client.get(reverse("docs_errors")).content.decode()
     assert {code.name for code in Code if code.name not in text} == set()
 
 

@@ -20,6 +20,7 @@ from portal import pages, reference
 from portal.api.key_schemas import EditKeyBody, NewKeyBody
 from tests import builders
 from tests.builders import NOW
+from tests.portal.test_routes import TABLE
 from tests.usage.test_gateway import PORTAL_HEADERS
 from usage import event_format, gateway
 from usage.billing import Line
@@ -535,12 +536,29 @@ def test_a_percentage_has_the_digits_that_mean_something(part: int, whole: int, 
 # --- docs -----------------------------------------------------------------------------------------
 
 
-def test_the_docs_list_every_code_and_the_apis_scopes(client: Client) -> None:
-    builders.scope("orders:read", "Read orders")
-    html = client.get(reverse("docs")).content.decode()
+def test_the_docs_list_every_code(client: Client) -> None:
+    html = client.get(reverse("docs_errors")).content.decode()
     assert all(f"<code>{code.name}</code>" in html for code in Code)
-    assert "Read orders" in html
+
+
+def test_the_docs_list_the_apis_scopes_by_resource(client: Client) -> None:
+    builders.scope("orders:read", "Read orders")
+    builders.scope("tiles:read")
+    html = client.get(reverse("docs_scopes")).content.decode()
+    assert html.index("<code>orders</code>") < html.index("Read orders") < html.index("<code>tiles</code>")
     assert "portal:verify" not in html
+
+
+def test_every_page_of_the_docs_is_in_the_navigation_and_leads_to_the_next(client: Client) -> None:
+    names = {name for name in TABLE if name.startswith("docs")} - {"docs_check_statement"}
+    seen, path = [], reverse("docs")
+    while path:
+        html = client.get(path).content.decode()
+        assert html.count(f'href="{path}" aria-current="page"') == 2
+        seen.append(path)
+        found = re.search(r'href="([^"]+)" rel="next"', html)
+        path = found[1] if found else ""
+    assert sorted(seen) == sorted(map(reverse, names))
 
 
 def test_the_docs_list_the_meters(client: Client) -> None:
