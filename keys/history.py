@@ -20,6 +20,8 @@ TITLES = {
     "organization.policy_changed": "Policy changed",
     "organization.credited": "Credit given",
     "organization.transferred": "Organization handed over",
+    "organization.visit_began": "Staff look at these pages",
+    "organization.visit_ended": "Staff look no longer",
     "member.added": "Member added",
     "member.invited": "Member invited",
     "member.invitation_resent": "Invitation sent again",

@@ -132,6 +132,7 @@ class Organization(models.Model):
 
     class Meta:
         ordering = ["name", "id"]
+        permissions = (("visit_organization", "Can see an organization's pages as its members do"),)
 
     def __str__(self) -> str:
         return self.name
@@ -376,6 +377,32 @@ class ScopeRequest(models.Model):
 
     def __str__(self) -> str:
         return f"{self.scope} for {self.key}"
+
+
+class Visit(models.Model):
+    """One of the provider's staff looks at an organization's pages. `lifecycle` alone writes these."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="visits")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    reason = models.CharField(max_length=200)  # the customer reads it
+    began_at = models.DateTimeField()
+    ends_at = models.DateTimeField()  # at the latest
+    ended_at = models.DateTimeField(null=True)  # written down: by leaving, or afterwards by a worker
+
+    class Meta:
+        ordering = ["-began_at", "-id"]
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["user"], condition=Q(ended_at=None), name="one_visit_at_once"),
+        ]
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["ends_at"], name="visit_open", condition=Q(ended_at=None)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user} at {self.organization}"
+
+    def is_over(self, now: dt.datetime) -> bool:
+        return self.ended_at is not None or self.ends_at <= now
 
 
 class LeakDoor(models.TextChoices):

@@ -23,6 +23,7 @@ from keys.models import (
     RequestState,
     ScopeRequest,
     Secret,
+    Visit,
 )
 
 # A whole secret of ours or most of one, checksum right or wrong: nothing that may stand in an address.
@@ -129,6 +130,11 @@ def leaked_and_alive(since: dt.datetime, now: dt.datetime) -> int:
     """How many keys were reported as leaked since then and may still be used."""
     leaked = LeakReport.objects.filter(reported_at__gte=since).exclude(door=LeakDoor.CANARY)
     return Key.objects.in_state(KeyState.ACTIVE, now).filter(pk__in=leaked.values("key")).count()
+
+
+def visits(organization: Organization) -> QuerySet[Visit]:
+    """Staff's visits to an organization's pages, the newest first."""
+    return Visit.objects.filter(organization=organization).select_related("user")
 
 
 def waiting_requests() -> QuerySet[ScopeRequest]:

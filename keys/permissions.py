@@ -41,6 +41,10 @@ TABLE: dict[Role, frozenset[Act]] = {
     Role.VIEWER: frozenset(_VIEW),
 }
 
+# Staff who look at an organization's pages: no role that anybody has, and nothing but sight.
+VISITOR = "visitor"
+_VISITORS = frozenset(_VIEW | {Act.VIEW_ACTIVITY, Act.VIEW_BILLING})
+
 ROLE_SUMMARY: dict[Role, str] = {
     Role.OWNER: "Everything, including handing the organization over.",
     Role.ADMIN: "Keys, team, activity, billing and settings.",
@@ -68,6 +72,8 @@ ACT_SUMMARY: dict[Act, str] = {
 
 def allows(role: Role | str, act: Act) -> bool:
     """May someone with `role` perform `act`? An unknown role may nothing."""
+    if role == VISITOR:
+        return act in _VISITORS
     try:
         return act in TABLE[Role(role)]
     except ValueError:

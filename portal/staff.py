@@ -61,7 +61,9 @@ def staff(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
     return guarded
 
 
-def _page(request: HttpRequest, template: str, context: dict[str, Any], status: int = 200) -> HttpResponse:
+def staff_page(
+    request: HttpRequest, template: str, context: dict[str, Any], status: int = 200
+) -> HttpResponse:
     here = request.resolver_match.url_name if request.resolver_match else ""
     nav = [NavItem(reverse(name), label, icon, name == here) for label, name, icon in _PAGES]
     return render(request, template, {"nav": nav, **context}, status=status)
@@ -74,7 +76,7 @@ def attention(request: HttpRequest) -> HttpResponse:
     now = timezone.now()
     page, rows = signals.ranked_keys(request.GET.get("page"), now)
     context = {"page": page, "rows": rows, "ranked": signals.ranked_organizations(now)}
-    return _page(request, "staff/attention.html", context)
+    return staff_page(request, "staff/attention.html", context)
 
 
 @require_safe
@@ -86,7 +88,7 @@ def overview(request: HttpRequest) -> HttpResponse:
     start = end - dt.timedelta(days=DAYS)
     days = staff_reports.daily(start, end)
     accepted, refused = sum(day.accepted for day in days), sum(day.refused for day in days)
-    return _page(
+    return staff_page(
         request,
         "staff/overview.html",
         {
@@ -186,9 +188,9 @@ def usage(request: HttpRequest) -> HttpResponse:
     """Roll-ups by day and organization, under the chosen filters."""
     form = UsageForm(request.GET, timezone.now())
     if not form.is_valid():
-        return _page(request, "staff/usage.html", {"form": form}, status=400)
+        return staff_page(request, "staff/usage.html", {"form": form}, status=400)
     filters: staff_reports.Filters = form.cleaned_data["filters"]
-    return _page(
+    return staff_page(
         request,
         "staff/usage.html",
         {
@@ -217,14 +219,14 @@ def refusals(request: HttpRequest) -> HttpResponse:
         return redirect("staff_refusals")
     page = found.refusals(None, request.GET, timezone.now())
     status = 400 if search.errors else 200
-    return _page(request, "staff/refusals.html", {"page": page, "search": search}, status)
+    return staff_page(request, "staff/refusals.html", {"page": page, "search": search}, status)
 
 
 @require_safe
 @staff
 def leaks(request: HttpRequest) -> HttpResponse:
     """Keys that were reported as leaked, the newest report first."""
-    return _page(request, "staff/leaks.html", {"page": leak_pages.newest(request.GET.get("page"))})
+    return staff_page(request, "staff/leaks.html", {"page": leak_pages.newest(request.GET.get("page"))})
 
 
 @require_safe
@@ -235,7 +237,7 @@ def key_leaks(request: HttpRequest, key_id: str) -> HttpResponse:
     if key is None:
         raise Http404
     page = leak_pages.key_leaks(key, request.GET, timezone.now())
-    return _page(request, "staff/key_leaks.html", {"page": page, "key": key})
+    return staff_page(request, "staff/key_leaks.html", {"page": page, "key": key})
 
 
 @require_safe
@@ -252,7 +254,7 @@ def billing(request: HttpRequest) -> HttpResponse:
         period, problem = current, f"{period} has not begun."
     page = staff_billing.page(period, now)
     context = {"page": page, "problem": problem, "current": current}
-    return _page(request, "staff/billing.html", context, status=400 if problem else 200)
+    return staff_page(request, "staff/billing.html", context, status=400 if problem else 200)
 
 
 class FindKeyForm(forms.Form):
@@ -278,4 +280,4 @@ def find_key(request: HttpRequest) -> HttpResponse:
         if secret is not None:
             return redirect("admin:keys_key_change", secret.key_id)
         form.add_error("secret", "No key here has this secret. Was all of it pasted?")
-    return _page(request, "staff/find_key.html", {"form": form}, status=400 if posted else 200)
+    return staff_page(request, "staff/find_key.html", {"form": form}, status=400 if posted else 200)

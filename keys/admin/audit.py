@@ -45,6 +45,8 @@ ACTS = (
     "organization.policy_changed",
     "organization.resumed",
     "organization.suspended",
+    "organization.visit_began",
+    "organization.visit_ended",
     "billing_account.edited",
     "billing_alert.added",
     "billing_alert.removed",

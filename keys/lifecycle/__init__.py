@@ -4,7 +4,7 @@ Views, admin, commands and the machine API parse, call a function from here and 
 writes these tables itself. Policy is enforced here and nowhere else, so no door goes round it.
 """
 
-from keys.lifecycle.actors import command_actor, key_actor, member_actor, staff_actor
+from keys.lifecycle.actors import command_actor, key_actor, member_actor, staff_actor, visitor_actor
 from keys.lifecycle.approvals import approve_scope, deny_scope, request_scope
 from keys.lifecycle.canaries import plant_canary, take_up_canary
 from keys.lifecycle.idle import notice_before, retire_idle
@@ -50,10 +50,12 @@ from keys.lifecycle.secrets import (
     roll_back_rotation,
     rotate_key,
 )
+from keys.lifecycle.visits import VISIT_LASTS, begin_visit, end_visit, end_visits
 
 __all__ = [
     "DEFAULT",
     "UNSET",
+    "VISIT_LASTS",
     "Conflict",
     "Forbidden",
     "Invalid",
@@ -64,6 +66,7 @@ __all__ = [
     "allowed_scopes",
     "apply_policy",
     "approve_scope",
+    "begin_visit",
     "change_role",
     "command_actor",
     "create_key",
@@ -79,6 +82,8 @@ __all__ = [
     "edit_scope",
     "enable_key",
     "end_overlap",
+    "end_visit",
+    "end_visits",
     "extend_overlap",
     "import_key",
     "invite",
@@ -102,5 +107,6 @@ __all__ = [
     "suspend_organization",
     "take_up_canary",
     "transfer_ownership",
+    "visitor_actor",
     "withdraw_invitation",
 ]

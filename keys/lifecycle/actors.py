@@ -23,6 +23,11 @@ def staff_actor(user: AbstractBaseUser) -> Actor:
     return Actor("staff", user.get_username(), user.pk)
 
 
+def visitor_actor(user: AbstractBaseUser) -> Actor:
+    """One of the staff who only looks: of no organization and no role, so that every act refuses them."""
+    return Actor("visitor", user.get_username(), user.pk)
+
+
 def command_actor() -> Actor:
     """Someone with a shell on the server."""
     return Actor("command", "manage.py")

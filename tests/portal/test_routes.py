@@ -49,8 +49,8 @@ def members(roles: frozenset[str], status: int = 200, method: str = "GET") -> Ex
     return Expected(method, statuses | {"anonymous": 302, "stranger": 404, "staff": 404})
 
 
-def staff(status: int = 200) -> Expected:
-    return Expected("GET", dict.fromkeys(PEOPLE, 404) | {"anonymous": 302, "staff": status})
+def staff(status: int = 200, method: str = "GET") -> Expected:
+    return Expected(method, dict.fromkeys(PEOPLE, 404) | {"anonymous": 302, "staff": status})
 
 
 TABLE: dict[str, list[Expected]] = {
@@ -144,6 +144,9 @@ TABLE: dict[str, list[Expected]] = {
     "staff_key_leaks": [staff()],
     "staff_billing": [staff()],
     "staff_find_key": [staff()],
+    # Without a reason the form is shown again; without a visit there is none to leave.
+    "staff_visit": [staff(), staff(400, "POST")],
+    "staff_leave": [staff(302, "POST")],
     # The machine API: a session opens nothing there (tests/portal/test_api.py has what a key does).
     "v1_openapi": [public()],
     "v1_me": [public(401)],
@@ -246,6 +249,7 @@ def test_an_organizations_routes_all_carry_its_slug() -> None:
         "staff_key_leaks",
         "staff_billing",
         "staff_find_key",
+        "staff_leave",
         "v1_openapi",
         "v1_me",
         "v1_verify",
@@ -258,7 +262,8 @@ def test_an_organizations_routes_all_carry_its_slug() -> None:
         "v1_usage_events",
     }
     for route, name in own_routes():
-        assert route.startswith("o/<slug:organization>/") != (name in open_to_all), route
+        if name != "staff_visit":  # the staff's page about one of them
+            assert route.startswith("o/<slug:organization>/") != (name in open_to_all), route
 
 
 @pytest.mark.parametrize(("name", "expected"), [(name, each) for name in TABLE for each in TABLE[name]])

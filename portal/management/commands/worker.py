@@ -34,6 +34,7 @@ DIGEST_SECONDS = 900.0
 TRIAL_SECONDS = 60.0
 CLEAR_SECONDS = 3600.0
 RETIRE_SECONDS = 3600.0
+VISIT_SECONDS = 60.0
 LAST_MAIL_SECONDS = 5.0  # what is not finished then is sent again, by whoever is next
 
 
@@ -85,6 +86,7 @@ def _chores(sweep: watch.Sweep, stop: threading.Event) -> list[Chore]:
         Chore("Looking at keys", WATCH_SECONDS, timed(partial(sweep.go_on, stop=is_over))),
         Chore("Pruning mails", CLEAR_SECONDS, timed(partial(outbox.prune, stop=is_over))),
         Chore("Retiring idle keys", RETIRE_SECONDS, retire_idle_keys),
+        Chore("Ending visits", VISIT_SECONDS, lambda: lifecycle.end_visits(now=timezone.now())),
         Chore("Telling of billing alerts", ALERT_SECONDS, timed(partial(alerts.tell, stop=is_over))),
         Chore("Reminding of expiries", REMIND_SECONDS, timed(expiry.remind)),
         Chore("Forgetting reminders", CLEAR_SECONDS, timed(expiry.forget)),
