@@ -11,13 +11,14 @@ from typing import Final, NamedTuple
 from urllib.parse import urlencode
 
 from django.core.paginator import Page, Paginator
-from django.db.models import Count, QuerySet, Sum
+from django.db.models import Count, Q, QuerySet, Sum
 from django.urls import reverse
 
 from keys import lifecycle
 from keys.audit import Actor
 from keys.lifecycle import Conflict
 from keys.models import Key, Organization
+from portal.pages import Counted
 from usage import watch
 from usage.models import Signal
 from usage.signals import MEANINGS, Evidence, Kind
@@ -78,18 +79,23 @@ class RankedOrganization(NamedTuple):
 
 def of_organization(organization: Organization, number: str | None, now: dt.datetime) -> Attention:
     """Its signals, the weightiest first."""
-    shown = organization.signals.shown(now)
-    sums = shown.aggregate(warnings=Count("pk"), keys=Count("key", distinct=True), score=Sum("points"))
-    page = Paginator(shown.select_related(*_WITH).order_by("-points", "raised_at", "pk"), PAGE).get_page(
-        number
+    raised, shown = organization.signals.raised(), organization.signals.shown(now)
+    is_shown = Q(pk__in=shown.values("pk"))
+    sums = raised.aggregate(
+        raised=Count("pk"),
+        warnings=Count("pk", filter=is_shown),
+        keys=Count("key", filter=is_shown, distinct=True),
+        score=Sum("points", filter=is_shown),
     )
+    rows = shown.select_related(*_WITH).order_by("-points", "raised_at", "pk")
+    page = Counted(rows, PAGE, sums["warnings"]).get_page(number)
     return Attention(
         rows=_rows(page.object_list, now),
         page=page,
         warnings=sums["warnings"],
         keys=sums["keys"],
         score=sums["score"] or 0,
-        dismissed=organization.signals.raised().count() - sums["warnings"],
+        dismissed=sums["raised"] - sums["warnings"],
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from django.core.paginator import Page, Paginator
 from django.db.models import QuerySet
+from django.utils.functional import cached_property
 
 from keys import brownouts, compliance, history, quotas
 from keys.compliance import Facts, Rule, Terms
@@ -39,6 +40,18 @@ SOURCES = 50  # rows
 LABELS = 3  # of a key in the list
 DAY = dt.timedelta(days=1)
 _STATUS_CLASSES = {2: "Success", 3: "Elsewhere", 4: "The call was at fault", 5: "The API was at fault"}
+
+
+class Counted(Paginator):  # type: ignore[type-arg]  # not subscriptable at run time
+    """Pages of rows whose number is known already."""
+
+    def __init__(self, rows: QuerySet[Any], size: int, count: int) -> None:
+        super().__init__(rows, size)
+        self._count = count
+
+    @cached_property
+    def count(self) -> int:
+        return self._count
 
 
 class Badge(NamedTuple):
@@ -284,8 +297,7 @@ def key_rows(
     current = Secret.objects.filter(key__in=ids, stops_at=None).select_related("key")
     secrets = {secret.key_id: secret for secret in current.annotate(used=reports.last_use_of("key"))}
     tomorrow = _today(now) + DAY
-    lines = reports.sparklines(organization, ids, tomorrow)
-    calls = reports.by_key(organization, ids, _midnight(tomorrow - CHART_DAYS * DAY), _midnight(tomorrow))
+    recent = reports.recent(organization, ids, tomorrow, days=CHART_DAYS)
     terms = Terms.of(organization.policy)
     return page, [
         KeyRow(
@@ -293,8 +305,8 @@ def key_rows(
             secret=secrets.get(key.pk),
             badge=badge(key, now),
             note=note(key, secrets.get(key.pk), terms, now),
-            spark=sparkline(lines[key.pk]) if any(lines[key.pk]) else "",
-            requests=calls[key.pk].accepted + calls[key.pk].refused,
+            spark=sparkline(recent[key.pk].line) if any(recent[key.pk].line) else "",
+            requests=recent[key.pk].calls,
             last_used=secrets[key.pk].used if key.pk in secrets else None,
         )
         for key in shown

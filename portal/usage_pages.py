@@ -283,13 +283,18 @@ def explore(
         *(span.start, span.end, chosen.get("meter", ""), chosen.get("environment", "")),
         key=key.pk if key else None,
     )
-    found = explorer.sums(organization, asked, by)
+    if by in explorer.FEW:
+        found, every = explorer.everything(organization, asked, by, bucket)
+    else:
+        found, every = explorer.sums(organization, asked, by), None
     order = sorted(found.groups, key=lambda group: _rank(group, found.groups[group], measure))
     page = Paginator(order, len(order) or 1 if whole else PAGE).get_page(query.get("page"))
     top = _top(order, by)
     names = _names(organization, {*top, *page.object_list}, by, known, key)
     cuts = explorer.cuts(span.start, span.end, bucket)
-    parts = explorer.buckets(organization, asked, by, bucket, top) if order else {}
+    if every is None:
+        every = explorer.buckets(organization, asked, by, bucket, top) if order else {}
+    parts = explorer.only(every, top)
     layers = [
         Layer(names[group].name, colour, _values(parts, cuts, group, measure))
         for group, colour in _coloured(top, by).items()

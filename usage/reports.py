@@ -60,6 +60,13 @@ class Calls(NamedTuple):
     quantity: int
 
 
+class Recent(NamedTuple):
+    """A key's last days: its calls, refused ones too, and its accepted calls day by day."""
+
+    calls: int
+    line: list[int]
+
+
 class Totals(NamedTuple):
     """The calls of a time range; `quantity` as of a day."""
 
@@ -149,21 +156,6 @@ def responses(
     return dict(rows.values_list("status_class").annotate(total=Sum("responses")).order_by("status_class"))
 
 
-def by_key(
-    organization: Organization,
-    key_ids: Collection[int],
-    start: dt.datetime,
-    end: dt.datetime,
-    *,
-    meter: str = "",
-) -> dict[int, Calls]:
-    """Calls of [start, end) of each of these keys (by primary key), those without calls included; of all
-    meters if none is given."""
-    rows = _between(organization, start, end, meter=meter).filter(key_id__in=key_ids)
-    found = {key_id: Calls(*sums) for key_id, *sums in rows.values_list("key_id").annotate(**_SUMS)}
-    return dict.fromkeys(key_ids, Calls(0, 0, 0)) | found
-
-
 def by_resource(
     organization: Organization, start: dt.datetime, end: dt.datetime, *, key: Key
 ) -> dict[str, Calls]:
@@ -199,25 +191,24 @@ def calls_by_key(organization: Organization, start: dt.datetime, end: dt.datetim
     return dict(_between(organization, start, end).values_list("key_id").annotate(total=Sum("calls")))
 
 
-def sparklines(
-    organization: Organization, key_ids: Collection[int], end: dt.date, days: int = 7
-) -> dict[int, list[int]]:
-    """Accepted calls of each key per day, for the `days` days before `end` (pass tomorrow for today)."""
-    midnights = [_midnight(end - dt.timedelta(days=days - n)) for n in range(days + 1)]
+def recent(
+    organization: Organization, key_ids: Collection[int], end: dt.date, *, line: int = 7, days: int = 30
+) -> dict[int, Recent]:
+    """The last days of each of these keys (by primary key) before `end` (pass tomorrow for today): calls of
+    `days` days, and the line of `line`; those without calls included."""
+    midnights = [_midnight(end - dt.timedelta(days=line - n)) for n in range(line + 1)]
     sums = {
         f"day_{n}": _calls(ACCEPTED & Q(hour__gte=midnights[n], hour__lt=midnights[n + 1]))
-        for n in range(days)
+        for n in range(line)
     }
     rows = (
-        _between(organization, midnights[0], midnights[-1])
+        _between(organization, _midnight(end - dt.timedelta(days=days)), midnights[-1])
         .filter(key_id__in=key_ids)
         .values_list("key_id")
-        .annotate(**sums)
+        .annotate(all_calls=Sum("calls"), **sums)
     )
-    lines = {key_id: [0] * days for key_id in key_ids}
-    for key_id, *line in rows:
-        lines[key_id] = line
-    return lines
+    found = {key_id: Recent(calls, accepted) for key_id, calls, *accepted in rows}
+    return {key_id: Recent(0, [0] * line) for key_id in key_ids} | found
 
 
 def last_uses(secret_ids: Collection[int]) -> dict[int, SecretUse]:

@@ -20,8 +20,8 @@ from keys.lifecycle.actors import require
 from keys.models import AuditEvent, Key, KeyState, Membership, Organization, Scope, Secret
 from keys.permissions import Act
 from keys.verdicts import Code
-from usage import signals
-from usage.models import Refusal, Rollup, ScopeUse, SecretUse, Signal, Source
+from usage import reports, signals
+from usage.models import Refusal, Rollup, ScopeUse, Signal, Source
 from usage.signals import LATELY, MEANINGS, Evidence, Facts, Kind
 
 SECONDS: Final = 5.0
@@ -127,14 +127,8 @@ def judged(keys: Sequence[Key], now: dt.datetime) -> dict[int, dict[Kind, Eviden
 
 def _facts(keys: Sequence[Key], now: dt.datetime) -> Iterator[Facts]:
     ids = [key.pk for key in keys]
-    current = {
-        secret.key_id: secret for secret in Secret.objects.filter(key__in=ids, stops_at=None).order_by()
-    }
-    last_used = dict(
-        SecretUse.objects.filter(secret__key__in=ids)
-        .values_list("secret__key_id")
-        .annotate(last=Max("last_used_at"))
-    )
+    secrets = Secret.objects.filter(key__in=ids, stops_at=None).order_by()
+    current = {secret.key_id: secret for secret in secrets.annotate(used=reports.last_use_of("key"))}
     sources: dict[int, list[Source]] = defaultdict(list)
     for source in Source.objects.filter(secret__key__in=ids).annotate(of_key=F("secret__key_id")):
         sources[source.of_key].append(source)
@@ -173,7 +167,7 @@ def _facts(keys: Sequence[Key], now: dt.datetime) -> Iterator[Facts]:
             and not maker.is_staff
             and (key.organization_id, maker.pk) not in members,
             rotate_days=key.organization.policy.rotate_days,
-            last_used=last_used.get(key.pk),
+            last_used=current[key.pk].used,
             sources=sources[key.pk],
             outcomes=outcomes[key.pk],
             scopes=held[key.pk],

@@ -13,7 +13,6 @@ from tests.bench.load import Run
 type Figures = dict[str, dict[str, float]]
 
 README = Path(__file__).with_name("README.md")
-_BEGIN, _END = "<!-- figures -->", "<!-- /figures -->"
 _JOB = "djangorestframework-api-key, throttled and counted"
 
 
@@ -148,5 +147,11 @@ def write(figures: Figures) -> None:
     where = (
         f"Measured on {when} with CPython {platform.python_version()} on two processors that others share."
     )
-    body = f"{_BEGIN}\n{where}\n\n{text(figures)}\n{_END}"
-    README.write_text(re.sub(f"{_BEGIN}.*?{_END}", lambda _: body, README.read_text(), flags=re.DOTALL))
+    replace("figures", f"{where}\n\n{text(figures)}")
+
+
+def replace(name: str, body: str) -> None:
+    """Put a text between the marks of this name in the README beside this module."""
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    old = README.read_text()
+    README.write_text(re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{body}\n{end}", old, flags=re.DOTALL))

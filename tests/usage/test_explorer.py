@@ -110,6 +110,9 @@ def test_sums_and_buckets_are_those_of_the_roll_ups(
 
     top = sorted(found.groups, key=str)[:first]
     parts = explorer.buckets(acme, asked, by, bucket, top)
+    if by in explorer.FEW:
+        both, every = explorer.everything(acme, asked, by, bucket)
+        assert (both, explorer.only(every, top)) == (found, parts)
     assert {at for at, _ in parts} <= set(explorer.cuts(START, end, bucket))
     drawn: Counter[Group | None] = Counter()
     for (_, group_or_other), (number, _) in parts.items():
