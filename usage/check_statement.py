@@ -1,7 +1,9 @@
 """Check a billing statement without the portal that wrote it: `python3 check_statement.py FILE.csv …`.
 
 It reads the CSV and, where there is one, `FILE.csv.manifest.json`, computes every amount anew, adds all of
-them up, and names each difference. It needs Python 3.10 and nothing else, asks nobody, and changes nothing.
+them up, and names each difference. What a correction should be depends on the month that it corrects: give
+that month's file too, and those since. It needs Python 3.10 and nothing else, asks nobody, and changes
+nothing.
 """
 
 from __future__ import annotations
@@ -66,6 +68,7 @@ class Statement:
         self.packages = packages
         self.differences: list[str] = []
         self.notes: list[str] = []
+        self.good: list[Row] = []  # all rows, if each can be computed with
         content = _bytes(path)
         self.sha256 = hashlib.sha256(content).hexdigest()
         self.rows = _rows(path, content)
@@ -77,6 +80,7 @@ class Statement:
     def check(self) -> None:
         good = [row for number, row in enumerate(self.rows, 2) if self._check_row(number, row)]
         if len(good) == len(self.rows):
+            self.good = good
             self._check_prices(good)
             self._check_manifest(good)
 
@@ -142,7 +146,7 @@ class Statement:
                 places = len(row["amount"].partition(".")[2])
                 if decimals.setdefault(row["currency"], places) != places:
                     self.differs(f"Amounts in {row['currency']} have different numbers of decimals.")
-            if row["kind"] == "usage" and row["environment"] != "test" and row["amount"]:
+            if row["kind"] == "usage" and _is_priced(row):
                 groups[Price._make(row[name] for name in Price._fields)].append(row)
         # What each key used under a price, all tiers together.
         weights: dict[tuple[str, ...], dict[str, Fraction]] = defaultdict(lambda: defaultdict(Fraction))
@@ -159,40 +163,20 @@ class Statement:
                 weights[price[:4]][row["key"]] += Fraction(row["quantity"])
         for price, shares in groups.items():
             self._check_price(price, shares, fees[price.period, price.organization], weights[price[:4]])
-        corrections = sum(row["kind"] == "correction" for row in rows)
-        if corrections:
-            self.notes.append(
-                f"{corrections} corrections have no unit price; their amounts were only added up."
-            )
+        credits = sum(row["kind"] == "correction" and not row["meter"] for row in rows)
+        if credits:
+            self.notes.append(f"{credits} credits are what somebody decided; they were only added up.")
 
     def _check_price(self, price: Price, rows: list[Row], fees: int, weights: dict[str, Fraction]) -> None:
         """The keys' amounts add up to the price's, which is rounded once for each subscription, and each has
         its share of it by what it used (`weights`), to less than a cent."""
-        unit_price, cent = Fraction(price.unit_price or 0), _cent(rows[0])
-        billable = sum((Fraction(row["billable"]) for row in rows), Fraction(0))
-        amount = sum((Fraction(row["amount"]) for row in rows), Fraction(0))
-        name = price.meter + (f"/{price.resource}" if price.resource else "")
-        size = self.packages.get(name)
-        exact = unit_price * (billable if size is None else math.ceil(billable / size))
         # As many subscriptions as there are fees, or lines of one key; where no plan has a fee, as lines.
         roundings = max(fees or len(rows), *Counter(row["key"] for row in rows).values())
-        if amount != _rounded(exact, cent) and (roundings == 1 or abs(amount - exact) > roundings * cent / 2):
-            packages = amount / unit_price if unit_price and not price.tier else Fraction(1, 2)
-            if size is not None or packages.denominator > 1 or not 0 < packages <= math.ceil(billable):
-                self.differs(
-                    f"{price}: the amounts add up to {_text(amount)}, but {_text(billable)} at "
-                    f"{price.unit_price} are {_text(_rounded(exact, cent))}."
-                )
-                return
-            self.notes.append(
-                f"{price}: {packages} packages at {price.unit_price} each; give the size of one with "
-                f"--package {name}=SIZE to have it checked."
-            )
-        whole = sum(weights.values())
-        if fees == 1 and whole:
-            for row in rows:
-                if abs(Fraction(row["amount"]) - amount * weights[row["key"]] / whole) >= cent:
-                    self.differs(f"{price}: {row['key']} does not have its share of {_text(amount)}.")
+        difference, note = _judged(price, rows, roundings, self.packages)
+        self.differences += difference
+        self.notes += note
+        if not difference and fees == 1:
+            self.differences += _unfair(str(price), rows, weights)
 
     # --- the whole file ---------------------------------------------------------------------------
 
@@ -234,6 +218,122 @@ class Statement:
                 self.differs(
                     f"{name} of {each:.60}: {found:.60} in the manifest, {_text(total)} in the file."
                 )
+
+
+def _judged(
+    price: Price, rows: list[Row], roundings: int, packages: dict[str, int]
+) -> tuple[list[str], list[str]]:
+    """Whether what these rows are billed under one price is what it comes to: a difference, or else a note
+    where only the size of a package would tell."""
+    unit_price, cent = Fraction(price.unit_price or 0), _cent(rows[0])
+    billable, amount = _sum(rows, "billable"), _sum(rows, "amount")
+    name = price.meter + (f"/{price.resource}" if price.resource else "")
+    size = packages.get(name)
+    exact = unit_price * (billable if size is None else math.ceil(billable / size))
+    if amount == _rounded(exact, cent) or (roundings > 1 and abs(amount - exact) <= roundings * cent / 2):
+        return [], []
+    sold = amount / unit_price if unit_price and not price.tier else Fraction(1, 2)
+    if size is None and sold.denominator == 1 and 0 < sold <= math.ceil(billable):
+        text = f"{sold} packages at {price.unit_price} each; give the size of one with --package {name}=SIZE"
+        return [], [f"{price}: {text} to have it checked."]
+    return [
+        f"{price}: the amounts add up to {_text(amount)}, but {_text(billable)} at {price.unit_price} are "
+        f"{_text(_rounded(exact, cent))}."
+    ], []
+
+
+def _unfair(about: str, rows: list[Row], weights: dict[str, Fraction]) -> list[str]:
+    """Rows that do not have their key's share of what all are billed together, to less than a cent."""
+    amount, whole = _sum(rows, "amount"), sum(weights.values(), Fraction(0))
+    if not whole or min(weights.values()) < 0:
+        return []
+    return [
+        f"{about}: {row['key']} does not have its share of {_text(amount)}."
+        for row in rows
+        if abs(Fraction(row["amount"]) - amount * weights[row["key"]] / whole) >= _cent(row)
+    ]
+
+
+class Corrected(NamedTuple):
+    """What is rated again as one: an organization's late usage of a month under one price."""
+
+    organization: str
+    original: str
+    meter: str
+    resource: str
+
+    def __str__(self) -> str:
+        about = f"{self.organization}, corrections of {self.original}, {self.meter}"
+        return f"{about} ({self.resource})" if self.resource else about
+
+
+def check_corrections(statements: list[Statement]) -> tuple[list[str], list[str]]:
+    """Differences and notes: with its corrections, a month costs what it would have cost had everything come
+    in time. Where that cannot be computed, a note says why."""
+    months: dict[str, list[Row]] = {}
+    for statement in statements:
+        own = {str(month.get("period")): list[Row]() for month in _months(statement.manifest or {})}
+        for row in statement.good:
+            own.setdefault(row["period"], []).append(row)
+        months = own | months
+    late: dict[Corrected, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for month in sorted(months):
+        for row in months[month]:
+            if row["kind"] == "correction" and row["meter"] and _is_priced(row):
+                names = (row["organization"], row["original_period"], row["meter"], row["resource"])
+                late[Corrected(*names)][month].append(row)
+    packages = statements[0].packages if statements else {}
+    differences, notes = [], []
+    for corrected, by_month in late.items():
+        for rows in by_month.values():
+            weights: dict[str, Fraction] = defaultdict(Fraction)
+            for row in rows:
+                weights[row["key"]] += Fraction(row["quantity"])
+            differences += _unfair(str(corrected), rows, weights)
+        difference, note = _rated_again(corrected, by_month, months, packages)
+        differences += difference
+        notes += note
+    return differences, notes
+
+
+def _rated_again(
+    corrected: Corrected, late: dict[str, list[Row]], months: dict[str, list[Row]], packages: dict[str, int]
+) -> tuple[list[str], list[str]]:
+    """The same of one month's corrections, `late` by the month that carries them."""
+    month = last = max(late)
+    while month > corrected.original and month in months:
+        month = _before(month)
+    if month != corrected.original or month not in months:
+        text = f"only added up; with the files of {corrected.original} to {last} they can be computed"
+        return [], [f"{corrected}: {text}."]
+    price, first = _one_price(corrected, months[month])
+    if price is None:
+        return [], [f"{corrected}: only added up; {month} does not say at which price."]
+    billed = list(first)
+    for each in sorted(late):
+        billed += late[each]
+        difference, note = _judged(price, billed, 1, packages)
+        more = _sum(billed, "included") - _sum(first, "included")
+        if _sum(first, "billable") and (more > 0 or (more and _sum(billed, "billable") > 0)):
+            difference.append(f"{corrected}: another quantity is included than in {month}.")
+        if difference or note:
+            return [f"With the corrections until {each}: {text}" for text in difference], note
+    return [], []
+
+
+def _one_price(corrected: Corrected, month: list[Row]) -> tuple[Price | None, list[Row]]:
+    """What the month itself billed of it, and at which price: None unless one plan ran all month, and the
+    price has no tiers."""
+    own = [row for row in month if row["organization"] == corrected.organization]
+    fees = [Fraction(row["quantity"]) for row in own if row["kind"] == "fee"]
+    about = (corrected.meter, corrected.resource)
+    rows = [row for row in own if row["kind"] == "usage" and (row["meter"], row["resource"]) == about]
+    rows = [row for row in rows if _is_priced(row)]
+    prices = {Price._make(row[name] for name in Price._fields) for row in rows}
+    if len(prices) != 1 or fees != [_seconds(corrected.original)]:
+        return None, rows
+    price = prices.pop()
+    return (None if price.tier else price), rows
 
 
 def check_chain(statements: list[Statement]) -> list[str]:
@@ -321,6 +421,14 @@ def _decimal(value: Fraction) -> Decimal:
     return Decimal((int(value < 0), tuple(int(digit) for digit in str(abs(value.numerator))), -places))
 
 
+def _sum(rows: list[Row], column: str) -> Fraction:
+    return sum((Fraction(row[column] or 0) for row in rows), Fraction(0))
+
+
+def _is_priced(row: Row) -> bool:
+    return bool(row["amount"]) and row["environment"] != "test"
+
+
 def _cent(row: Row) -> Fraction:
     """The smallest amount of the row's currency, by the decimals that its amount has."""
     return Fraction(1, 10 ** len(row["amount"].partition(".")[2]))
@@ -378,9 +486,12 @@ def main(argv: list[str] | None = None) -> int:
             status = 1
         else:
             _say(f"{path}: {len(statement.rows)} lines, all as they should be.")
-    for sentence in check_chain(statements):
+    corrected, notes = check_corrections(statements)
+    for sentence in [*check_chain(statements), *corrected]:
         _say(sentence)
         status = 1
+    for note in notes[:SHOWN]:
+        _say(f"note: {note}")
     return status
 
 

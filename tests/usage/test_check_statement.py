@@ -22,7 +22,7 @@ from tests import builders
 from tests.usage.exported import MAY, export
 from usage import check_statement
 from usage.billing import Line, Period, closing, lines
-from usage.billing.statement import Totals
+from usage.billing.statement import Totals, lines_of, manifest
 from usage.exports import FORMATS
 from usage.models import Price, Rollup
 
@@ -178,6 +178,104 @@ def test_several_months_in_one_file_are_checked_together(key: Key, journal_dir: 
     assert check_statement.main([str(file)]) == 0
     changed(file, "amount", "9.99")
     assert check_statement.main([str(file)]) == 1
+
+
+def corrected(
+    of: Key, folder: Path, price: dict[str, object], late: list[tuple[Key, int, int]]
+) -> list[Path]:
+    """The files of May, in which 40 were used, June and July; `late` is May's usage that they carry."""
+    months = [MAY, MAY.next, MAY.next.next]
+    builders.subscription(of.organization, builders.version("basic", fee=3100, requests=price), MAY.start)
+    builders.used(of, 40, MAY.start)
+    for number, (key, quantity, booked) in enumerate(late):
+        builders.used(key, quantity, MAY.start, booked=months[booked].first_day, resource=f"r{number}")
+    files = []
+    for month in months:
+        files.append(folder / f"{month}.csv")
+        totals = Totals()
+        content = b"".join(totals.through(FORMATS["csv"](totals.of(lines_of(month)))))
+        files[-1].write_bytes(content)
+        said = json.dumps(manifest(month, None, None, totals), default=str)
+        Path(f"{files[-1]}.manifest.json").write_text(said)
+    return files
+
+
+PER_UNIT = {"unit_price": "0.015", "included": 30}
+PACKAGE = {"model": "package", "package": 7, "unit_price": "1.25", "included": 3}
+
+
+@pytest.mark.parametrize("late", [15, -5, -15])
+@pytest.mark.parametrize("price", [PER_UNIT, PACKAGE])
+def test_corrections_are_computed_from_the_month_that_they_correct(
+    key: Key, tmp_path: Path, capsys: pytest.CaptureFixture[str], price: dict[str, object], late: int
+) -> None:
+    other = builders.key(key.organization).key
+    files = corrected(key, tmp_path, price, [(key, late, 1), (other, late, 1), (other, 4, 2)])
+    argv = [str(each) for each in files] + ["--package", "requests=7"] * (price is PACKAGE)
+
+    assert check_statement.main(argv) == 0
+    assert "note: " not in capsys.readouterr().out.replace("note: The month was open", "")
+    rows = list(csv.DictReader(io.StringIO(files[2].read_text(), newline="")))
+    place = next(place for place, row in enumerate(rows) if row["kind"] == "correction")
+    changed(files[2], "amount", f"{Decimal(rows[place]['amount']) + 1}", row=place)
+    Path(f"{files[2]}.manifest.json").unlink()
+    assert check_statement.main(argv) == 1
+    assert "With the corrections until 2026-07: acme, 2026-05, requests: the" in capsys.readouterr().out
+
+
+def test_what_is_included_is_not_included_twice(
+    key: Key, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = corrected(key, tmp_path, PER_UNIT, [(key, 15, 1)])
+    Path(f"{files[1]}.manifest.json").unlink()
+    rows = list(csv.DictReader(io.StringIO(files[1].read_text(), newline="")))
+    place = next(place for place, row in enumerate(rows) if row["kind"] == "correction")
+    for column, value in (("included", "15"), ("billable", "0"), ("amount", "0.00")):
+        changed(files[1], column, value, row=place)
+
+    assert check_statement.main([*map(str, files)]) == 1
+    assert "another quantity is included than in 2026-05" in capsys.readouterr().out
+
+
+def test_it_is_said_which_corrections_cannot_be_computed(
+    key: Key, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = corrected(key, tmp_path, GRADUATED, [(key, 15, 2)])
+
+    for some, why in (
+        (files, "2026-05 does not say at which price"),
+        (files[1:], "with the files of 2026-05 to 2026-07"),
+        ([files[0], files[2]], "with the files of 2026-05 to 2026-07"),
+    ):
+        assert check_statement.main([*map(str, some)]) == 0
+        assert f"corrections of 2026-05, requests: only added up; {why}" in capsys.readouterr().out
+    # Its shares are checked all the same.
+    rows = list(csv.DictReader(io.StringIO(files[2].read_text(), newline="")))
+    for month in ("0001-01", "9999-12", "2026-07"):
+        changed(files[2], "original_period", month, row=len(rows) - 1)
+        assert check_statement.main([*map(str, files)]) in (0, 1)
+
+
+@hypothesis_settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    uses=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 90), st.integers(0, 2)), max_size=6),
+    price=st.sampled_from([PER_UNIT, PACKAGE, GRADUATED, GRADUATED | {"model": "volume"}]),
+)
+def test_whatever_comes_late_checks(
+    key: Key, tmp_path: Path, uses: list[tuple[int, int, int]], price: dict[str, object]
+) -> None:
+    keys = [key, *Key.objects.exclude(pk=key.pk)]
+    while len(keys) < 3:
+        keys.append(builders.key(key.organization).key)
+    Rollup.objects.all().delete()
+    key.organization.subscriptions.all().delete()
+    Price.objects.all().delete()
+    late = [(keys[which], quantity, booked) for which, quantity, booked in uses]
+    files = corrected(key, tmp_path, price, late)
+
+    assert check_statement.main([*map(str, files)]) == 0
 
 
 @pytest.mark.parametrize(
