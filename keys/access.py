@@ -12,7 +12,7 @@ from typing import Any, Final
 from django.contrib.auth.models import PermissionsMixin
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.http import Http404, HttpRequest, HttpResponseBase
 from django.shortcuts import redirect
 from django.utils import timezone
 from django.utils.cache import add_never_cache_headers
@@ -94,8 +94,7 @@ def member(act: Act) -> Callable[[View], View]:
             except Forbidden as error:
                 raise PermissionDenied(error.sentence) from error
             # Pages behind sign-in stay out of shared caches and of the back button after sign-out.
-            if isinstance(response, HttpResponse):
-                add_never_cache_headers(response)
+            add_never_cache_headers(response)
             return response
 
         guarded.act = act  # type: ignore[attr-defined]  # read by the route × role test

@@ -168,6 +168,7 @@ class Entry(NamedTuple):
     actor: str
     key: Key | None
     details: list[Detail]
+    url: str = ""  # of a page about it, beside the key's
 
 
 def entries(events: Iterable[AuditEvent]) -> list[Entry]:
@@ -234,25 +235,31 @@ def _value(name: str, value: Any) -> Value:
     return Value(str(value))
 
 
-def find(organization: Organization, *, act: str = "", actor: str = "") -> QuerySet[AuditEvent]:
-    """An organization's events, newest first, of one act or one actor where given."""
+def find(
+    organization: Organization,
+    *,
+    act: str = "",
+    actor: str = "",
+    key_id: str = "",
+    key_name: str = "",
+    since: dt.datetime | None = None,
+    until: dt.datetime | None = None,
+) -> QuerySet[AuditEvent]:
+    """An organization's events, newest first: of one act, of actors and keys whose names hold these texts, of
+    one key by its id, in [since, until)."""
+    asked = {
+        "act": act,
+        "actor_label__icontains": actor,
+        "key__public_id": key_id,
+        "key__name__icontains": key_name,
+        "at__gte": since,
+        "at__lt": until,
+    }
     events = organization.events.select_related("key").order_by("-number")
-    if act:
-        events = events.filter(act=act)
-    if actor:
-        events = events.filter(actor_label=actor)
-    return events
+    return events.filter(**{name: value for name, value in asked.items() if value})
 
 
 def latest_edit(key: Key) -> str:
     """The number of a key's last edit, as a form's hidden field has it; empty: it never was edited."""
     edits = key.events.filter(act="key.edited").order_by("-number")
     return str(edits.values_list("number", flat=True).first() or "")
-
-
-def filters(organization: Organization) -> tuple[list[tuple[str, str]], list[str]]:
-    """What its events can be filtered by: [(act, title), …] and the actors' labels."""
-    events = organization.events.order_by()
-    acts = sorted(events.values_list("act", flat=True).distinct())
-    actors = sorted(events.values_list("actor_label", flat=True).distinct())
-    return [(act, title(act)) for act in acts], actors

@@ -35,5 +35,4 @@ urlpatterns: list[URLPattern] = [
     path("keys/<key_id:key_id>/end-overlap/", views.key_end_overlap, name="key_end_overlap"),
     path("keys/<key_id:key_id>/extend-overlap/", views.key_extend_overlap, name="key_extend_overlap"),
     path("keys/<key_id:key_id>/roll-back/", views.key_roll_back, name="key_roll_back"),
-    path("activity/", views.activity, name="activity"),
 ]

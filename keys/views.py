@@ -1,4 +1,4 @@
-"""The pages that change keys, and the one about their history. Each parses, calls lifecycle, answers.
+"""The pages that change keys. Each parses, calls lifecycle, answers.
 
 A new secret leaves in exactly one response, rendered by the POST that made it. Rows are reached through
 `request.organization` only; a page that also shows usage lives in `portal`.
@@ -7,12 +7,11 @@ A new secret leaves in exactly one response, rendered by the POST that made it. 
 import datetime as dt
 
 from django.contrib import messages
-from django.core.paginator import Paginator
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
-from django.views.decorators.http import require_http_methods, require_safe
+from django.views.decorators.http import require_http_methods
 
 from keys import examples, history, lifecycle
 from keys.access import MemberRequest, member
@@ -30,8 +29,6 @@ from keys.models import Key, Secret
 from keys.once import Once, Spent
 from keys.permissions import Act
 from keys.recent import recent_sign_in_required
-
-PAGE = 50
 
 
 @sensitive_variables()
@@ -301,27 +298,3 @@ def _no_overlap(request: MemberRequest, key: Key) -> HttpResponse:
     """To the key: whoever was here first, or the time, has ended the overlap."""
     messages.info(request, "No old secret of this key is working any more.")
     return redirect("key", request.organization.slug, key.public_id)
-
-
-@member(Act.VIEW_ACTIVITY)
-@require_safe
-def activity(request: MemberRequest) -> HttpResponse:
-    """Everything that was done in the organization, newest first."""
-    acts, actors = history.filters(request.organization)
-    act = request.GET.get("act", "")
-    actor = request.GET.get("actor", "")
-    events = history.find(
-        request.organization,
-        act=act if act in dict(acts) else "",
-        actor=actor if actor in actors else "",
-    )
-    page = Paginator(events, PAGE).get_page(request.GET.get("page"))
-    context = {
-        "page": page,
-        "entries": history.entries(page.object_list),
-        "acts": acts,
-        "act": act,
-        "actors": actors,
-        "actor": actor,
-    }
-    return render(request, "keys/activity.html", context)

@@ -7,6 +7,7 @@ from django.urls import URLPattern, URLResolver, include, path, register_convert
 from keys import urls as keys_urls  # first: it registers the key_id converter
 from portal.api import urls as api_urls
 from portal.views import (
+    activity,
     alerts,
     attention,
     billing,
@@ -95,6 +96,8 @@ _organization: list[URLPattern | URLResolver] = [
     path("billing/<period:period>.csv.manifest.json", billing.statement_manifest, name="statement_manifest"),
     path("refusals/", refusals.refusals, name="refusals"),
     path("refusals.csv", refusals.refusals_csv, name="refusals_csv"),
+    path("activity/", activity.activity, name="activity"),
+    path("activity.csv", activity.activity_csv, name="activity_csv"),
     path("team/", team.team, name="team"),
     path("team/invite/", team.team_invite, name="team_invite"),
     path("team/leave/", team.team_leave, name="team_leave"),

@@ -90,7 +90,7 @@ MEANINGS: Final[Mapping[Kind, Meaning]] = {
     ),
     Kind.MAKER_LEFT: Meaning(
         "Its maker has left",
-        "Who made the key has seen its secret, and is no longer in the organization.",
+        "Who made its secret has seen it, and is no longer in the organization. Rotating ends that.",
         15,
     ),
     Kind.NO_EXPIRY: Meaning(
@@ -245,7 +245,8 @@ def _old_secret(facts: Facts, now: dt.datetime) -> Evidence:
 def _maker_left(facts: Facts) -> Evidence:
     if not facts.maker_left:
         return {}
-    return {"sentence": f"{facts.key.created_by} made it on {_day(facts.key.created_at)}."}
+    secret = facts.secret
+    return {"sentence": f"{secret.created_by} made its secret on {_day(secret.created_at)}."}
 
 
 def _no_expiry(facts: Facts) -> Evidence:

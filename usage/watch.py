@@ -127,7 +127,7 @@ def judged(keys: Sequence[Key], now: dt.datetime) -> dict[int, dict[Kind, Eviden
 
 def _facts(keys: Sequence[Key], now: dt.datetime) -> Iterator[Facts]:
     ids = [key.pk for key in keys]
-    secrets = Secret.objects.filter(key__in=ids, stops_at=None).order_by()
+    secrets = Secret.objects.filter(key__in=ids, stops_at=None).select_related("created_by").order_by()
     current = {secret.key_id: secret for secret in secrets.annotate(used=reports.last_use_of("key"))}
     sources: dict[int, list[Source]] = defaultdict(list)
     for source in Source.objects.filter(secret__key__in=ids).annotate(of_key=F("secret__key_id")):
@@ -148,7 +148,7 @@ def _facts(keys: Sequence[Key], now: dt.datetime) -> Iterator[Facts]:
     edited_at = dict(edits.order_by().values_list("key_id").annotate(last=Max("at")))
     members = set(
         Membership.objects.filter(
-            user__in={key.created_by_id for key in keys if key.created_by_id},
+            user__in={each.created_by_id for each in current.values() if each.created_by_id},
             organization__in={key.organization_id for key in keys},
         )
         .order_by()
@@ -158,7 +158,7 @@ def _facts(keys: Sequence[Key], now: dt.datetime) -> Iterator[Facts]:
         if key.pk not in current:
             continue  # made or rotated just now
         calls, at = late.get(key.pk, (0, None))
-        maker = key.created_by
+        maker = current[key.pk].created_by
         yield Facts(
             key=key,
             secret=current[key.pk],

@@ -19,6 +19,7 @@ from usage.billing import Period
 from usage.models import Refusal, ResourceBound, ResponseRollup, Rollup, SecretUse
 
 NO_PAGES = {
+    "activity_csv",
     "statement_csv",
     "statement_manifest",
     "usage_csv",

@@ -112,6 +112,7 @@ TABLE: dict[str, list[Expected]] = {
     # To the page without sign-in; for whom it is not, the page says so.
     "invitation_accept": [Expected("POST", dict.fromkeys(PEOPLE, 409) | {"anonymous": 302})],
     "activity": [members(MAKERS)],
+    "activity_csv": [members(MAKERS)],
     # A POST without fields shows the form again; nothing is made of it.
     "key_new": [members(MAKERS), members(MAKERS, method="POST")],
     "key_edit": [members(MAKERS), members(MAKERS, method="POST")],

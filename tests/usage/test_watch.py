@@ -180,14 +180,16 @@ def test_a_maker_who_left(acme: Organization) -> None:
     bob, sam = builders.user("bob"), builders.staff()
     membership = builders.member(bob, acme, Role.DEVELOPER, now=NOW - 9 * DAY)
     theirs = new_key(acme)
-    Key.objects.filter(pk=theirs.key.pk).update(created_by=bob)
+    Secret.objects.filter(key=theirs.key).update(created_by=bob)
     by_staff = new_key(acme)
-    Key.objects.filter(pk=by_staff.key.pk).update(created_by=sam)
+    Secret.objects.filter(key=by_staff.key).update(created_by=sam)
     assert Kind.MAKER_LEFT not in raised(theirs)
     membership.delete()
     builders.member(bob, builders.organization("globex"))
     assert "bob@example.com" in raised(theirs)[Kind.MAKER_LEFT]["sentence"]
     assert Kind.MAKER_LEFT not in raised(by_staff)
+    lifecycle.rotate_key(lifecycle.command_actor(), theirs.key, overlap=dt.timedelta(0), now=NOW)
+    assert Kind.MAKER_LEFT not in raised(theirs)
 
 
 @pytest.mark.parametrize(("trait", "kind"), [(traits.BROWSER, Kind.BROWSER), (traits.PLAIN, Kind.PLAIN)])
