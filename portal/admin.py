@@ -29,7 +29,9 @@ from django.utils.html import format_html
 from keys import admin as keys_admin
 from keys import audit
 from keys.admin.base import LifecycleAdmin, ReadOnly, TabularInline, actor, link
-from keys.models import Organization
+from keys.audit import Actor
+from keys.models import Key, Organization
+from portal import revocations
 from portal.models import Mail, User
 from usage.billing import subscriptions
 from usage.models import BillingAccount
@@ -263,6 +265,15 @@ class OrganizationAdmin(keys_admin.OrganizationAdmin):
         return link(account, account.name or account.email or account)
 
 
+class KeyAdmin(keys_admin.KeyAdmin):
+    """Keys, whose people are told when staff revoke them."""
+
+    revoking_tells = "Their makers and the owners of their organizations get a mail with the reason."
+
+    def revoke_keys(self, who: Actor, keys: list[Key], reason: str) -> list[Key]:
+        return revocations.revoke(who, keys, reason=reason, now=timezone.now())
+
+
 class GroupAdmin(Audited, DjangoGroupAdmin):
     """What a group may do its members may: for superusers alone."""
 
@@ -296,3 +307,5 @@ admin.site.unregister(Group)
 admin.site.register(Group, GroupAdmin)
 admin.site.unregister(Organization)
 admin.site.register(Organization, OrganizationAdmin)
+admin.site.unregister(Key)
+admin.site.register(Key, KeyAdmin)

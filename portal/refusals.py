@@ -169,7 +169,7 @@ def refusals(organization: Organization | None, query: QueryDict, now: dt.dateti
     everything = _of(organization)
     request = refusal_reports.parse_request(asked)
     found = refusal_reports.look_up(everything, request) if request else None
-    keys = _keys(organization, key)
+    keys = keys_of(organization, key)
     page = _NewestFirst(_filtered(everything, keys, key, form)).get_page(query.get("page"))
     return Refusals(
         form=form,
@@ -178,9 +178,9 @@ def refusals(organization: Organization | None, query: QueryDict, now: dt.dateti
         timeline=_timeline(keys[0], now) if len(keys) == 1 else None,
         asked=asked,
         found=found,
-        row=_row(found.refusal) if found and found.refusal else None,
+        row=row(found.refusal) if found and found.refusal else None,
         page=page,
-        rows=[_row(refusal) for refusal in page.object_list],
+        rows=[row(refusal) for refusal in page.object_list],
         filtered=bool(key or any(form.chosen().values())),
         is_cut=page.paginator.count >= NEWEST,
         days=settings.USAGE_REFUSAL_DAYS,
@@ -191,7 +191,7 @@ def refusals(organization: Organization | None, query: QueryDict, now: dt.dateti
 def table(organization: Organization, query: QueryDict) -> Iterator[list[str]]:
     """The list as rows of cells, its header first; the newest rows, as the pages have them."""
     key = query.get("key", "")[:_CUT]
-    found = _filtered(_of(organization), _keys(organization, key), key, FilterForm(query))
+    found = _filtered(_of(organization), keys_of(organization, key), key, FilterForm(query))
     yield list(_COLUMNS)
     for refusal in found[:NEWEST].iterator(chunk_size=1000):
         yield [
@@ -239,7 +239,7 @@ def _of(organization: Organization | None) -> QuerySet[Refusal]:
     return refusal_reports.of_organization(organization)
 
 
-def _keys(organization: Organization | None, key: str) -> list[Key]:
+def keys_of(organization: Organization | None, key: str) -> list[Key]:
     """The keys with this id or these last four characters, revoked and expired ones too."""
     keys = oversight.keys() if organization is None else organization.keys.all()
     if _KEY.fullmatch(key):
@@ -258,7 +258,7 @@ def _filtered(
     return refusal_reports.find(refusals, keys=[each.pk for each in keys] if key else None, **chosen)
 
 
-def _row(refusal: Refusal) -> Row:
+def row(refusal: Refusal) -> Row:
     code = Code.__members__.get(refusal.outcome)
     if code is None:  # of a later version
         return Row(refusal, refusal.outcome, "", "")

@@ -19,15 +19,16 @@ from django.utils.cache import add_never_cache_headers
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_safe
 
-from keys import oversight, tokens
+from keys import oversight
 from keys.verdicts import Code
 from portal import attention as signals
-from portal import leak_pages, staff_billing
+from portal import leak_pages, staff_billing, staff_keys
 from portal import refusals as found
 from portal.charts import bar_chart
 from portal.context import NavItem
 from portal.pages import percent
 from portal.refusals import SearchForm
+from portal.staff_keys import FindKeyForm, Search
 from usage import meters, reports, staff_reports
 from usage.billing import Period
 from usage.meters import REQUESTS, Meter
@@ -257,27 +258,16 @@ def billing(request: HttpRequest) -> HttpResponse:
     return staff_page(request, "staff/billing.html", context, status=400 if problem else 200)
 
 
-class FindKeyForm(forms.Form):
-    """A pasted key; the page never gives it back."""
-
-    secret = forms.CharField(
-        max_length=tokens.MAX_LENGTH,
-        label="The whole key",
-        help_text="It is sent in the body, looked up by its digest, and neither stored nor logged.",
-        widget=forms.PasswordInput({"autocomplete": "off", "spellcheck": "false"}),
-    )
-
-
 @require_http_methods(["GET", "HEAD", "POST"])
 @sensitive_post_parameters()
 @staff
 def find_key(request: HttpRequest) -> HttpResponse:
-    """Which key is this? Found: its page in the admin."""
+    """Which key is this, and why was it refused? A search is a POST: it may hold a whole key."""
     posted = request.method == "POST"
-    form = FindKeyForm(request.POST if posted else None)
+    form, found = FindKeyForm(request.POST if posted else None), Search([])
     if posted and form.is_valid():
-        secret = oversight.find_by_secret(form.cleaned_data["secret"])
-        if secret is not None:
-            return redirect("admin:keys_key_change", secret.key_id)
-        form.add_error("secret", "No key here has this secret. Was all of it pasted?")
-    return staff_page(request, "staff/find_key.html", {"form": form}, status=400 if posted else 200)
+        found = staff_keys.search(form.cleaned_data["secret"], timezone.now())
+        if found.why_not:
+            form.add_error("secret", found.why_not)
+    status = 400 if form.errors else 200
+    return staff_page(request, "staff/find_key.html", {"form": form, "search": found}, status)

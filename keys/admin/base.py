@@ -228,16 +228,18 @@ class LifecycleAdmin[M: Model](Autocompletes, _ModelAdmin[M]):
         title: str,
         text: str,
         button: str,
-        act: Callable[[M, dict[str, Any]], object],
         done: str,
+        act: Callable[[M, dict[str, Any]], object] | None = None,
         form_class: type[forms.Form] = forms.Form,
         told: Callable[[list[M]], list[Any]] | None = None,
+        act_on_all: Callable[[list[M], dict[str, Any]], list[M]] | None = None,
         template: str = "admin/confirm_action.html",
     ) -> HttpResponseBase | None:
         """Show what is selected and ask; once confirmed, `act` on each, one transaction each.
 
         `done` ends the sentence "2 keys …". Refusals are shown and do not stop the others. `template` may
-        show more about them: what `told` gives.
+        show more about them: what `told` gives. With `act_on_all` it is asked for all of them at once, and
+        returns those of which `done` is true; the others were so before.
         """
         count = queryset.count()
         if count > MAX_SELECTED:
@@ -249,7 +251,10 @@ class LifecycleAdmin[M: Model](Autocompletes, _ModelAdmin[M]):
         form = form_class(request.POST if posted else None)
         chosen = list(queryset)
         if posted and form.is_valid() and chosen:
-            self._act_on_each(request, chosen, lambda obj: act(obj, form.cleaned_data), done)
+            if act_on_all is not None:
+                self._act_on_all(request, chosen, lambda objs: act_on_all(objs, form.cleaned_data), done)
+            elif act is not None:
+                self._act_on_each(request, chosen, lambda obj: act(obj, form.cleaned_data), done)
             if len(chosen) == 1:
                 return HttpResponseRedirect(change_url(chosen[0]))
             return HttpResponseRedirect(listing)
@@ -276,6 +281,26 @@ class LifecycleAdmin[M: Model](Autocompletes, _ModelAdmin[M]):
         """How an object is named on the page that asks for confirmation."""
         return str(obj)
 
+    def _act_on_all(
+        self, request: HttpRequest, chosen: list[M], act: Callable[[list[M]], list[M]], done: str
+    ) -> None:
+        try:
+            acted = act(chosen)
+        except Refused as refused:
+            self.message_user(request, refused.sentence, messages.ERROR)
+            return
+        self._say(request, len(acted), done)
+        if rest := len(chosen) - len(acted):
+            verb = "was" if rest == 1 else "were"
+            self.message_user(request, f"{rest} {self._noun(rest)} {verb} before.", messages.WARNING)
+
+    def _noun(self, count: int) -> str:
+        return str(self.opts.verbose_name if count == 1 else self.opts.verbose_name_plural)
+
+    def _say(self, request: HttpRequest, count: int, done: str) -> None:
+        if count:
+            self.message_user(request, f"{count} {self._noun(count)} {done}", messages.SUCCESS)
+
     def _act_on_each(
         self, request: HttpRequest, chosen: list[M], act: Callable[[M], object], done: str
     ) -> None:
@@ -285,10 +310,7 @@ class LifecycleAdmin[M: Model](Autocompletes, _ModelAdmin[M]):
                 act(obj)
             except Refused as refused:
                 refusals.append(f"{self.describe(obj)}: {refused.sentence}")
-        count = len(chosen) - len(refusals)
-        if count:
-            noun = self.opts.verbose_name if count == 1 else self.opts.verbose_name_plural
-            self.message_user(request, f"{count} {noun} {done}", messages.SUCCESS)
+        self._say(request, len(chosen) - len(refusals), done)
         for sentence in refusals[:SHOWN_REFUSALS]:
             self.message_user(request, sentence, messages.ERROR)
         if len(refusals) > SHOWN_REFUSALS:

@@ -4,6 +4,7 @@ A new secret is shown by the answer to the POST that made it, never by a redirec
 page; a pasted one leaves the address bar before anything is searched.
 """
 
+from collections import Counter
 from typing import Any, ClassVar
 
 from django.contrib import admin, messages
@@ -37,8 +38,9 @@ from keys.admin.base import (
 )
 from keys.admin.fields import OrganizationFilter
 from keys.admin.forms import KeyAddForm, KeyEditForm, RotateForm
+from keys.audit import Actor
 from keys.lifecycle import Issued, Refused
-from keys.models import Key, KeyState, Secret
+from keys.models import Key, KeyState, Organization, Secret
 from keys.once import Once
 from keys.recent import recent_sign_in_required
 
@@ -93,6 +95,7 @@ class KeyAdmin(LifecycleAdmin[Key]):
     autocomplete_fields: ClassVar[tuple[str, ...]] = ("organization",)
     actions = ("revoke", "disable", "enable", "end_overlap")
     inlines: ClassVar[tuple[type[Any], ...]] = (SecretsInline,)
+    revoking_tells = ""  # whom revoking tells, as a sentence
 
     # --- what is shown ---
 
@@ -330,14 +333,20 @@ class KeyAdmin(LifecycleAdmin[Key]):
             queryset,
             action="revoke",
             title="Revoke keys",
-            text="They stop working everywhere within moments, with all their secrets, for good.",
+            text="They stop working everywhere within moments, with all their secrets, for good. "
+            f"{self.revoking_tells}",
             button="Revoke",
             form_class=ReasonForm,
-            act=lambda key, data: lifecycle.revoke_key(
-                actor(request), key, reason=data["reason"], now=timezone.now()
-            ),
+            act_on_all=lambda keys, data: self.revoke_keys(actor(request), keys, data["reason"]),
             done="revoked.",
+            told=_by_organization,
+            template="admin/keys/key/revoke.html",
         )
+
+    def revoke_keys(self, who: Actor, keys: list[Key], reason: str) -> list[Key]:
+        """Revoke those that are not; returns them. The portal also tells people."""
+        working = [key for key in keys if key.revoked_at is None]
+        return [lifecycle.revoke_key(who, key, reason=reason, now=timezone.now()) for key in working]
 
     @admin.action(description="Disable…", permissions=["change"], location=EVERYWHERE)
     def disable(self, request: HttpRequest, queryset: QuerySet[Key]) -> HttpResponseBase | None:
@@ -377,6 +386,12 @@ class KeyAdmin(LifecycleAdmin[Key]):
             act=lambda key, data: lifecycle.end_overlap(actor(request), key, now=timezone.now()),
             done="left with the current secret alone.",
         )
+
+
+def _by_organization(keys: list[Key]) -> list[tuple[Organization, int]]:
+    """Whose keys are chosen, and how many of each."""
+    counted = Counter(key.organization for key in keys)
+    return sorted(counted.items(), key=lambda each: (-each[1], each[0].name))
 
 
 def _is_action(request: HttpRequest) -> bool:

@@ -162,6 +162,7 @@ def test_staff_find_a_pasted_key_and_rotate_it(staff: Page, portal: Portal, key:
     staff.goto(portal.url + reverse("staff_find_key"))
     staff.get_by_label("The whole key").fill(issued.plaintext)
     staff.get_by_role("button", name="Find").click()
+    staff.get_by_role("link", name="Pasted").click()
     expect(staff.get_by_role("heading", name="Pasted")).to_be_visible()
     staff.get_by_role("link", name="Rotate").click()
     staff.get_by_label("1 hour").check()

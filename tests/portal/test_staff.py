@@ -21,7 +21,7 @@ from portal.admin_overview import Overview, change, overview
 from portal.models import Mail, User
 from tests import builders
 from usage import resources, staff_reports
-from usage.models import Finding, Rollup, Signal, Spool
+from usage.models import Finding, Refusal, Rollup, Signal, Spool
 
 pytestmark = pytest.mark.django_db
 
@@ -312,20 +312,72 @@ def test_too_long_a_range_is_refused_with_a_sentence(signed_in: Client) -> None:
 # --- finding a key -------------------------------------------------------------------------------
 
 
-def test_a_pasted_key_leads_to_its_page_and_is_kept_nowhere(
-    signed_in: Client, caplog: pytest.LogCaptureFixture
-) -> None:
+def found(client: Client, pasted: str) -> list[Key]:
+    response = client.post(reverse("staff_find_key"), {"secret": pasted})
+    return [each.key for each in response.context["search"].keys]
+
+
+def test_a_pasted_key_is_found_and_kept_nowhere(signed_in: Client, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     issued = builders.key(builders.organization("acme"))
     response = signed_in.post(reverse("staff_find_key"), {"secret": f" {issued.plaintext} "})
-    assert response.status_code == 302
-    assert response["Location"] == reverse("admin:keys_key_change", args=[issued.key.pk])
+    assert response.status_code == 200
+    assert reverse("admin:keys_key_change", args=[issued.key.pk]) in text(response)
+    assert issued.plaintext not in text(response)
     mistyped = issued.plaintext[:-6] + "000000"
     response = signed_in.post(reverse("staff_find_key"), {"secret": mistyped})
     assert response.status_code == 400
     assert mistyped not in text(response)
-    assert "No key here has this secret" in text(response)
+    assert "No key here is this one" in text(response)
     assert issued.plaintext[8:40] not in caplog.text
+
+
+def test_a_key_is_found_by_its_last_four_and_its_id_also_when_it_ended(signed_in: Client) -> None:
+    now = timezone.now()
+    acme = builders.organization("acme")
+    issued = builders.key(acme, now=now - dt.timedelta(days=9), expires_at=now - dt.timedelta(days=1))
+    other = builders.key(acme).key
+    hint = issued.secret.hint
+    other.secrets.update(hint=hint)
+    lifecycle.revoke_key(lifecycle.command_actor(), other, reason="Leaked", now=now)
+    assert set(found(signed_in, hint)) == {issued.key, other}
+    assert set(found(signed_in, issued.secret.display)) == {issued.key, other}
+    assert found(signed_in, other.public_id) == [other]
+    assert found(signed_in, issued.plaintext) == [issued.key]
+    shown = text(signed_in.post(reverse("staff_find_key"), {"secret": hint}))
+    assert "Expired" in shown
+    assert "Leaked" in shown
+    assert shown.count("Revoke now") == 1
+
+
+def test_a_found_key_says_why_it_was_refused_lately_and_is_revoked_at_once(signed_in: Client) -> None:
+    issued = builders.key(builders.organization("acme"))
+    now = timezone.now()
+    for sequence, outcome in enumerate(("EXPIRED", "IP_NOT_ALLOWED")):
+        Refusal.objects.create(
+            spool="aaaaaaaaaaa",
+            sequence=sequence,
+            at=now - dt.timedelta(minutes=sequence),
+            organization=issued.key.organization,
+            key=issued.key,
+            secret=issued.secret,
+            outcome=outcome,
+            address="192.0.2.7",
+        )
+    response = signed_in.post(reverse("staff_find_key"), {"secret": issued.plaintext})
+    (shown,) = response.context["search"].keys
+    assert [row.title for row in shown.rows] == ["Expired", "Address not allowed"]
+    assert "192.0.2.7" in text(response)
+    form = {"action": "revoke", "confirmed": "yes", "_selected_action": issued.key.pk, "reason": "Found"}
+    assert signed_in.post(reverse("admin:keys_key_changelist"), form).status_code == 302
+    assert builders.reloaded(issued.key).revoked_reason == "Found"
+
+
+def test_a_replaced_secret_is_told_apart_from_its_key(signed_in: Client) -> None:
+    issued = builders.key(builders.organization("acme"))
+    lifecycle.rotate_key(lifecycle.command_actor(), issued.key, overlap=dt.timedelta(0), now=timezone.now())
+    shown = text(signed_in.post(reverse("staff_find_key"), {"secret": issued.plaintext}))
+    assert "This secret has ended" in shown
 
 
 def test_a_key_is_not_looked_for_in_an_address(signed_in: Client) -> None:
