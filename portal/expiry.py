@@ -120,7 +120,7 @@ def _remind(organization: Organization, now: dt.datetime) -> int:
             return 0
         Reminder.objects.bulk_create(reminders)
         first = min(reminder.pk for reminder in reminders)
-        for number, (keys, addresses) in enumerate(_who_gets_what(organization, found)):
+        for number, (keys, addresses) in enumerate(who_gets_what(organization, found)):
             outbox.queue(
                 f"{_ONCE}{first}:{number}",
                 _TEMPLATE,
@@ -133,7 +133,7 @@ def _remind(organization: Organization, now: dt.datetime) -> int:
     return len(found)
 
 
-def _who_gets_what(organization: Organization, keys: Sequence[Key]) -> list[tuple[list[Key], list[str]]]:
+def who_gets_what(organization: Organization, keys: Sequence[Key]) -> list[tuple[list[Key], list[str]]]:
     """The owners get all of them, a maker their own; who gets the same keys is in one list of addresses."""
     mine: dict[str, list[Key]] = defaultdict(list)
     owners = outbox.recipients(organization, [Role.OWNER])

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from keys import lifecycle, presence
 from keys.management.base import PortalCommand
-from portal import alerts, canaries, digest, expiry, folder, outbox, serving, trials
+from portal import alerts, canaries, digest, expiry, folder, notices, outbox, serving, trials
 from portal.chores import Chore
 from usage import kept, ledger, refusal_log, reports, retention, watch, watermark
 from usage.billing import subscriptions
@@ -90,6 +90,8 @@ def _chores(sweep: watch.Sweep, stop: threading.Event) -> list[Chore]:
         Chore("Telling of billing alerts", ALERT_SECONDS, timed(partial(alerts.tell, stop=is_over))),
         Chore("Reminding of expiries", REMIND_SECONDS, timed(expiry.remind)),
         Chore("Forgetting reminders", CLEAR_SECONDS, timed(expiry.forget)),
+        Chore("Telling of retirements", REMIND_SECONDS, timed(notices.tell_of_retirements)),
+        Chore("Telling of decisions", REMIND_SECONDS, timed(notices.tell_of_decisions)),
         Chore("Ending trials", TRIAL_SECONDS, timed(partial(trials.end_due, stop=is_over))),
         Chore("Forgetting trials", CLEAR_SECONDS, timed(forget_trials)),
     ]
