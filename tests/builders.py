@@ -17,7 +17,7 @@ from django.http import HttpRequest
 from django.test import Client
 from django.utils import timezone
 
-from keys import lifecycle
+from keys import brownouts, lifecycle
 from keys.audit import Actor
 from keys.lifecycle.organizations import standard_policy
 from keys.models import Invitation, Key, Membership, Organization, Scope
@@ -110,6 +110,18 @@ def key(
     return lifecycle.create_key(
         lifecycle.command_actor(), of, name=name, scopes=scopes, now=now or timezone.now(), **fields
     )
+
+
+def in_brownout(slug: str = "acme") -> lifecycle.Issued:
+    """A key of this customer's whose first brownout began a little ago."""
+    now = timezone.now()
+    lifecycle.edit_policy(lifecycle.command_actor(), standard_policy(), brownout_days=1, now=now)
+    made = key(organization(slug), now=now - dt.timedelta(days=80))
+    end = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
+    begins = brownouts.to_come(made.key.public_id, made.key.created_at, end, 1, now)[0]
+    ends = now + (end - begins) - dt.timedelta(seconds=20)  # brownouts begin with full minutes, no later
+    lifecycle.edit_key(lifecycle.command_actor(), made.key, expires_at=ends, now=now)
+    return made
 
 
 def meter(slug: str, *, unit: str = "", now: dt.datetime | None = None, **fields: Any) -> Meter:

@@ -46,16 +46,15 @@ def refusal(
     `status` is the one that is sent, if not the code's own; `address` is the client's, for it to read;
     `first` are headers to begin with.
     """
-    code, secret, detail, request, standing, balance = decision
+    code, _, detail, request, standing, balance = decision
     if code is IP_NOT_ALLOWED and not detail and address:
         detail = f"This API key may not be used from {address}."
-    violated, retry = "", 0
+    violated = ""
     if code is QUOTA_EXCEEDED and balance is not None:
-        violated, retry = balance.name, balance.retry
+        violated = balance.name
     elif code is RATE_LIMITED and standing is not None:
-        violated, retry = standing.name, standing.reset
-    elif code is BROWNOUT and secret is not None:
-        retry = max(math.ceil(brownout_until(secret.key, time.time()) - time.time()), 1)
+        violated = standing.name
+    retry = retry_seconds(decision)
     begin, common = describe(code.text, detail, status or code.status, violated)
     headers = [*first, *common]
     if standing is not None:
@@ -63,6 +62,18 @@ def refusal(
     if retry:
         headers.append(("Retry-After", str(retry)))
     return begin + request.encode() + END, headers
+
+
+def retry_seconds(decision: metering.Decided) -> int:
+    """After so many seconds the same call may be let in; 0: no time alone helps, or `describe` says it."""
+    code, secret, _, _, standing, balance = decision
+    if code is QUOTA_EXCEEDED and balance is not None:
+        return balance.retry
+    if code is RATE_LIMITED and standing is not None:
+        return standing.reset
+    if code is BROWNOUT and secret is not None:
+        return max(math.ceil(brownout_until(secret.key, time.time()) - time.time()), 1)
+    return 0
 
 
 @lru_cache(maxsize=4096)

@@ -20,7 +20,7 @@ from portal.api.schemas import (
     VerifyAnswer,
     VerifyBody,
 )
-from usage import ledger, metering
+from usage import ledger, metering, problems
 from usage.meters import REQUESTS
 
 router = Router(tags=["keys"])
@@ -70,6 +70,9 @@ def verify(request: HttpRequest, response: HttpResponse, asked: Body[VerifyBody]
         answer.rate_limit = Allowance.of(standing)
     if decision.balance is not None:
         answer.quota = Allowance.of_quota(decision.balance)
+    if retry := problems.retry_seconds(decision):
+        answer.retry_after = retry
+        response["Retry-After"] = str(retry)
     return answer
 
 

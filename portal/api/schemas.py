@@ -187,6 +187,15 @@ OwnQuota = Annotated[
 ]
 
 
+RetryAfter = Annotated[
+    int | None,
+    Field(
+        description="Seconds until the same call may be let in, as in the header `Retry-After`; with "
+        "RATE_LIMITED, QUOTA_EXCEEDED and BROWNOUT, and absent where no time alone helps."
+    ),
+]
+
+
 class VerifyAnswer(BaseModel):
     """The verdict. `key` and `organization` are there whenever the secret was recognised, refused or not."""
 
@@ -198,6 +207,7 @@ class VerifyAnswer(BaseModel):
     organization: OrganizationFacts | None = None
     rate_limit: RateLimit = None
     quota: Quota = None
+    retry_after: RetryAfter = None
 
 
 class RejectedEvent(BaseModel):

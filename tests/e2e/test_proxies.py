@@ -283,6 +283,7 @@ def test_the_portal_is_asked_by_the_proxys_own_words(stage: Stage) -> None:
         ("X-Original-URI", "/public/1"),
         ("X-Forwarded-Uri", "/public/1"),
         ("X-Forwarded-For", "203.0.113.9"),
+        ("X-Forwarded-Proto", "https"),
     ]
     query = "/orders/1?scope=&cost=0&deny=403"
     sent = [
@@ -300,6 +301,7 @@ def test_the_portal_is_asked_by_the_proxys_own_words(stage: Stage) -> None:
     assert asked.all("Authorization") == ["Bearer lk_live_a"]
     assert asked.all("X-API-Key") == ["lk_live_b"]
     assert asked.all("X-Forwarded-For") == ["127.0.0.1"]
+    assert asked.all("X-Forwarded-Proto") == ["http"]
     assert not [value for value in asked.all("X-Portal-Rule") if value == "forged"]
     assert not asked.all("X_Original_Method")[1:]
     rule = "scope=orders:read&resource=orders"

@@ -92,6 +92,8 @@ def test_one_call_verifies_limits_and_counts(portal: Portal) -> None:
     body = {"key": limited.plaintext, "cost": 4, "resource": "orders", "ip": "192.0.2.7"}
     rooms = [verify(portal, body).json() for _ in range(3)]
     assert [room["code"] for room in rooms] == ["VALID", "VALID", "RATE_LIMITED"]
+    assert "retry_after" not in rooms[0]
+    assert rooms[2]["retry_after"] == rooms[2]["rate_limit"]["reset"]
     assert [room["valid"] for room in rooms] == [True, True, False]
     assert [room["rate_limit"]["remaining"] for room in rooms] == [6, 2, 2]
     assert rooms[0]["rate_limit"]["limit"] == 10
@@ -102,6 +104,15 @@ def test_one_call_verifies_limits_and_counts(portal: Portal) -> None:
         ("Our API", "/v1/keys/verify", "VALID"): (3, 0),
     }
     assert SecretUse.objects.get(secret=limited.secret).address == "192.0.2.7"
+
+
+def test_a_brownout_says_when_it_ends(portal: Portal) -> None:
+    asked = builders.in_brownout("globex")
+    portal.directory.refresh()
+    response = verify(portal, {"key": asked.plaintext})
+    assert (response.status_code, response.json()["code"]) == (200, "BROWNOUT")
+    assert 1 <= response.json()["retry_after"] <= 120
+    assert response.headers["Retry-After"] == str(response.json()["retry_after"])
 
 
 def test_a_quota_is_kept_and_told(portal: Portal) -> None:

@@ -15,12 +15,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pytest_django import DjangoAssertNumQueries, Settings
 
-from keys import brownouts, lifecycle, tokens
+from keys import lifecycle, tokens
 from keys.directory import Directory
-from keys.lifecycle.organizations import standard_policy
 from keys.models import Key
 from keys.verdicts import Code
-from tests.builders import key, meter, organization
+from tests.builders import in_brownout, key, meter, organization
 from usage import definitions, gateway, metering, meters, rules
 from usage.drain import drain_once
 from usage.gateway import parse_rule
@@ -147,21 +146,9 @@ def test_a_key_says_when_it_expires_in_its_last_30_days(directory: Directory) ->
     )
 
 
-def in_brownout(directory: Directory) -> lifecycle.Issued:
-    """A key whose first brownout began a little ago, as the directory knows."""
-    now = timezone.now()
-    lifecycle.edit_policy(lifecycle.command_actor(), standard_policy(), brownout_days=1, now=now)
-    made = key(organization("acme"), now=now - dt.timedelta(days=80))
-    end = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
-    begins = brownouts.to_come(made.key.public_id, made.key.created_at, end, 1, now)[0]
-    ends = now + (end - begins) - dt.timedelta(seconds=20)  # brownouts begin with full minutes, no later
-    lifecycle.edit_key(lifecycle.command_actor(), made.key, expires_at=ends, now=now)
-    directory.refresh()
-    return made
-
-
 def test_a_brownout_is_a_403_that_says_for_how_long_and_bills_nothing(directory: Directory) -> None:
-    made = in_brownout(directory)
+    made = in_brownout()
+    directory.refresh()
     answer = ask(bearer=made.plaintext)
     assert (answer.status, answer.code) == (403, "BROWNOUT")
     assert 1 <= int(answer.headers["Retry-After"]) <= 120

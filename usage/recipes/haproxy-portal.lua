@@ -24,6 +24,7 @@ local function ask(txn, rule)
         ["x-original-method"] = {txn.f:method()},
         ["x-original-uri"] = {txn.f:pathq()},
         ["x-forwarded-for"] = {txn.f:src()},
+        ["x-forwarded-proto"] = {txn.f:ssl_fc() == 1 and "https" or "http"},
     }
     local given = txn.http:req_get_headers()
     for _, name in ipairs(ASKED) do
