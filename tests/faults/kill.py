@@ -11,7 +11,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,25 +69,34 @@ def _load(port: int, secret: str, tally: Tally, stop: threading.Event) -> None:
 
 
 def run(
+    rounds: int, secret: str, environment: Mapping[str, str], log: Path, *, workers: int = 2, seed: int = 1
+) -> Tally:
+    """Serve, call, kill; `rounds` times; then once more, but end in peace, so that all is drained."""
+    tally = Tally(rounds)
+
+    def load(port: int, stop: threading.Event) -> None:
+        _load(port, secret, tally, stop)
+
+    kill_under(load, rounds, environment, log, workers=workers, seed=seed)
+    return tally
+
+
+def kill_under(
+    load: Callable[[int, threading.Event], None],
     rounds: int,
-    secret: str,
     environment: Mapping[str, str],
     log: Path,
     *,
-    workers: int = 2,
-    seed: int = 1,
+    workers: int,
+    seed: int,
     longest: float = 1.5,
-) -> Tally:
-    """Serve, call, kill; `rounds` times; then once more, but end in peace, so that all is drained."""
+) -> None:
+    """Serve on some port, have several threads load it, kill, `rounds` times; then once more, in peace."""
     chance = random.Random(seed)
-    tally = Tally()
     for number in range(rounds + 1):
         stop = threading.Event()
         with Server(environment, "--workers", str(workers), log=log, port=free_port()) as server:
-            threads = [
-                threading.Thread(target=_load, args=(server.port, secret, tally, stop))
-                for _ in range(THREADS)
-            ]
+            threads = [threading.Thread(target=load, args=(server.port, stop)) for _ in range(THREADS)]
             for thread in threads:
                 thread.start()
             time.sleep(chance.uniform(0.2, longest))
@@ -98,8 +107,6 @@ def run(
             stop.set()
             for thread in threads:
                 thread.join()
-    tally.rounds = rounds
-    return tally
 
 
 def figures(tally: Tally, counted: int) -> str:

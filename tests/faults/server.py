@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -82,12 +82,14 @@ class Server:
         log: Path,
         port: int | None = None,
         host: str = "",
+        before: Sequence[str] = (),
     ) -> None:
-        """With `host` it believes itself to be on a machine of that name."""
+        """With `host` it believes itself to be on a machine of that name. What is `before` the command must
+        become it, in the same process."""
         self.port = port or free_port()
         self.log = log
         self._out = log.open("ab")
-        command = [*on_host(host), sys.executable, str(ROOT / "manage.py"), "serve"]
+        command = [*before, *on_host(host), sys.executable, str(ROOT / "manage.py"), "serve"]
         self.process = subprocess.Popen(
             [*command, "--port", str(self.port), *options],
             env=dict(environment),

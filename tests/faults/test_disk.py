@@ -1,19 +1,30 @@
 """A disk that fails under a real process: strace makes single system calls fail.
 
 Whatever fails, what was answered is in a whole record, what is in no record was refused, and the next event
-goes on in a new segment. (A disk that is really full: `tests/usage/test_journal.py`.)
+goes on in a new segment. A disk that is really full, under `serve`: 503 while it is, and soon after there is
+room calls are answered again. (The journal alone on such a disk: `tests/usage/test_journal.py`.)
 """
 
+import http.client
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+from django.db.models import Sum
 
+from tests.builders import environment, key, organization
+from tests.faults.load import AUTHORIZE
+from tests.faults.server import Server
+from usage.models import Rollup
 from usage.records import CALL, SEAL, read_records
+
+BACK_SECONDS = 5  # after there is room
 
 WRITER = """
 import json, os, sys
@@ -96,3 +107,57 @@ def test_a_sync_that_failed_is_not_tried_again_in_that_segment(tmp_path: Path) -
     kinds = [record.kind for record in read_records(first.read_bytes())]
     assert kinds.count(CALL) == 3
     assert [r.secret for r in read_records(second.read_bytes()) if r.kind == CALL] == list(range(3, 10))
+
+
+# A file system of three megabytes in a mount namespace of its own, and then the command.
+ON_A_SMALL_DISK = """mount -t tmpfs -o size=3m tmpfs "$0" && exec "$@" """
+
+
+def namespace() -> list[str]:
+    """What to put before a command that may mount."""
+    return ["unshare", "--mount", *(["--map-root-user"] if os.geteuid() else [])]
+
+
+def mounting_works() -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    return subprocess.run([*namespace(), "true"], check=False, capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif("CI" not in os.environ and not mounting_works(), reason="nothing may be mounted here")
+@pytest.mark.django_db(transaction=True)
+def test_a_full_disk_is_503_until_there_is_room_and_no_call_is_lost(tmp_path: Path) -> None:
+    issued = key(organization("acme"))
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    own = environment(USAGE_JOURNAL_DIR=str(disk))
+    before = [*namespace(), "sh", "-c", ON_A_SMALL_DISK, str(disk)]
+    with (
+        Server(own, "--no-worker", "--workers", "1", log=tmp_path / "log", before=before) as server,
+        closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)) as connection,
+    ):
+
+        def call(number: int) -> int:
+            """An agent of its own each time, so that the journal grows fast."""
+            agent = f"{number:06}{'x' * 500}"
+            headers = {"Authorization": f"Bearer {issued.plaintext}", "User-Agent": agent}
+            connection.request("GET", AUTHORIZE, headers=headers)
+            answer = connection.getresponse()
+            answer.read()
+            return answer.status
+
+        answered = [call(0)]
+        ballast = Path(f"/proc/{server.process.pid}/root{disk}/ballast")
+        with suppress(OSError):
+            ballast.write_bytes(bytes(4 * 1024**2))
+        while answered[-1] == 200:
+            answered.append(call(len(answered)))
+        answered += [call(len(answered)) for _ in range(20)]
+        assert answered[-21:] == [503] * 21
+        ballast.unlink()
+        began = time.monotonic()
+        while call(len(answered)) != 200:
+            assert time.monotonic() - began < BACK_SECONDS
+        assert server.stop() == 0
+    counted = Rollup.objects.filter(outcome="VALID").aggregate(calls=Sum("calls"))["calls"]
+    assert counted == answered.count(200) + 1

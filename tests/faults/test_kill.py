@@ -1,4 +1,4 @@
-"""Kill -9 of everything under load: every call answered 200 is counted, none twice."""
+"""Kill -9 of everything under load: what was answered 200, calls and reported events, is counted once."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 from django.db.models import Sum
 
 from tests.builders import environment, key, organization
-from tests.faults import kill
+from tests.faults import events, kill
 from usage.models import Rollup, SecretUse, Segment, Spool
 
 
@@ -36,3 +36,17 @@ def test_every_answered_call_is_counted_once(
     assert doubt <= tally.in_doubt
     assert not Spool.objects.filter(finished_at=None).exists()
     assert list(journal_dir.glob("*.journal*")) == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_every_acknowledged_event_is_counted_once(
+    journal_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    acme = organization("acme")
+    reporter = key(acme, name="Reporter", scopes=("portal:report",)).plaintext
+    used = key(acme).key
+    reports = events.run(1, used, reporter, environment(), tmp_path / "log", seed=1)
+    with capsys.disabled():
+        print(f"\n{events.figures(reports, 1, 0)}", end=" ")
+    assert events.wrong(reports, used) == []
+    assert len(reports.acknowledged) > 20
