@@ -102,6 +102,12 @@ GROUPS: Final = (
         "API",
         (
             Page(
+                "docs_api",
+                "Reference",
+                "API reference",
+                "Every call of this portal’s own API with its fields and answers, to be tried with a key.",
+            ),
+            Page(
                 "docs_keys",
                 "Keys by API",
                 "Keys by API",

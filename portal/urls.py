@@ -129,6 +129,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("docs/limits/", docs.docs_limits, name="docs_limits"),
     path("docs/rotation/", docs.docs_rotation, name="docs_rotation"),
     path("docs/expiry/", docs.docs_expiry, name="docs_expiry"),
+    path("docs/api/", docs.docs_api, name="docs_api"),
     path("docs/gateway/", docs.docs_gateway, name="docs_gateway"),
     path("docs/keys/", docs.docs_keys, name="docs_keys"),
     path("docs/meters/", docs.docs_meters, name="docs_meters"),

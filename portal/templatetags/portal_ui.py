@@ -86,3 +86,9 @@ def notice_icon(tone: str) -> str:
 def compact(value: Any) -> str:
     """A whole number in at most four figures: `7.5k`, `1.2M`. Anything else is returned as text."""
     return compact_number(value) if isinstance(value, int) else str(value)
+
+
+@register.filter
+def ticks(text: str) -> list[str]:
+    """A text in parts: every second one stands in back quotes."""
+    return text.split("`")

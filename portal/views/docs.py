@@ -9,11 +9,12 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
+from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from keys import examples
+from portal import api_reference, reference
 from portal import docs as pages
-from portal import reference
 
 
 def _page(request: HttpRequest, name: str, **context: Any) -> HttpResponse:  # a template's
@@ -79,6 +80,12 @@ def docs_gateway(request: HttpRequest) -> HttpResponse:
         rule=reference.RULE,
         identity=reference.IDENTITY,
     )
+
+
+@require_safe
+def docs_api(request: HttpRequest) -> HttpResponse:
+    """The machine API, operation by operation, to be tried."""
+    return _page(request, "docs_api", groups=api_reference.groups(timezone.now().date()))
 
 
 @require_safe

@@ -72,7 +72,7 @@ def test_from_the_landing_page_to_a_revoked_key(portal: Portal, visitor: Callabl
     assert secret in line
     expect(page.locator("#first-call")).to_contain_text("Waiting for the first call")
     assert curl(line) == (200, "VALID")
-    expect(page.locator("#first-call")).to_contain_text("200 Received VALID")
+    expect(page.locator("#first-call")).to_contain_text("200 Received VALID", timeout=20_000)
     assert page.locator("#secret").inner_text() == secret
     assert curl(line) == (200, "VALID")
     assert curl(line.replace(secret, "nonsense")) == (401, "MALFORMED")
@@ -91,6 +91,23 @@ def test_from_the_landing_page_to_a_revoked_key(portal: Portal, visitor: Callabl
     page.goto(f"{portal.url}/welcome/")
     page.wait_for_url(f"{portal.url}/o/acme-maps/")
     assert Key.objects.count() == 1
+
+    # The API's reference tries a call with the key, and keeps it nowhere.
+    page.goto(f"{portal.url}/docs/api/")
+    me = page.locator("#me")
+    me.get_by_role("button", name="Send GET").click()
+    expect(me.get_by_role("status").last).to_contain_text("Paste a key first")
+    page.get_by_label("Your key").fill(secret)
+    me.get_by_role("button", name="Send GET").click()
+    expect(me.get_by_role("status").last).to_contain_text("200 OK", timeout=20_000)
+    expect(me.locator("[data-try-body]")).to_contain_text("My first key")
+    page.once("dialog", lambda dialog: dialog.dismiss())
+    page.locator("#create_key").get_by_role("button", name="Send POST").click()
+    expect(page.locator("#create_key [data-try-status]")).to_have_text("")
+    assert secret not in page.evaluate("JSON.stringify([localStorage, sessionStorage, document.cookie])")
+    page.reload()
+    expect(page.get_by_label("Your key")).to_have_value("")
+    page.goto(f"{portal.url}/o/acme-maps/")
 
     # The end of the key: asked first, then refused everywhere.
     page.get_by_role("link", name="API keys").first.click()
