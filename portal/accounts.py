@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from allauth.account.adapter import DefaultAccountAdapter, get_adapter
 from allauth.account.forms import SignupForm
 from allauth.account.internal.flows.login import record_authentication
+from django import forms
 from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.hashers import make_password
@@ -18,6 +19,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from keys.models import Invitation
+from portal import terms
 
 _INVITATION = re.compile(r"/invitations/(inv_[0-9A-Za-z]{16})/", re.ASCII)
 
@@ -66,6 +68,10 @@ class InvitedSignupForm(SignupForm):  # type: ignore[misc]  # allauth has no typ
         self.invitation = asked(get_adapter().request)
         if self.invitation is not None:
             self.fields["email"].initial = self.invitation.email
+        if terms.version():
+            self.fields["terms"] = forms.BooleanField(
+                label="I accept the terms", error_messages={"required": "Accept the terms to go on."}
+            )
 
     def clean_email(self) -> str:
         email: str = super().clean_email()
@@ -74,6 +80,10 @@ class InvitedSignupForm(SignupForm):  # type: ignore[misc]  # allauth has no typ
         ):
             raise ValidationError("Use the address that was invited.", code="email_not_invited")
         return email
+
+    def try_save(self, request: HttpRequest) -> Any:
+        terms.promise(request, self.cleaned_data["email"])
+        return super().try_save(request)
 
 
 class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth has no types
@@ -96,6 +106,7 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth ha
         super().login(request, user)
         # Whoever signed in a moment ago is not asked again before making a key; allauth alone would ask.
         record_authentication(request, user, method="sign-in", reauthenticated=True)
+        terms.keep_promise(request, user, timezone.now())
 
     def send_account_already_exists_mail(self, email: str) -> None:
         # A new account costs a password's hash: without one here, the time would tell who has an account.

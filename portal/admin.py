@@ -19,7 +19,7 @@ from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
 from django.contrib.auth.models import Group
 from django.db import transaction
-from django.db.models import Model, QuerySet
+from django.db.models import Exists, Model, OuterRef, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
@@ -31,8 +31,8 @@ from keys import audit
 from keys.admin.base import LifecycleAdmin, ReadOnly, TabularInline, actor, link
 from keys.audit import Actor
 from keys.models import Key, Organization
-from portal import revocations
-from portal.models import Mail, User
+from portal import revocations, terms
+from portal.models import Acceptance, Mail, User
 from usage.billing import subscriptions
 from usage.models import BillingAccount
 
@@ -71,6 +71,33 @@ def free_address(email: str, person: User | None) -> str:
     if others.exists():
         raise forms.ValidationError("Somebody else has this address.")
     return email
+
+
+class AcceptanceInline(ReadOnly, TabularInline[Acceptance, User]):
+    """Which terms this person accepted, and when."""
+
+    model = Acceptance
+    verbose_name_plural = "accepted terms"
+    fields = ("at",)  # which version stands above it
+    readonly_fields = ("at",)
+    extra = 0
+
+
+class TermsFilter(admin.SimpleListFilter):
+    title = "current terms"
+    parameter_name = "terms"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("accepted", "Accepted"), ("open", "Not accepted")] if terms.version() else []
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[User]) -> QuerySet[User]:
+        accepted = Exists(Acceptance.objects.filter(user=OuterRef("pk"), version=terms.version()))
+        match self.value():
+            case "accepted":
+                return queryset.filter(accepted)
+            case "open":
+                return queryset.filter(~accepted)
+        return queryset
 
 
 class EmailAddressInline(TabularInline[EmailAddress, User]):
@@ -138,8 +165,8 @@ class UserAdmin(Audited, DjangoUserAdmin):  # type: ignore[type-arg]  # as above
         ("Dates", {"fields": ("last_login", "date_joined")}),
     )
     add_fieldsets = ((None, {"fields": ("email", "usable_password", "password1", "password2")}),)
-    list_display = ("email", "first_name", "last_name", "is_active", "is_staff", "date_joined")
-    list_filter = ("is_active", "is_staff", "is_superuser")
+    list_display = ("email", "first_name", "last_name", "is_active", "is_staff", "date_joined", "terms")
+    list_filter = ("is_active", "is_staff", "is_superuser", TermsFilter)
     search_fields = ("email", "first_name", "last_name", "memberships__organization__slug__exact")
     search_help_text = "Email address, name, or an organization's slug."
     ordering = ("email",)
@@ -148,10 +175,18 @@ class UserAdmin(Audited, DjangoUserAdmin):  # type: ignore[type-arg]  # as above
     show_facets = admin.ShowFacets.NEVER
 
     def get_inlines(self, request: HttpRequest, obj: User | None) -> list[type[Any]]:
-        return [] if obj is None else [EmailAddressInline]
+        return [] if obj is None else [EmailAddressInline, AcceptanceInline]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
-        return super().get_queryset(request).order_by("email")
+        last = Acceptance.objects.filter(user=OuterRef("pk")).order_by("-at", "-pk").values("version")[:1]
+        people: QuerySet[User] = super().get_queryset(request)
+        return people.annotate(accepted=Subquery(last)).order_by("email")
+
+    @admin.display(description="terms", empty_value="none")
+    def terms(self, obj: User) -> str | None:
+        """The version accepted last."""
+        accepted: str | None = obj.accepted  # type: ignore[attr-defined]  # annotated above
+        return accepted
 
     def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> tuple[str, ...]:
         fields = tuple(super().get_readonly_fields(request, obj))

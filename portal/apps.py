@@ -10,7 +10,7 @@ class PortalConfig(AppConfig):
     default = True
 
     def ready(self) -> None:
-        from portal import brand_checks, checks  # noqa: F401  register the system checks
+        from portal import brand_checks, checks, terms_checks  # noqa: F401  register the system checks
 
 
 class AdminConfig(admin_apps.AdminConfig):

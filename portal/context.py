@@ -13,7 +13,7 @@ from django.utils.functional import SimpleLazyObject
 
 from keys.models import Organization
 from keys.permissions import Act, allows
-from portal import brand
+from portal import brand, terms
 from portal.accounts import signup_policy
 
 
@@ -78,6 +78,7 @@ def portal(request: HttpRequest) -> dict[str, Any]:
         "brand": {"styles": brand.styles, "logo": brand.logo},
         "key_prefix": settings.KEY_PREFIX,
         "signup": signup_policy(),
+        "terms_version": terms.version(),
         "can": _may(request),
         "nav": SimpleLazyObject(lambda: navigation(request)),
         "organizations": SimpleLazyObject(lambda: _organizations(request)),
@@ -92,7 +93,8 @@ def navigation(request: HttpRequest) -> list[NavItem]:
     if organization is None or membership is None:
         if not request.user.is_authenticated:
             return []
-        items = [NavItem(reverse(name), label, icon, here == name) for label, name, icon in _ACCOUNT_PAGES]
+        pages = [*_ACCOUNT_PAGES, *([("Terms", "terms", "docs")] if terms.version() else [])]
+        items = [NavItem(reverse(name), label, icon, here == name) for label, name, icon in pages]
     else:
         items = [
             NavItem(

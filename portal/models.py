@@ -43,6 +43,23 @@ class User(AbstractUser):
         return self.email
 
 
+class Acceptance(models.Model):
+    """That a person accepted a version of the terms; `portal.terms` alone adds these."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="acceptances", db_index=False)
+    version = models.CharField(max_length=40)
+    at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["-at", "-id"]
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["user", "version"], name="one_acceptance_each"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.version} by {self.user_id}"
+
+
 class Mail(models.Model):
     """One mail to one address; `portal.outbox` alone adds, changes and deletes these."""
 

@@ -58,6 +58,9 @@ ALLOWED_HOSTS: list[str] = env.list(
 # An address of the provider's API that a first call may go to; empty: this portal's own.
 API_URL = env.str("API_URL", default="")
 SIGNUP = env.str("SIGNUP", default="open")
+# Terms to accept: an https URL, or the absolute path of a text; asked anew for each version.
+TERMS = env.str("TERMS", default="")
+TERMS_VERSION = env.str("TERMS_VERSION", default="")
 
 # --- keys ----------------------------------------------------------------------------------------
 KEY_PREFIX = env.str("KEY_PREFIX", default="lk")
@@ -127,6 +130,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",
+    "portal.terms.ask_first",
 ]
 
 ROOT_URLCONF = "portal.urls"

@@ -19,6 +19,7 @@ from portal.views import (
     public,
     refusals,
     team,
+    terms,
     trials,
     welcome,
 )
@@ -136,6 +137,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("docs/billing/", docs.docs_billing, name="docs_billing"),
     path("docs/check_statement.py", docs.docs_check_statement, name="docs_check_statement"),
     path("docs/usage/", docs.docs_usage, name="docs_usage"),
+    path("terms/", terms.terms, name="terms"),
+    path("terms/accept/", terms.terms_accept, name="terms_accept"),
     path("invitations/<invitation_id:invitation_id>/", team.invitation, name="invitation"),
     path(
         "invitations/<invitation_id:invitation_id>/accept/", team.invitation_accept, name="invitation_accept"

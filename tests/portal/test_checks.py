@@ -12,7 +12,7 @@ from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, run_checks
 from pytest_django import Settings
 
-from portal import brand_checks, checks
+from portal import brand_checks, checks, terms_checks
 
 
 def found() -> list[CheckMessage]:
@@ -80,6 +80,17 @@ def test_a_good_production_is_accepted(production: Settings) -> None:
         ("PORTAL_LOGO", "logo.svg", "portal.E026"),
         ("PORTAL_LOGO", "/etc/passwd", "portal.E026"),
         ("PORTAL_LOGO", "/tmp/\0.svg", "portal.E026"),
+        ("TERMS", "https://", "portal.E034"),
+        ("TERMS", "http://example.com/terms", "portal.E034"),
+        ("TERMS", "javascript:alert(1)", "portal.E034"),
+        ("TERMS", "https://[", "portal.E034"),
+        ("TERMS", "terms.txt", "portal.E034"),
+        ("TERMS", "/nowhere/terms.txt", "portal.E034"),
+        ("TERMS", "/dev/null", "portal.E034"),
+        ("TERMS", "/tmp/\0", "portal.E034"),
+        ("TERMS_VERSION", "", "portal.E035"),
+        ("TERMS_VERSION", "a b", "portal.E035"),
+        ("TERMS_VERSION", "a" * 41, "portal.E035"),
         ("KEY_PREFIX", "", "portal.E007"),
         ("KEY_PREFIX", "Acme", "portal.E007"),
         ("KEY_PREFIX", "a_b", "portal.E007"),
@@ -138,6 +149,7 @@ def test_a_good_production_is_accepted(production: Settings) -> None:
     ],
 )
 def test_an_unsafe_setting_is_found(production: Settings, name: str, value: Any, id: str) -> None:
+    production.TERMS, production.TERMS_VERSION = "https://example.com/terms", "1"
     setattr(production, name, value)
     if name == "PORTAL_URL":
         production.ALLOWED_HOSTS = [".example.com", "10.0.0.1"]
@@ -223,7 +235,7 @@ def test_every_message_says_how_to_mend_it_and_shows_no_secret(production: Setti
 
 def test_every_check_is_tested_here() -> None:
     pattern = re.compile(r'"(portal\.[EW]\d{3})"')
-    modules = checks, brand_checks
+    modules = checks, brand_checks, terms_checks
     made = {each for module in modules for each in pattern.findall(Path(str(module.__file__)).read_text())}
     assert "portal.E001" in made
     assert made <= set(pattern.findall(Path(__file__).read_text()))

@@ -110,6 +110,9 @@ TABLE: dict[str, list[Expected]] = {
     "invitation_resend": [members(MANAGERS, 302), members(MANAGERS, 302, "POST")],
     "invitation_withdraw": [members(MANAGERS), members(MANAGERS, 302, "POST")],
     "invitation": [public()],
+    # There are terms only where they are set (tests/portal/test_terms.py).
+    "terms": [public(404)],
+    "terms_accept": [Expected("GET", dict.fromkeys(PEOPLE, 404) | {"anonymous": 302})],
     # To the page without sign-in; for whom it is not, the page says so.
     "invitation_accept": [Expected("POST", dict.fromkeys(PEOPLE, 409) | {"anonymous": 302})],
     "activity": [members(MAKERS)],
@@ -241,6 +244,8 @@ def test_an_organizations_routes_all_carry_its_slug() -> None:
         "docs_meters",
         "docs_usage",
         "home",
+        "terms",
+        "terms_accept",
         "invitation",
         "invitation_accept",
         "welcome",
