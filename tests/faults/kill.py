@@ -124,14 +124,18 @@ def main() -> None:
     with alone.portal(os.environ.get("DATABASE_URL", "")) as (environment, folder):
         from django.db import connections
         from django.db.models import Sum
+        from django.utils import timezone
 
         from tests import builders
+        from usage.drain import drain_once
         from usage.models import Rollup
 
         secret = builders.key(builders.organization(f"kill-{options.seed}")).plaintext
         before = Rollup.objects.filter(outcome="VALID").aggregate(calls=Sum("calls"))["calls"] or 0
         connections.close_all()
         tally = run(options.rounds, secret, environment, folder / "log", seed=options.seed)
+        for problem in drain_once(timezone.now()).problems:  # what `serve` had no time for at its end
+            print(problem)
         after = Rollup.objects.filter(outcome="VALID").aggregate(calls=Sum("calls"))["calls"] or 0
         counted = after - before
         print(figures(tally, counted), f"(seed {options.seed})")
