@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from django import forms
+from django.db.models import QuerySet
 from django.http import QueryDict
 
 from keys import lifecycle
@@ -461,11 +462,11 @@ class AskForScopeForm(RefusableForm):
         ]
 
 
-def askable(key: Key) -> list[Scope]:
+def askable(key: Key) -> QuerySet[Scope]:
     """What its policy gives a key by approval and the key neither has nor is asked for."""
     scopes = key.organization.policy.approval_scopes.order_by("name")
     waiting = key.scope_requests.filter(state=RequestState.PENDING).values("scope")
-    return list(scopes.exclude(pk__in=waiting).exclude(pk__in=key.scopes.values("pk")))
+    return scopes.exclude(pk__in=waiting).exclude(pk__in=key.scopes.values("pk"))
 
 
 class RevokeKeyForm(RefusableForm):

@@ -105,9 +105,13 @@ def dismissed(organization: Organization, number: str | None, now: dt.datetime) 
     return Paginator(hidden.select_related("key").order_by("-dismissed_at", "pk"), PAGE).get_page(number)
 
 
-def of_key(key: Key, now: dt.datetime) -> list[Row]:
-    """A key's signals, the weightiest first."""
-    return _rows(key.signals.shown(now).select_related(*_WITH).order_by("-points", "pk"), now)
+def of_key(key: Key, changed_at: dt.datetime | None, now: dt.datetime) -> list[Row]:
+    """A key's signals, the weightiest first: as they were last found, and judged again if somebody has done
+    something with the key since."""
+    found = list(key.signals.shown(now).select_related(*_WITH).order_by("-points", "pk"))
+    if changed_at is not None and any(signal.found_at <= changed_at for signal in found):
+        return _rows(found, now)
+    return [_row(each, Kind(each.kind), each.evidence, now) for each in found if each.kind in Kind]
 
 
 def _rows(found: Iterable[Signal], now: dt.datetime) -> list[Row]:
@@ -115,19 +119,18 @@ def _rows(found: Iterable[Signal], now: dt.datetime) -> list[Row]:
     keys = {signal.key_id: signal.key for signal in signals}
     judged = watch.judged(list(keys.values()), now)
     return [
-        Row(
-            signal,
-            signal.key,
-            MEANINGS[kind].title,
-            MEANINGS[kind].reason,
-            judged[signal.key_id][kind]["sentence"],
-            _mend(signal.key, kind, judged[signal.key_id][kind], now),
-        )
+        _row(signal, kind, judged[signal.key_id][kind], now)
         for signal in signals
         if signal.kind in Kind
         for kind in (Kind(signal.kind),)
         if kind in judged[signal.key_id]
     ]
+
+
+def _row(signal: Signal, kind: Kind, evidence: Evidence, now: dt.datetime) -> Row:
+    meaning, sentence = MEANINGS[kind], evidence.get("sentence", "")
+    mend = _mend(signal.key, kind, evidence, now)
+    return Row(signal, signal.key, meaning.title, meaning.reason, sentence, mend)
 
 
 # --- what mends it --------------------------------------------------------------------------------

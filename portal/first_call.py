@@ -8,7 +8,7 @@ import datetime as dt
 import re
 from typing import Final, NamedTuple
 
-from keys.models import Key
+from keys.models import Key, Secret
 from keys.verdicts import Code
 from portal import mends
 from portal.mends import Mend
@@ -36,6 +36,11 @@ def look(key: Key, now: dt.datetime) -> FirstCall:
     use = reports.last_uses([secret.pk]).get(secret.pk)
     if use is not None:
         return FirstCall(use, Code.VALID, at=use.last_used_at, seconds_ago=_seconds(use.last_used_at, now))
+    return unused(key, secret, now)
+
+
+def unused(key: Key, secret: Secret, now: dt.datetime) -> FirstCall:
+    """The same of a secret that has had no accepted call; one query."""
     of_key = refusal_reports.find(refusal_reports.of_organization(key.organization), keys=[key.pk])
     refusal = of_key.filter(secret=secret).first()
     code = Code.__members__.get(refusal.outcome) if refusal else None

@@ -16,8 +16,19 @@ from django.urls import reverse
 
 from keys.compliance import Terms
 from keys.models import EXPIRING_WITHIN, Key, KeyState, Organization
-from portal.charts import BarChart, bar_chart
-from portal.pages import Badge, QuotaRow, Reason, badge, note, percent, quota_rows, reasons
+from portal.charts import BarChart
+from portal.pages import (
+    CHART_DAYS,
+    Badge,
+    QuotaRow,
+    Reason,
+    badge,
+    calls_chart,
+    note,
+    percent,
+    quota_rows,
+    reasons,
+)
 from portal.usage_pages import change
 from usage import reports
 from usage.billing import so_far
@@ -26,7 +37,6 @@ from usage.models import Signal
 from usage.reports import Outcome
 from usage.signals import MEANINGS, Kind
 
-CHART_DAYS: Final = 30
 REFUSED_DAYS: Final = 7
 EACH: Final = 3  # keys of a kind
 SHOWN: Final = 5  # things that need attention
@@ -90,7 +100,7 @@ def at_a_glance(organization: Organization, now: dt.datetime, *, with_cost: bool
         today + DAY,
         cuts=(hour - DAY, since_month),
     )
-    chart = _chart(calls, today)
+    chart = calls_chart(calls, today + DAY)
     live = Q(revoked_at=None, disabled_at=None) & (Q(expires_at=None) | Q(expires_at__gt=now))
     return Overview(
         **organization.keys.aggregate(
@@ -108,15 +118,6 @@ def at_a_glance(organization: Organization, now: dt.datetime, *, with_cost: bool
         attention=_attention(organization, now),
         complete_through=through,
     )
-
-
-def _chart(calls: Sequence[Outcome], today: dt.date) -> BarChart:
-    days = [today - n * DAY for n in reversed(range(CHART_DAYS))]
-    sums = {day: [0, 0] for day in days}
-    for each in calls:
-        if each.date in sums:
-            sums[each.date][0 if each.is_accepted else 1] += each.calls
-    return bar_chart(days, [sums[day][0] for day in days], [sums[day][1] for day in days])
 
 
 def _figure(

@@ -13,30 +13,16 @@ from django.core.paginator import Page, Paginator
 from django.db.models import QuerySet
 from django.utils.functional import cached_property
 
-from keys import brownouts, compliance, history, quotas
+from keys import brownouts, compliance, quotas
 from keys.compliance import Facts, Rule, Terms
-from keys.forms import askable
-from keys.history import Entry
-from keys.models import (
-    AuditEvent,
-    Environment,
-    Key,
-    KeyState,
-    Organization,
-    ScopeRequest,
-    Secret,
-)
+from keys.models import Environment, Key, KeyState, Organization, Secret
 from keys.verdicts import Code
 from portal.charts import BarChart, bar_chart, sparkline
-from usage import ledger, reports, sources
-from usage.models import SecretUse, Source
-from usage.sources import LateUse, Standing
+from usage import ledger, reports
+from usage.reports import Outcome
 
 PAGE = 50
-HISTORY_PAGE = 20
 CHART_DAYS = 30
-ASKED = 5  # requests for scopes on a key's page
-SOURCES = 50  # rows
 LABELS = 3  # of a key in the list
 DAY = dt.timedelta(days=1)
 _STATUS_CLASSES = {2: "Success", 3: "Elsewhere", 4: "The call was at fault", 5: "The API was at fault"}
@@ -116,64 +102,6 @@ class KeyRow:
         return list(self.key.metadata.items())[:LABELS]
 
 
-@dataclass(frozen=True, slots=True)
-class SecretRow:
-    """One line of a key's secrets."""
-
-    secret: Secret
-    use: SecretUse | None
-    badge: Badge
-    running: bool  # replaced, and still working
-
-
-class SourceRow(NamedTuple):
-    """One line of where a key is used."""
-
-    source: Source
-    badge: Badge  # of the secret
-
-
-class Rotation(NamedTuple):
-    """A rotation whose old secret still works, and whether anybody would miss it."""
-
-    old: Secret
-    new: Secret
-    began_at: dt.datetime
-    tone: str
-    title: str
-    text: str
-    is_safe: bool
-    sources: list[Source]  # of the old secret, since the rotation
-
-
-@dataclass(frozen=True, slots=True)
-class KeyPage:
-    """Everything on a key's page."""
-
-    key: Key
-    badge: Badge
-    secrets: list[SecretRow]
-    rotation: Rotation | None
-    sources: list[SourceRow]
-    late: list[LateUse]
-    chart: BarChart
-    accepted: int
-    refused: int
-    last_used: dt.datetime | None
-    reasons: list[Reason]
-    answers: list[Answered]
-    quotas: list[QuotaRow]
-    outside: list[str]  # how it is outside its policy, and what mends it
-    asked: list[ScopeRequest]  # for scopes, the newest first
-    may_ask: bool
-    rotation_due: dt.datetime | None
-    is_overdue: bool
-    brownouts: list[dt.datetime]  # when they begin that are to come
-    complete_through: dt.datetime | None
-    history: Page[AuditEvent] | None  # None: not for this member
-    entries: list[Entry]
-
-
 def badge(key: Key, now: dt.datetime) -> Badge:
     """A key's state in a few words; what works by itself does not while its organization is suspended."""
     state = key.state_at(now)
@@ -186,7 +114,7 @@ def badge(key: Key, now: dt.datetime) -> Badge:
     return Badge(state.value, state.label)
 
 
-def _broken(key: Key, secret: Secret | None, terms: Terms, now: dt.datetime) -> list[Rule]:
+def broken(key: Key, secret: Secret | None, terms: Terms, now: dt.datetime) -> list[Rule]:
     """The rules that a key breaks while anyone could still use it or let it be used again."""
     if key.state_at(now) in (KeyState.REVOKED, KeyState.EXPIRED):
         return []
@@ -199,7 +127,7 @@ def note(key: Key, secret: Secret | None, terms: Terms, now: dt.datetime) -> str
         return "Retired: it was not used"
     if key.retires_at is not None and key.state_at(now) in (KeyState.ACTIVE, KeyState.EXPIRING):
         return f"Not used: retires in {span(key.retires_at - now)}"
-    rules = _broken(key, secret, terms, now)
+    rules = broken(key, secret, terms, now)
     if compliance.SETTINGS.intersection(rules):
         return "Outside the policy"
     return "Rotation due" if Rule.ROTATION in rules else ""
@@ -224,8 +152,13 @@ def percent(part: int, whole: int) -> str:
     return f"{share:.0f}%" if share >= 10 or share == int(share) else f"{share:.2f}%"
 
 
-def _chart(days: Sequence[reports.Day]) -> BarChart:
-    return bar_chart([d.date for d in days], [d.accepted for d in days], [d.refused for d in days])
+def calls_chart(calls: Iterable[Outcome], end: dt.date) -> BarChart:
+    """The `CHART_DAYS` days before `end`, a bar each; calls of other days are left out."""
+    sums = {end - n * DAY: [0, 0] for n in range(CHART_DAYS, 0, -1)}
+    for each in calls:
+        if each.date in sums:
+            sums[each.date][0 if each.is_accepted else 1] += each.calls
+    return bar_chart(list(sums), [each[0] for each in sums.values()], [each[1] for each in sums.values()])
 
 
 def reasons(reasons: Iterable[tuple[str, int]]) -> list[Reason]:
@@ -263,6 +196,14 @@ def quota_rows(organization: Organization, now: dt.datetime, key: Key | None = N
         )
         for each in ledger.used(organization.pk, key.pk if key else 0, own, shared, now)
     ]
+
+
+def brownouts_to_come(organization: Organization, key: Key, now: dt.datetime) -> list[dt.datetime]:
+    """When the key's announced brownouts begin; none of a key that is refused anyway."""
+    if key.state_at(now) not in (KeyState.ACTIVE, KeyState.EXPIRING):
+        return []
+    days = organization.policy.brownout_days
+    return brownouts.to_come(key.public_id, key.created_at, key.expires_at, days, now)
 
 
 def _today(now: dt.datetime) -> dt.date:
@@ -311,122 +252,3 @@ def key_rows(
         )
         for key in shown
     ]
-
-
-# --- a key's page ---------------------------------------------------------------------------------
-
-
-def _secret_row(secret: Secret, use: SecretUse | None, key: Key, now: dt.datetime) -> SecretRow:
-    if key.revoked_at is not None:
-        return SecretRow(secret, use, Badge("ended", "Revoked"), running=False)
-    if secret.stops_at is None:
-        return SecretRow(secret, use, Badge("current", "Current"), running=False)
-    if secret.works_at(now):
-        return SecretRow(
-            secret, use, Badge("overlap", f"Stops in {span(secret.stops_at - now)}"), running=True
-        )
-    return SecretRow(secret, use, Badge("ended", "Ended"), running=False)
-
-
-def key_page(
-    organization: Organization, key: Key, number: str | None, now: dt.datetime, *, with_history: bool
-) -> KeyPage:
-    """A key with its secrets, its usage of the last 30 days, and one page of its history if asked for."""
-    end = _today(now) + DAY
-    start = end - CHART_DAYS * DAY
-    secrets = list(key.secrets.select_related("key", "created_by"))
-    uses = reports.last_uses([secret.pk for secret in secrets])
-    rows = [_secret_row(secret, uses.get(secret.pk), key, now) for secret in secrets]
-    sums = reports.totals(organization, _midnight(start), _midnight(end), key=key)
-    events = key.events.select_related("key").order_by("-number")
-    page = Paginator(events, HISTORY_PAGE).get_page(number) if with_history else None
-    through = reports.complete_through()
-    current = next((secret for secret in secrets if secret.stops_at is None), None)
-    rules = _broken(key, current, Terms.of(organization.policy), now)
-    due = None
-    if current is not None:
-        due = compliance.rotation_due(organization.policy.rotate_days, current.created_at)
-    return KeyPage(
-        key=key,
-        badge=badge(key, now),
-        secrets=rows,
-        rotation=_rotation(rows, through, now),
-        sources=_source_rows(key, rows),
-        late=sources.used_after_end(key, _midnight(start)),
-        chart=_chart(reports.daily(organization, start, end, key=key)),
-        accepted=sums.accepted,
-        refused=sums.refused,
-        last_used=max((use.last_used_at for use in uses.values()), default=None),
-        reasons=reasons(sums.reasons),
-        answers=answers(reports.responses(organization, _midnight(start), _midnight(end), key=key)),
-        quotas=quota_rows(organization, now, key),
-        outside=[compliance.SENTENCES[rule] for rule in rules if rule in compliance.SETTINGS],
-        asked=list(key.scope_requests.select_related("scope")[:ASKED]),
-        may_ask=key.revoked_at is None and bool(askable(key)),
-        rotation_due=due,
-        is_overdue=Rule.ROTATION in rules,
-        brownouts=brownouts_to_come(organization, key, now),
-        complete_through=through,
-        history=page,
-        entries=history.entries(page.object_list if page else []),
-    )
-
-
-def _rotation(secrets: Sequence[SecretRow], through: dt.datetime | None, now: dt.datetime) -> Rotation | None:
-    """The rotation whose overlap runs, if one does: it began when the current secret was made."""
-    old = next((row.secret for row in secrets if row.running), None)
-    new = next((row.secret for row in secrets if row.secret.stops_at is None), None)
-    if old is None or new is None:
-        return None
-    use = sources.old_use(old, new.created_at, through, now)
-    since = span(now - (use.last or new.created_at))
-    tone, title, text = {
-        Standing.USED: (
-            "warn",
-            "The old secret is still used",
-            f"Its last call was {since} ago. Whoever is listed here needs the new one.",
-        ),
-        Standing.QUIET: (
-            "info",
-            "Nobody has used the old secret since the rotation",
-            f"That is only {since} ago. After 24 hours without a call it is safe to end.",
-        ),
-        Standing.SAFE: (
-            "good",
-            "Safe to end now",
-            f"Nobody has used the old secret for {since}.",
-        ),
-        Standing.UNKNOWN: (
-            "info",
-            "Not all calls are counted yet",
-            "Whether the old secret is still used is known once they are.",
-        ),
-    }[use.standing]
-    is_safe = use.standing is Standing.SAFE
-    return Rotation(old, new, new.created_at, tone, title, text, is_safe, use.sources)
-
-
-def brownouts_to_come(organization: Organization, key: Key, now: dt.datetime) -> list[dt.datetime]:
-    """When the key's announced brownouts begin; none of a key that is refused anyway."""
-    if key.state_at(now) not in (KeyState.ACTIVE, KeyState.EXPIRING):
-        return []
-    days = organization.policy.brownout_days
-    return brownouts.to_come(key.public_id, key.created_at, key.expires_at, days, now)
-
-
-def _source_rows(key: Key, secrets: Sequence[SecretRow]) -> list[SourceRow]:
-    """Where the key was used last; what is summed up of each secret comes after what is kept apart."""
-    badges = {row.secret.pk: _short(row) for row in secrets}
-    found = [SourceRow(each, badges[each.secret_id]) for each in sources.of_key(key)[:SOURCES]]
-    return sorted(found, key=lambda row: row.source.is_other)
-
-
-def _short(row: SecretRow) -> Badge:
-    return Badge("overlap", "Old") if row.running else row.badge
-
-
-def recent_use(organization: Organization, key: Key, now: dt.datetime) -> tuple[int, dt.datetime | None]:
-    """Accepted calls of the last 24 hours (by whole hours), and the last use: who would notice?"""
-    hour = now.astimezone(dt.UTC).replace(minute=0, second=0, microsecond=0)
-    sums = reports.totals(organization, hour - DAY, hour + dt.timedelta(hours=1), key=key)
-    return sums.accepted, reports.key_last_used(organization, [key.pk]).get(key.pk)

@@ -97,7 +97,12 @@ def daily(
 
 
 def outcomes(
-    organization: Organization, start: dt.date, end: dt.date, cuts: Collection[dt.datetime] = ()
+    organization: Organization,
+    start: dt.date,
+    end: dt.date,
+    cuts: Collection[dt.datetime] = (),
+    *,
+    key: Key | None = None,
 ) -> list[Outcome]:
     """Calls of every day of [start, end) by outcome, days without calls left out. Days that one of `cuts`
     (whole hours) falls into come in two parts, so that a day can be compared by an hour of it. One query."""
@@ -105,7 +110,7 @@ def outcomes(
     for cut in cuts:
         late |= Q(hour__gte=cut, hour__lt=_midnight(cut.date() + dt.timedelta(days=1)))
     rows = (
-        _between(organization, _midnight(start), _midnight(end))
+        _between(organization, _midnight(start), _midnight(end), key)
         .annotate(day=series.cut_to("day"), late=Case(When(late, then=True), default=False))
         .values_list("day", "outcome", "late")
         .annotate(sum=Sum("calls"))

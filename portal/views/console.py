@@ -18,7 +18,7 @@ from keys.access import MemberRequest, member
 from keys.forms import RevokeKeyForm
 from keys.lifecycle import Conflict, Invalid
 from keys.permissions import Act, allows
-from portal import attention, first_call, pages, usage_pages
+from portal import attention, first_call, key_pages, usage_pages
 from portal.overview import at_a_glance
 from usage import reports
 
@@ -43,29 +43,23 @@ def overview(request: MemberRequest) -> HttpResponse:
 @require_safe
 def key(request: MemberRequest, key_id: str) -> HttpResponse:
     """Everything about one key."""
-    found = get_object_or_404(
-        request.organization.keys.select_related("organization__policy", "created_by").prefetch_related(
-            "scopes"
-        ),
-        public_id=key_id,
-    )
-    page = pages.key_page(
+    now = timezone.now()
+    found = key_pages.find(request.organization, key_id)
+    page = key_pages.key_page(
         request.organization,
         found,
         request.GET.get("page"),
-        timezone.now(),
+        now,
         with_history=allows(request.membership.role, Act.VIEW_ACTIVITY),
     )
-    is_unused = page.last_used is None and page.badge.state in ("active", "expiring")
+    new = page.current if not page.last_used and page.badge.state in ("active", "expiring") else None
     context = {
         "page": page,
         "key": found,
-        "call": first_call.look(found, timezone.now()) if is_unused else None,
+        "call": first_call.unused(found, new, now) if new else None,
         "example": examples.first_call(scopes=[scope.name for scope in found.scopes.all()]),
-        "leaks": found.leaks.count(),
         "source_days": settings.SOURCES_DAYS,
-        "signals": attention.of_key(found, timezone.now()),
-        "trial": found.trials.running().first(),
+        "signals": attention.of_key(found, page.changed_at, now),
     }
     return render(request, "portal/key.html", context)
 
@@ -88,7 +82,7 @@ def key_revoke(request: MemberRequest, key_id: str) -> HttpResponse:
         else:
             messages.success(request, f"Revoked “{found.name}”. Gateways refuse it from now on.")
             return redirect("key", request.organization.slug, found.public_id)
-    calls, last_used = pages.recent_use(request.organization, found, now)
+    calls, last_used = key_pages.recent_use(request.organization, found, now)
     context = {
         "key": found,
         "form": form,
