@@ -18,10 +18,11 @@ from django.db import connection, transaction
 from keys import lifecycle
 from keys.audit import Actor
 from keys.lifecycle import Conflict, Issued
-from keys.models import Organization, Scope
+from keys.models import LeakDoor, LeakResponse, Organization, Scope
 from keys.permissions import Role
 from keys.verdicts import Code
 from portal.models import User
+from usage import trials
 from usage.billing import Period, accounts, closing, plans, subscriptions
 from usage.billing.plans import PriceSpec
 from usage.demo import Traffic, seed_usage
@@ -48,6 +49,7 @@ PRICES = (
     ),
     PriceSpec("requests", "routes", unit_price="0.002", included=20_000),
 )
+REPOSITORY = "https://github.com/acme-maps/importer/blob/main/settings.py"
 QUICKSTART_NAME = "Quickstart"
 QUICKSTART_SCOPES = ("geocode:read", "tiles:read")
 LACKING_SCOPE = "routes:write"
@@ -205,13 +207,30 @@ class _Story:
             rates=["50/second", "20000/hour"],
             metadata={"platforms": "iOS, Android"},
         )
-        lifecycle.revoke_key(
-            owner, made["Old importer"].key, reason="Found in a public repository", now=self.ago(days=9)
+        canary = lifecycle.plant_canary(
+            owner, self.organization, name="In the deployment wiki", now=self.ago(days=14)
         )
+        self.leak(made["Old importer"], LeakDoor.GITHUB, REPOSITORY, self.ago(days=9))
+        trials.start(
+            developer,
+            made["Partner Northwind"].key,
+            days=14,
+            now=self.ago(days=5),
+            scopes=["tiles:read"],
+            networks=["192.0.2.0/28"],
+            rates=["300/hour"],
+            quotas=["5000/day"],
+        )
+        self.leak(canary, LeakDoor.CANARY, "198.51.100.66", self.ago(days=2))
         made["Route planner, new secret"] = lifecycle.rotate_key(
             developer, made["Route planner"].key, overlap=dt.timedelta(hours=24), now=self.ago(hours=5)
         )
         return made
+
+    def leak(self, issued: Issued, door: LeakDoor, place: str, at: dt.datetime) -> None:
+        """A key is seen where it should not be, and revoked if it still works."""
+        response = LeakResponse.REVOKE
+        lifecycle.report_leak(issued.secret, door=door, place=place, response=response, now=at)
 
 
 def _traffic(keys: dict[str, Issued], now: dt.datetime) -> list[Traffic]:

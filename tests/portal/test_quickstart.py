@@ -26,14 +26,14 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from keys import audit, lifecycle
-from keys.models import AuditEvent, Key, KeyState, Organization
+from keys.models import AuditEvent, Key, KeyState, LeakReport, Organization
 from keys.tokens import digest
 from keys.verdicts import Code
 from portal import demo, folder
 from portal.management.commands.quickstart import Command
 from portal.models import User
 from tests import builders
-from usage import reports
+from usage import reports, trials
 from usage.demo import Traffic, seed_usage
 from usage.models import Refusal, Rollup
 
@@ -340,10 +340,22 @@ def test_no_last_use_is_later_than_now_or_than_the_keys_end() -> None:
 
     keys = {key.pk: key for key in organization.keys.all()}
     uses = reports.key_last_used(organization, list(keys))
-    assert len(uses) == len(keys) - 1  # all but the new one
+    assert len(uses) == len(keys) - 2  # all but the new one and the canary
     for pk, used in uses.items():
         ends = [moment for moment in (NOW, keys[pk].revoked_at, keys[pk].expires_at) if moment]
         assert keys[pk].created_at < used <= min(ends)
+
+
+@pytest.mark.django_db
+def test_each_page_about_safety_has_something_to_show() -> None:
+    organization = demo.seed(NOW).key.organization
+    reports = LeakReport.objects.filter(key__organization=organization).order_by("reported_at")
+    assert [(report.door, report.key.canary) for report in reports] == [("github", False), ("canary", True)]
+    trial = organization.trials.running().get()
+    found = trials.judge(trial, trial.started_at)
+    assert found.places
+    assert found.rates[0].calls
+    assert found.quotas[0].over
 
 
 @pytest.mark.django_db
