@@ -125,13 +125,15 @@ def wrong(months: "list[Period]") -> list[str]:
     from django.db.models import Sum
 
     from usage.billing import statement, verifying
-    from usage.models import ClosedPeriod, Event, Rollup
+    from usage.models import ClosedPeriod, Event, Rollup, StatementAccount
 
     found = []
     for each in ClosedPeriod.objects.order_by("period"):
         found += [f"{each}: {difference}" for difference in verifying.differences(each)]
     if ClosedPeriod.objects.exclude(closed_at=None).count() != len(months):
         found.append("not each month has a statement")
+    if StatementAccount.objects.count() != len(months):
+        found.append("not each month says whom it is billed to")
     billed = sum(
         line.quantity for month in months for line in statement.lines_of(month) if line.meter == "requests"
     )
