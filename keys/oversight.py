@@ -19,6 +19,7 @@ from keys.models import (
     LeakDoor,
     LeakReport,
     Organization,
+    Policy,
     Process,
     RequestState,
     ScopeRequest,
@@ -141,6 +142,14 @@ def waiting_requests() -> QuerySet[ScopeRequest]:
     """Requests for scopes that nobody has decided, the oldest first."""
     waiting = ScopeRequest.objects.filter(state=RequestState.PENDING).order_by("requested_at", "pk")
     return waiting.select_related("key__organization", "scope")
+
+
+def scope_request(number: int) -> ScopeRequest | None:
+    return ScopeRequest.objects.filter(pk=number).select_related("key__organization", "scope").first()
+
+
+def policies() -> QuerySet[Policy]:
+    return Policy.objects.order_by("name", "pk")
 
 
 def organization(slug: str) -> Organization | None:

@@ -129,9 +129,8 @@ def _waiting(now: dt.datetime) -> Iterable[Task]:
         verb = "works" if leaked == 1 else "work"
         yield Task(f"{_count(leaked, 'leaked key')} still {verb}", reverse("staff_leaks"), "bad")
     if requests := oversight.waiting_requests().count():
-        url = reverse("admin:keys_scoperequest_changelist") + "?state__exact=pending"
         verb = "waits" if requests == 1 else "wait"
-        yield Task(f"{_count(requests, 'request')} for a scope {verb}", url)
+        yield Task(f"{_count(requests, 'request')} for a scope {verb}", reverse("staff_requests"))
     if lost := outbox.given_up(now - LATELY):
         url = reverse("admin:portal_mail_changelist") + "?state=given+up"
         yield Task(f"{_count(lost, 'mail')} of the last 7 days could not be sent", url)

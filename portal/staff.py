@@ -41,6 +41,8 @@ _PAGES = (
     ("Leaks", "staff_leaks", "danger"),
     ("Billing", "staff_billing", "billing"),
     ("Attention", "staff_attention", "warn"),
+    ("Requests", "staff_requests", "check"),
+    ("Outside policy", "staff_outside", "lock"),
     ("Find a key", "staff_find_key", "search"),
     ("Admin", "admin:index", "shield"),
 )

@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, path
 
-from portal import staff, staff_visits
+from portal import staff, staff_policies, staff_visits
 
 urlpatterns: list[URLPattern] = [
     path("", staff.overview, name="staff"),
@@ -13,6 +13,9 @@ urlpatterns: list[URLPattern] = [
     path("billing/", staff.billing, name="staff_billing"),
     path("attention/", staff.attention, name="staff_attention"),
     path("find-key/", staff.find_key, name="staff_find_key"),
+    path("requests/", staff_policies.requests, name="staff_requests"),
+    path("requests/<row:request_id>/", staff_policies.decide, name="staff_decide"),
+    path("outside-policy/", staff_policies.outside, name="staff_outside"),
     path("visit/<slug:organization>/", staff_visits.visit, name="staff_visit"),
     path("leave/", staff_visits.leave, name="staff_leave"),
 ]

@@ -20,7 +20,7 @@ from django.utils import timezone
 from keys import brownouts, lifecycle
 from keys.audit import Actor
 from keys.lifecycle.organizations import standard_policy
-from keys.models import Invitation, Key, Membership, Organization, Scope
+from keys.models import Invitation, Key, Membership, Organization, Scope, ScopeRequest
 from keys.permissions import Role
 from portal import team
 from portal.models import User
@@ -122,6 +122,14 @@ def in_brownout(slug: str = "acme") -> lifecycle.Issued:
     ends = now + (end - begins) - dt.timedelta(seconds=20)  # brownouts begin with full minutes, no later
     lifecycle.edit_key(lifecycle.command_actor(), made.key, expires_at=ends, now=now)
     return made
+
+
+def scope_request(of: Organization, scope_name: str = "orders:refund") -> ScopeRequest:
+    """A member's wish for a scope that the policy gives by approval, for a new key."""
+    of.policy.approval_scopes.add(scope(scope_name))
+    return lifecycle.request_scope(
+        lifecycle.command_actor(), key(of).key, scope_name, reason="Refunds in the shop", now=timezone.now()
+    )
 
 
 def meter(slug: str, *, unit: str = "", now: dt.datetime | None = None, **fields: Any) -> Meter:

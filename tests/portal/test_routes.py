@@ -150,6 +150,10 @@ TABLE: dict[str, list[Expected]] = {
     "staff_billing": [staff()],
     "staff_find_key": [staff()],
     # Without a reason the form is shown again; without a visit there is none to leave.
+    "staff_requests": [staff()],
+    "staff_outside": [staff()],
+    # Without a decision: back to the list, with what is missing.
+    "staff_decide": [staff(302, "POST")],
     "staff_visit": [staff(), staff(400, "POST")],
     "staff_leave": [staff(302, "POST")],
     # The machine API: a session opens nothing there (tests/portal/test_api.py has what a key does).
@@ -258,6 +262,9 @@ def test_an_organizations_routes_all_carry_its_slug() -> None:
         "staff_billing",
         "staff_find_key",
         "staff_leave",
+        "staff_requests",
+        "staff_decide",
+        "staff_outside",
         "v1_openapi",
         "v1_me",
         "v1_verify",
@@ -291,6 +298,8 @@ def test_each_role_gets_what_the_table_says(acme: Organization, name: str, expec
             kwargs["kind"] = "no_expiry"
         if "alert_id" in route:
             kwargs["alert_id"] = builders.alert(acme).pk
+        if "request_id" in route:
+            kwargs["request_id"] = builders.scope_request(acme).pk
         if "member_id" in route:
             kwargs["member_id"] = builders.member(builders.user(f"new-{who}"), acme).pk
         if "invitation_id" in route:
