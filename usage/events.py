@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from django.db import connection, transaction
 
 from keys.models import Key
-from usage import counting, holds, meters
+from usage import bulk, counting, holds, meters
 from usage.event_format import Refusal, Rejection, Reported
 from usage.holds import Missing, Reference
 from usage.meters import Meter
@@ -27,14 +27,13 @@ EARLIEST: Final = dt.timedelta(minutes=5)  # before it happened: clocks differ
 REMEMBERED: Final = dt.timedelta(days=70)
 WAIT_SECONDS: Final = 2.0  # for the drain to come to a held call
 _KEY_LENGTH: Final = 32
-_CHUNK: Final = 500  # rows in one statement
 
 type _Identity = tuple[str, str]  # source, id
 
 _INSERT = """
 INSERT INTO usage_event
   (source, event_id, digest, organization_id, key_id, meter, resource, at, quantity, settles, received_at)
-VALUES {rows}
+{rows}
 ON CONFLICT (source, event_id) DO NOTHING
 RETURNING source, event_id
 """
@@ -278,14 +277,7 @@ def _insert(counted: Iterable[_Counted], now: dt.datetime) -> set[_Identity]:
         )
         for each in sorted(counted, key=lambda each: each.identity)
     ]
-    inserted: set[_Identity] = set()
-    with connection.cursor() as cursor:
-        for start in range(0, len(rows), _CHUNK):
-            chunk = rows[start : start + _CHUNK]
-            places = ", ".join(["(" + ", ".join(["%s"] * len(chunk[0])) + ")"] * len(chunk))
-            cursor.execute(_INSERT.format(rows=places), [value for row in chunk for value in row])
-            inserted.update(cursor.fetchall())
-    return inserted
+    return set(bulk.execute(_INSERT, rows))
 
 
 def _take_back(identities: Iterable[_Identity]) -> None:

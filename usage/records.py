@@ -130,8 +130,9 @@ class Reader:
         size = 1 << 20
         while block := read(size, self.offset):
             start, base = 0, self.offset
-            while (end := _whole(block, start)) > 0:
-                record = self._record(block[start + FRAME.size : end], base + end)
+            while (payload := _whole(block, start)) is not None:
+                end = start + FRAME.size + len(payload)
+                record = self._record(payload, base + end)
                 self.offset = record.end
                 start = end
                 yield record
@@ -203,15 +204,16 @@ def _parse_header(body: bytes, opened: int) -> Header:
     return Header(spool.decode("ascii", "replace"), pid, segment, started, host, opened)
 
 
-def _whole(block: bytes, start: int) -> int:
-    """The end of the whole record at `start`, or 0."""
-    if len(block) - start < FRAME.size:
-        return 0
+def _whole(block: bytes, start: int) -> bytes | None:
+    """What the whole record at `start` says, if there is one."""
+    first = start + FRAME.size
+    if len(block) < first:
+        return None
     length, crc = FRAME.unpack_from(block, start)
-    end = start + FRAME.size + length
-    if not HEAD.size <= length <= MAX_PAYLOAD or end > len(block):
-        return 0
-    return end if zlib.crc32(block[end - length : end], SEED) == crc else 0
+    payload = block[first : first + length]
+    if len(payload) != length or not HEAD.size <= length <= MAX_PAYLOAD:
+        return None
+    return payload if zlib.crc32(payload, SEED) == crc else None
 
 
 def read_records(data: bytes) -> Iterator[Record]:

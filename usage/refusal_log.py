@@ -11,9 +11,10 @@ from typing import Any
 from django.conf import settings
 from django.db import connection
 
+from usage import bulk
 from usage.models import Refusal
 from usage.records import Record
-from usage.rollups import execute, moment, outcome_name
+from usage.rollups import moment, outcome_name
 from usage.traits import unpack
 
 ROWS = 20  # of one key (or of nobody) and code in a minute, of what one transaction reads
@@ -25,7 +26,7 @@ _NOTHING = (None, None, None)
 _ADD = """
 INSERT INTO usage_refusal
   (spool, sequence, at, organization_id, key_id, secret_id, outcome, resource, address, user_agent, more)
-VALUES {rows}
+{rows}
 ON CONFLICT (spool, sequence) DO UPDATE SET more = usage_refusal.more + EXCLUDED.more
 """
 
@@ -57,7 +58,7 @@ class Entries:
 
     def store(self, spool: str) -> None:
         """Write them as rows of this spool, inside the caller's transaction."""
-        execute(_ADD, [_row(spool, sequence, *self._rows[sequence]) for sequence in sorted(self._rows)])
+        bulk.execute(_ADD, [_row(spool, sequence, *self._rows[sequence]) for sequence in sorted(self._rows)])
 
 
 def _row(spool: str, sequence: int, record: Record, more: int) -> tuple[object, ...]:

@@ -7,13 +7,13 @@ each other in a circle. It opens no transaction and decides nothing about what i
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from django.db import connection
 
 from keys.verdicts import BY_NUMBER, Code
-from usage import ledger, resources
+from usage import bulk, ledger, resources
 from usage.billing import periods
 from usage.billing.periods import Period
 from usage.meters import REQUESTS
@@ -26,26 +26,25 @@ type Group = tuple[int, dt.datetime, int, str, str, str]
 _HOUR = 3_600_000_000  # µs
 _HOUR_LONG = dt.timedelta(hours=1)
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-_CHUNK = 500  # rows in one statement
 _VALID = Code.VALID.number
 
 _ADD_CALLS = """
 INSERT INTO usage_rollup
   (organization_id, hour, key_id, meter, resource, outcome, booked_period, calls, quantity)
-VALUES {rows}
+{rows}
 ON CONFLICT (organization_id, hour, key_id, meter, resource, outcome, booked_period) DO UPDATE SET
   calls = usage_rollup.calls + EXCLUDED.calls,
   quantity = usage_rollup.quantity + EXCLUDED.quantity
 """
 _ADD_RESPONSES = """
 INSERT INTO usage_responserollup (organization_id, hour, key_id, resource, status_class, responses)
-VALUES {rows}
+{rows}
 ON CONFLICT (organization_id, hour, key_id, resource, status_class) DO UPDATE SET
   responses = usage_responserollup.responses + EXCLUDED.responses
 """
 _ADD_USE = """
 INSERT INTO usage_secretuse (secret_id, calls, last_used_at, address, user_agent)
-VALUES {rows}
+{rows}
 ON CONFLICT (secret_id) DO UPDATE SET
   calls = usage_secretuse.calls + EXCLUDED.calls,
   last_used_at = CASE WHEN EXCLUDED.last_used_at >= usage_secretuse.last_used_at
@@ -116,8 +115,8 @@ class Sums:
         self._rollups: dict[tuple[int, int, int, str, str, int], list[int]] = {}
         # (secret, address, text of the user agent) → [accepted calls, time of the first, of the last, key]
         self.sources: dict[tuple[int, str, str], list[int]] = {}
-        # (code, meter) → [calls, quantity]; every call is here, those without a key too
-        self._outcomes: dict[tuple[int, str], list[int]] = {}
+        # (code, meter) → [calls, quantity] of calls without a key
+        self._nameless: dict[tuple[int, str], list[int]] = {}
         # (organization, hours since the epoch, key, resource, class of the status) → responses
         self._responses: dict[tuple[int, int, int, str, int], int] = {}
         self.held: list[Record] = []
@@ -126,22 +125,27 @@ class Sums:
 
     def add(self, record: Record) -> None:
         """Count one call record. What was refused counts apart, and its quantity is 0."""
-        kind, _, at, _, _, organization, key, secret, cost, calls, code, *texts, charged = record
-        meter, resource, address, agent = texts
+        (kind, _, at, _, _, organization, key, secret, cost, calls, code,
+         meter, resource, address, agent, charged) = record  # fmt: skip
         quantity = cost if code == _VALID else 0
-        outcome = self._outcomes.setdefault((code, meter), [0, 0])
-        outcome[0] += calls
-        outcome[1] += quantity
         if not organization:
+            outcome = self._nameless.setdefault((code, meter), [0, 0])
+            outcome[0] += calls
+            outcome[1] += quantity
             return
         group = organization, at // _HOUR, key, meter, resource, code
-        rollup = self._rollups.setdefault(group, [0, 0])
+        rollup = self._rollups.get(group)
+        if rollup is None:
+            rollup = self._rollups[group] = [0, 0]
         rollup[0] += calls
         rollup[1] += quantity
         if code == _VALID:
             if kind == HELD:
                 self.held.append(record)
-            source = self.sources.setdefault((secret, address, agent), [0, at, at, key])
+            place = secret, address, agent
+            source = self.sources.get(place)
+            if source is None:
+                source = self.sources[place] = [0, at, at, key]
             source[0] += calls
             if at > source[2]:
                 source[2] = at
@@ -163,7 +167,11 @@ class Sums:
 
     def outcomes(self) -> Iterator[tuple[str, int, int]]:
         """("<outcome>/<meter>", calls, quantity) of every call, those without a key included."""
-        for (code, meter), (calls, quantity) in self._outcomes.items():
+        totals = {outcome: tuple(sums) for outcome, sums in self._nameless.items()}
+        for (_, _, _, meter, _, code), (calls, quantity) in self._rollups.items():
+            before = totals.get((code, meter), (0, 0))
+            totals[code, meter] = before[0] + calls, before[1] + quantity
+        for (code, meter), (calls, quantity) in totals.items():
             yield f"{outcome_name(code)}/{meter}", calls, quantity
 
     def rollups(self) -> Iterator[tuple[Group, int, int]]:
@@ -187,7 +195,7 @@ class Sums:
             total = totals.setdefault((organization, start, key, meter, label, outcome), [0, 0])
             total[0] += calls
             total[1] += quantity
-        execute(
+        bulk.execute(
             _ADD_CALLS,
             [
                 (organization, hour(start), *rest, day(booked_period(start, first)), *totals[group])
@@ -195,7 +203,7 @@ class Sums:
                 for organization, start, *rest in (group,)
             ],
         )
-        execute(
+        bulk.execute(
             _ADD_USE,
             [
                 (secret, calls, hour(moment(at)), address, user_agent)
@@ -206,7 +214,7 @@ class Sums:
         for (organization, hours, key, resource, status_class), count in self._responses.items():
             label = named[organization, REQUESTS.name, resource]
             responses[organization, hours, key, label, status_class] += count
-        execute(
+        bulk.execute(
             _ADD_RESPONSES,
             [
                 (organization, hour(moment(hours * _HOUR)), key, resource, status_class, count)
@@ -248,13 +256,3 @@ def outcome_name(number: int) -> str:
     """A code's name as roll-ups hold it; a number of a later version keeps its own."""
     code = BY_NUMBER.get(number)
     return code.text if code is not None else f"CODE_{number}"
-
-
-def execute(statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Run an upsert with these rows in the place of `{rows}`; for `usage.refusal_log` and `usage.sources`
-    too."""
-    with connection.cursor() as cursor:
-        for start in range(0, len(rows), _CHUNK):
-            chunk = rows[start : start + _CHUNK]
-            places = ", ".join(["(" + ", ".join(["%s"] * len(chunk[0])) + ")"] * len(chunk))
-            cursor.execute(statement.format(rows=places), [value for row in chunk for value in row])

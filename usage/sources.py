@@ -21,9 +21,10 @@ from django.db.models import Count, F, Max, QuerySet, Sum
 
 from keys.models import Key, Secret
 from keys.verdicts import Code
+from usage import bulk
 from usage.models import Refusal, SecretUse, Source
 from usage.models.sources import OTHER
-from usage.rollups import execute, moment
+from usage.rollups import moment
 from usage.traits import BROWSER, PLAIN, unpack
 
 QUIET: Final = dt.timedelta(hours=24)  # without a call, and a secret is taken to be in nobody's hands
@@ -41,7 +42,7 @@ type Place = tuple[int, str, str]
 _ADD = """
 INSERT INTO usage_source
   (secret_id, address, user_agent, calls, first_seen, last_seen, browser_at, plain_at)
-VALUES {rows}
+{rows}
 ON CONFLICT (secret_id, address, user_agent) DO UPDATE SET
   calls = usage_source.calls + EXCLUDED.calls,
   first_seen = CASE WHEN EXCLUDED.first_seen < usage_source.first_seen
@@ -54,14 +55,14 @@ ON CONFLICT (secret_id, address, user_agent) DO UPDATE SET
     THEN EXCLUDED.plain_at ELSE usage_source.plain_at END
 """
 _ADD_SCOPES = """
-INSERT INTO usage_scopeuse (key_id, scope, last_needed) VALUES {rows}
+INSERT INTO usage_scopeuse (key_id, scope, last_needed) {rows}
 ON CONFLICT (key_id, scope) DO UPDATE SET
   last_needed = CASE WHEN EXCLUDED.last_needed > usage_scopeuse.last_needed
     THEN EXCLUDED.last_needed ELSE usage_scopeuse.last_needed END
 """
 _KNOWN = """
 SELECT secret_id, address, user_agent FROM usage_source
-WHERE (secret_id, address, user_agent) IN (VALUES {rows})
+WHERE (secret_id, address, user_agent) IN ({rows})
 """
 
 
@@ -107,14 +108,14 @@ def store(seen: Mapping[Place, Sequence[int]]) -> None:
             _make_room(secret, places[secret], found)
     time = connection.ops.adapt_datetimefield_value
     rows = [(place, found[place]) for place in sorted(found)]
-    execute(
+    bulk.execute(
         _ADD,
         [
             (*place, each.calls, *map(time, (each.first, each.last, each.browser, each.plain)))
             for place, each in rows
         ],
     )
-    execute(_ADD_SCOPES, [(*who, time(needed[who])) for who in sorted(needed)])
+    bulk.execute(_ADD_SCOPES, [(*who, time(needed[who])) for who in sorted(needed)])
 
 
 def _add(found: dict[Place, _Sum], place: Place, more: _Sum) -> None:
@@ -150,13 +151,7 @@ def _crowded(found: Mapping[Place, _Sum]) -> list[int]:
 
 def _known(found: Mapping[Place, _Sum]) -> set[Place]:
     """Those that have a row."""
-    known: set[Place] = set()
-    with connection.cursor() as cursor:
-        for some in batched(found, _CHUNK):
-            places = ", ".join(["(%s, %s, %s)"] * len(some))
-            cursor.execute(_KNOWN.format(rows=places), [value for place in some for value in place])
-            known.update(cursor.fetchall())
-    return known
+    return set(bulk.execute(_KNOWN, found))
 
 
 def _make_room(secret: int, places: Iterable[Place], found: dict[Place, _Sum]) -> None:

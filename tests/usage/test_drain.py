@@ -332,7 +332,9 @@ def test_rows_are_written_in_the_order_of_their_keys(journal: Journal) -> None:
         drain_once(NOW)
     assert sum("INSERT INTO usage_rollup" in query["sql"] for query in queries) == 1
     statement = next(q["sql"] for q in queries if "INSERT INTO usage_secretuse" in q["sql"])
-    order = [int(part) for part in re.findall(r"\((\d+), 1, '", statement)]
+    array = re.search(r"'\{([\d,]+)\}'::", statement)  # PostgreSQL gets one a column, SQLite each row
+    order = [int(part) for part in array[1].split(",")] if array else []
+    order = order or [int(part) for part in re.findall(r"\((\d+), 1, '", statement)]
     assert len(order) == 300
     assert order == sorted(order)
 
