@@ -138,6 +138,8 @@ def paths(issued: lifecycle.Issued) -> Iterator[str]:
             kwargs["key_id"] = issued.key.public_id
         if "member_id" in route:
             kwargs["member_id"] = issued.key.organization.memberships.latest("pk").pk
+        if "trial_id" in route:
+            kwargs["trial_id"] = builders.trial(builders.key(issued.key.organization).key).pk
         if "invitation_id" in route:
             kwargs["invitation_id"] = issued.key.organization.invitations.latest("pk").public_id
         yield reverse(name, kwargs=kwargs)
