@@ -20,7 +20,7 @@ from portal import billing_pages, outbox
 from portal.billing_pages import Bill
 from portal.pages import QuotaRow, percent, quota_rows
 from usage import meters
-from usage.billing import Period, alerts, money, statement
+from usage.billing import Period, alerts, money
 from usage.models import AlertKind, BillingAlert
 
 # Late in a month's last day something may be reached that is counted only in the next.
@@ -90,7 +90,7 @@ def tell(now: dt.datetime, *, stop: Callable[[], bool] = lambda: False) -> int:
 
 
 def _tell(organization: Organization, waiting: list[BillingAlert], period: Period, now: dt.datetime) -> int:
-    bill = billing_pages.add_up(statement.lines_of(period, organization), meters.read())
+    bill = billing_pages.bill_of(organization, period, meters.read())
     # Of an earlier month's quotas nothing is known any more.
     quotas = quota_rows(organization, now) if period == Period.of(now) else []
     found = [_state(each, bill, quotas, period) for each in waiting]

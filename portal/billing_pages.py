@@ -8,7 +8,7 @@ nothing written.
 import datetime as dt
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from keys.models import Environment, Organization
@@ -24,11 +24,12 @@ from usage.billing import (
     periods,
     plans,
     price_words,
+    so_far,
     statement,
     subscriptions,
     terms,
 )
-from usage.billing.lines import currency_of, usage
+from usage.billing.lines import currency_of
 from usage.billing.price_words import PriceWords, units
 from usage.billing.statement import Totals
 from usage.exports import FORMATS
@@ -132,15 +133,18 @@ class Row(NamedTuple):
     currency: str
 
 
-def page(organization: Organization, now: dt.datetime) -> BillingPage:
-    """The current month, as far as it is counted."""
+def page(organization: Organization, now: dt.datetime, *, by_key: bool = False) -> BillingPage:
+    """The current month, as far as it is counted; what each key costs only if that is asked for."""
     period, known = Period.of(now), meters.read()
-    agreed = terms.of_period(period, organization)
-    mine = agreed.get(organization.pk, {})
-    used = next((each.used for each in usage(period, agreed, organization)), []) if mine else []
-    through = min(reports.complete_through() or now, now)
+    complete_through = reports.complete_through()
+    through = min(complete_through or now, now)
+    mine = terms.of_period(period, organization).get(organization.pk, {})
+    credits = _credits(organization, period)
+    month = so_far.lines_of(organization, period, mine, credits, known)
+    bill = add_up(month.lines, known, currency_of(mine) or "")
+    keyed = add_up(statement.lines_of(period, organization) if by_key else [], known, bill.currency)
+    bill = replace(bill, by_key=keyed.by_key, more_keys=keyed.more_keys)
     current, later = subscriptions.now_and_next(organization, now)
-    bill = add_up(statement.lines_of(period, organization), known, currency_of(mine) or "")
     return BillingPage(
         subscription=current,
         next=later,
@@ -151,16 +155,26 @@ def page(organization: Organization, now: dt.datetime) -> BillingPage:
         days=(period.end - period.start).days,
         bill=bill,
         estimate=money.as_text(
-            forecast.whole_month(used, mine, period, through) + bill.corrected, bill.currency
+            forecast.whole_month(month.used, mine, period, through) + bill.corrected, bill.currency
         )
         if bill.currency
         else "",
         quotas=quota_rows(organization, now),
         account=accounts.billed_to(organization),
-        credits=_credits(organization, period),
+        credits=credits,
         months=_months(organization, period.previous, known),
-        complete_through=reports.complete_through(),
+        complete_through=complete_through,
     )
+
+
+def bill_of(organization: Organization, period: Period, known: Mapping[str, Meter]) -> Bill:
+    """A month as it was billed, or, while it is open, as it stands; then without its keys."""
+    closed = statement.closed(period)
+    if closed is not None:
+        return add_up(statement.frozen(closed, organization), known)
+    mine = terms.of_period(period, organization).get(organization.pk, {})
+    month = so_far.lines_of(organization, period, mine, _credits(organization, period), known)
+    return add_up(month.lines, known, currency_of(mine) or "")
 
 
 class Own(NamedTuple):
@@ -213,7 +227,8 @@ def manifest(organization: Organization, period: Period) -> dict[str, Any] | Non
 
 def _credits(organization: Organization, period: Period) -> list[Credit]:
     """What is credited on this month's bill, with the reasons."""
-    return list(organization.credits.filter(booked_period=period.first_day).order_by("given_at", "id"))
+    credits = organization.credits.filter(booked_period=period.first_day).select_related("organization")
+    return list(credits.order_by("given_at", "id"))
 
 
 def _months(organization: Organization, last: Period, known: Mapping[str, Meter]) -> list[MonthRow]:
@@ -227,7 +242,7 @@ def _months(organization: Organization, last: Period, known: Mapping[str, Meter]
         for each in months.of_organization(organization, MONTHS_SHOWN)
     ]
     if not periods.is_closed(last):
-        bill = add_up(statement.computed(last, organization), known)
+        bill = bill_of(organization, last, known)
         if bill.rows:
             amounts = [f"{bill.total} {bill.currency}"] if bill.currency else []
             rows.insert(0, MonthRow(last, None, [*amounts, *bill.others]))

@@ -15,7 +15,7 @@ from usage.billing import Period
 @require_safe
 def billing(request: MemberRequest) -> HttpResponse:
     """The plan, what this month costs so far, and the statements of earlier ones."""
-    page = billing_pages.page(request.organization, timezone.now())
+    page = billing_pages.page(request.organization, timezone.now(), by_key=request.GET.get("by") == "key")
     found = alerts.states(request.organization, page.bill, page.quotas, page.period)
     return render(request, "portal/billing.html", {"page": page, "alerts": found})
 

@@ -49,6 +49,7 @@ PAGES = {
     "refusals": "refusals/",
     "refusals of a key": "refusals/?key=KEY",
     "billing": "billing/",
+    "billing, by key": "billing/?by=key",
     "a statement": "billing/MONTH/",
     "team": "team/",
     "activity": "activity/",
@@ -119,7 +120,7 @@ def prepare(keys: int, rows: int) -> tuple["Client", "Organization", "Key", str]
         for n in range(10_000)
     )
     for some in range(0, keys, 200):
-        watch.refresh(found[some : some + 200], now)
+        watch.refresh(found[some : some + 200], timezone.now())
     return builders.signed_in(Client(SERVER_NAME="localhost"), owner), acme, first.key, str(closed)
 
 

@@ -163,6 +163,12 @@ def test_what_a_month_costs_is_to_the_cent_what_its_lines_add_up_to(
         )
     found = so_far.of_organization(acme, NOW, NOW)
     bill = billing_pages.add_up(statement.lines_of(JUNE, acme), meters.read(), "USD")
+    page = billing_pages.page(acme, NOW)
+    assert (page.bill.rows, page.bill.total, page.estimate) == (
+        bill.rows,
+        bill.total,
+        found and found.estimate_text,
+    )
     assert found is not None
     assert (found.text, found.currency) == (bill.total, "USD")
 

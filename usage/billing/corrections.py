@@ -227,11 +227,15 @@ def _add(sums: dict[Group, Part], group: Group, more: Part) -> None:
 
 
 def _credits(period: Period, organization: Organization | None, known: Mapping[str, Meter]) -> Iterator[Line]:
-    """What staff credited, less than nothing on the bill; without a key."""
     rows = Credit.objects.filter(booked_period=period.first_day).select_related("organization")
     if organization is not None:
         rows = rows.filter(organization=organization)
-    yield from sorted((_credit(period, row) for row in rows), key=lambda line: order(line, known))
+    yield from sorted(credited(period, rows), key=lambda line: order(line, known))
+
+
+def credited(period: Period, credits: Iterable[Credit]) -> Iterator[Line]:
+    """What staff credited, less than nothing on the bill; without a key. Each comes with its organization."""
+    return (_credit(period, row) for row in credits)
 
 
 def _credit(period: Period, credit: Credit) -> Line:

@@ -83,7 +83,7 @@ def lines(period: Period, organization: Organization | None = None) -> Iterator[
     priced = bool(agreed) or terms.in_period(period).exists()
     for billed in usage(period, agreed, organization):
         yield from sorted(
-            _of_organization(period, billed, agreed.get(billed.organization_id, {}), known, priced=priced),
+            of_billed(period, billed, agreed.get(billed.organization_id, {}), known, priced=priced),
             key=lambda line: order(line, known),
         )
 
@@ -153,9 +153,10 @@ def currency_of(agreed: Mapping[int, Terms]) -> str | None:
     return next((each.currency for each in agreed.values()), None)
 
 
-def _of_organization(
+def of_billed(
     period: Period, billed: Billed, agreed: Mapping[int, Terms], known: Mapping[str, Meter], *, priced: bool
 ) -> Iterator[Line]:
+    """One organization's lines in no order: its fees, and its usage as its terms have it."""
     currency = currency_of(agreed)
     for each in agreed.values():
         if (fee := rating.fee(each, period)) is not None:

@@ -1,4 +1,4 @@
-"""What the current month comes to so far, without saying which key costs what: few rows, few queries.
+"""What a month that is open comes to so far, without saying which key costs what: few rows, few queries.
 
 Usage is summed over keys before it is rated, which changes no amount: a price is applied to all live keys
 together, and only the shares of a line are theirs. It only reads.
@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 
 from django.db.models import BigIntegerField, F, Min, QuerySet, Sum, Value
 
-from keys.models import Environment, Organization
+from keys.models import Environment, Key, Organization
 from keys.verdicts import Code
+from usage import series
 from usage.billing import corrections, forecast, money, rating, statement, terms
-from usage.billing.lines import currency_of, with_subscription
+from usage.billing.lines import Billed, Caller, Line, currency_of, of_billed, with_subscription
 from usage.billing.periods import Period
 from usage.billing.rating import Terms, Used
+from usage.meters import Meter
 from usage.models import Credit, Rollup
 
 
@@ -58,14 +60,61 @@ def of_organization(organization: Organization, now: dt.datetime, through: dt.da
     )
 
 
+class Month(NamedTuple):
+    """One organization's open month: its lines in no order, of which only late usage names a key, and what
+    was used of the month itself, as estimates take it."""
+
+    lines: list[Line]
+    used: list[Used]
+
+
+def lines_of(
+    organization: Organization,
+    period: Period,
+    agreed: Mapping[int, Terms],
+    credits: Iterable[Credit],
+    known: Mapping[str, Meter],
+) -> Month:
+    """The month's lines with those of all keys of an environment as one. `agreed` are its subscriptions, by
+    id, `credits` what it carries. One query, and more where usage came late for a month that is closed."""
+    rows = Rollup.objects.filter(organization=organization, booked_period=period.first_day)
+    sums = list(_by_environment(rows))
+    late = any(row[-1] < period.start for row in sums)
+    if late:
+        sums = list(_by_environment(rows.filter(hour__gte=period.start)))
+    used = [
+        Used(subscription, environment, environment != Environment.TEST, meter, resource, int(quantity))
+        for environment, meter, resource, subscription, quantity, _ in sums
+    ]
+    callers = {each.key: Caller("", "", each.key) for each in used}
+    billed = Billed(organization.slug, organization.pk, organization, used, callers)
+    own = of_billed(period, billed, agreed, known, priced=bool(agreed))
+    corrected = (
+        corrections.lines(period, organization, statement=statement.lines_of)
+        if late
+        else corrections.credited(period, credits)
+    )
+    return Month([*own, *corrected], used)
+
+
 # Any: querysets of rows with annotations have no type that could be named here.
 def live_usage(rollups: QuerySet[Rollup]) -> QuerySet[Any, Any]:
     """What live keys used of each meter and resource under each subscription: (organization, meter, resource,
     subscription, quantity, first hour)."""
-    rows = with_subscription(rollups.filter(outcome=Code.VALID.name, key__environment=Environment.LIVE))
+    test = Key.objects.filter(environment=Environment.TEST).values("pk")  # a key that was lost is none
+    rows = with_subscription(rollups.filter(outcome=Code.VALID.name).exclude(key_id__in=test))
     named = rows.annotate(what=F("meter"), which=F("resource"), agreed=F("in_force__id"))
     grouped = named.values("organization_id", "what", "which", "agreed")
     return grouped.annotate(sum=Sum("quantity"), first=Min("hour")).order_by().values_list(*_COLUMNS)
+
+
+def _by_environment(rollups: QuerySet[Rollup]) -> QuerySet[Any, Any]:
+    """The same of test keys too: (environment, meter, resource, subscription, quantity, first hour)."""
+    rows = with_subscription(rollups.filter(outcome=Code.VALID.name))
+    named = rows.annotate(environment=series.environment_of_key(), agreed=F("in_force__id"))
+    grouped = named.values("environment", "meter", "resource", "agreed")
+    columns = ("environment", "meter", "resource", "agreed", "sum", "first")
+    return grouped.annotate(sum=Sum("quantity"), first=Min("hour")).order_by().values_list(*columns)
 
 
 def as_used(row: tuple[Any, ...]) -> Used:
