@@ -13,9 +13,11 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.utils.cache import add_never_cache_headers
 from django.utils.http import parse_header_parameters
 
 _PERMISSIONS = "camera=(), geolocation=(), microphone=(), payment=(), usb=(), browsing-topics=()"
+_PERSONAL = "/accounts/"  # django-allauth's pages, not all of which say that they are for nobody else
 _STRANGE = "portal.strange_content_type"  # in the WSGI environment
 
 
@@ -36,6 +38,8 @@ def headers(
         response = get_response(request)
         for name, value in always.items():
             response.headers.setdefault(name, value)
+        if request.path.startswith(_PERSONAL):
+            add_never_cache_headers(response)
         return response
 
     return middleware

@@ -8,19 +8,31 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from django.conf import settings
 from django.test import Client
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Request,
+    Response,
+    sync_playwright,
+)
 
 from portal.models import User
 from tests import builders
+from tests.e2e.look import WATCH
 from tests.faults.server import Server, free_port
 
 # Before any script of the page: a violation of the content security policy becomes a console error.
 LISTEN = """document.addEventListener("securitypolicyviolation", (event) =>
   console.error(`policy: ${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}`));"""
+
+PRIVATE = ("/o/", "/accounts/", "/staff/", "/admin/", "/invitations/")  # no cache keeps these
 
 
 @pytest.fixture(scope="module")
@@ -51,15 +63,33 @@ class Visitor:
     def __init__(self, context: BrowserContext) -> None:
         self.complaints: list[str] = []
         context.add_init_script(LISTEN)
+        context.add_init_script(WATCH)
         self.context = context
         self.page: Page = context.new_page()
         self.page.set_default_timeout(15_000)
         self.page.on("console", self._hear)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", self._asked)
+        self.page.on("response", self._answered)
 
     def _hear(self, said: ConsoleMessage) -> None:
         if said.type == "error":
             self.complaints.append(f"{said.text} ({said.location['url']})")
+
+    def _asked(self, request: Request) -> None:
+        parts = urlsplit(request.url)
+        if parts.scheme not in ("data", "blob") and parts.hostname != "127.0.0.1":
+            self.complaints.append(f"another host is asked: {request.url}")
+
+    def _answered(self, response: Response) -> None:
+        kept = response.headers.get("cache-control", "")
+        path = urlsplit(response.url).path
+        if response.status >= 500:
+            self.complaints.append(f"{response.status} ({response.url})")
+        if path.startswith("/static/") and "immutable" not in kept:
+            self.complaints.append(f"not kept for good: {kept} ({response.url})")
+        if path.startswith(PRIVATE) and response.ok and "no-store" not in kept:
+            self.complaints.append(f"kept by somebody: {kept} ({response.url})")
 
 
 @pytest.fixture

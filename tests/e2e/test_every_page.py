@@ -1,20 +1,20 @@
-"""Every page in a real browser: no axe violation in light and dark, nothing wider than a small phone."""
+"""Every page in a real browser, for each role: nothing that `tests.e2e.look` or a visitor complains about."""
 
 import datetime as dt
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import pytest
-from axe_playwright_python.sync_playwright import Axe
 from django.urls import reverse
 from django.utils import timezone
-from playwright.sync_api import Page
 
 from keys import lifecycle
 from keys.models import LeakDoor, LeakResponse, Organization
+from keys.permissions import Role
 from tests import builders
 from tests.e2e.conftest import Portal, Visitor
-from tests.portal.test_routes import TABLE, own_routes
+from tests.e2e.look import SMALL, look, violations
+from tests.portal.test_routes import TABLE, arguments, own_routes
 from usage.billing import Period
 from usage.models import Refusal, ResourceBound, ResponseRollup, Rollup, SecretUse
 
@@ -31,6 +31,24 @@ NO_PAGES = {
 }
 ACCOUNT_PAGES = ["account_email", "account_change_password", "account_reauthenticate", "account_logout"]
 VISITOR_PAGES = ["account_login", "account_signup", "account_reset_password", "account_request_login_code"]
+# What moves although nothing should: elements with a transition or an animation of more than 10 ms.
+STILL = """[...document.querySelectorAll("*")].filter((element) => {
+  const style = getComputedStyle(element);
+  return [style.transitionDuration, style.animationDuration].some((text) =>
+    text.split(",").some((each) => parseFloat(each) * (each.trim().endsWith("ms") ? 1 : 1000) > 10));
+}).map((element) => element.outerHTML.slice(0, 100))"""
+# Which element has the focus (its number on the page), and whether anybody can see that it has.
+FOCUS = """(() => {
+  const element = document.activeElement;
+  const style = getComputedStyle(element), box = element.getBoundingClientRect();
+  const outlined = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0;
+  const marked = outlined || style.boxShadow !== "none";
+  return {
+    number: element === document.body ? 0 : [...document.querySelectorAll("*")].indexOf(element),
+    seen: marked && box.width > 0 && box.bottom > 0 && box.top < innerHeight,
+    html: element.outerHTML.slice(0, 150),
+  };
+})()"""
 LONG = "Gateway-of-a-very-long-name-that-nobody-breaks-" * 2
 
 
@@ -126,23 +144,17 @@ def fill(acme: Organization) -> lifecycle.Issued:
 
 def paths(issued: lifecycle.Issued) -> Iterator[str]:
     """Every page an owner may open, public ones included."""
+    acme = issued.key.organization
+    known: dict[str, object] = {
+        "key_id": issued.key.public_id,
+        "period": Period.of(timezone.now()).previous.previous,
+        "member_id": acme.memberships.latest("pk").pk,
+        "invitation_id": acme.invitations.latest("pk").public_id,
+    }
     for route, name in own_routes():
         if name in NO_PAGES or TABLE[name][0].statuses["owner"] != 200:
             continue
-        kwargs: dict[str, object] = {"organization": "acme"} if "organization" in route else {}
-        if "period" in route:
-            kwargs["period"] = Period.of(timezone.now()).previous.previous
-        if "alert_id" in route:
-            kwargs["alert_id"] = builders.alert(issued.key.organization).pk
-        if "key_id" in route:
-            kwargs["key_id"] = issued.key.public_id
-        if "member_id" in route:
-            kwargs["member_id"] = issued.key.organization.memberships.latest("pk").pk
-        if "trial_id" in route:
-            kwargs["trial_id"] = builders.trial(builders.key(issued.key.organization).key).pk
-        if "invitation_id" in route:
-            kwargs["invitation_id"] = issued.key.organization.invitations.latest("pk").public_id
-        yield reverse(name, kwargs=kwargs)
+        yield reverse(name, kwargs=arguments(route, acme, **known))
     yield reverse("keys", kwargs={"organization": "acme"}) + "?q=nothing-like-it"
     yield reverse("keys", kwargs={"organization": "acme"}) + "?sort=-calls&label=team"
     yield reverse("usage", kwargs={"organization": "acme"}) + "?by=key&range=7d&bucket=hour&compare=on"
@@ -153,62 +165,107 @@ def paths(issued: lifecycle.Issued) -> Iterator[str]:
     yield f"{usage}?by=resource&meter=gpu-hours&show=quantity&compare=on"
     yield f"{usage}?range=custom&start=2000-01-01&end=2000-12-31&key={issued.key.public_id}"
     yield f"{usage}?range=24h&table=time&by=resource&bucket=month"
-    yield "/o/no-such-organization/"
     yield from (reverse(name) for name in ACCOUNT_PAGES)
 
 
-def violations(page: Page) -> list[object]:
-    results = Axe().run(page, options={"resultTypes": ["violations"]})
-    found: list[dict[str, Any]] = results.response["violations"]
-    return [{"rule": each["id"], "at": [node["html"][:200] for node in each["nodes"][:3]]} for each in found]
+def closed(come: Visitor) -> None:
+    """Chromium calls a page with the status 403 or 404 an error; those are what we came to see."""
+    come.complaints = [each for each in come.complaints if not re.search("40[34] \\((Forbidden|Not F)", each)]
 
 
-def look(page: Page, url: str) -> list[object]:
-    """What is wrong with the page at `url`."""
-    page.goto(url)
-    wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    return ([f"{wide} px too wide"] if wide > 0 else []) + violations(page)
+def wrong(come: Visitor, portal: Portal, paths: Iterable[str], **options: Any) -> dict[str, list[object]]:
+    """What is wrong with each of the pages."""
+    looked = {path: look(come.page, portal.url + path, **options) for path in paths}
+    return {path: found for path, found in looked.items() if found}
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 320), ("dark", 1280)])
-def test_every_page_of_an_owner(
-    portal: Portal, visitor: Callable[..., Visitor], scheme: str, width: int
-) -> None:
+def test_nothing_is_wrong_with_any_page_of_an_owner(portal: Portal, visitor: Callable[..., Visitor]) -> None:
     alice = builders.user("alice")
     acme = builders.organization("acme", owner=alice, name="Acme " + LONG[:90])
     builders.member(builders.user("a-colleague-with-a-rather-long-address"), acme)
     builders.invitation(acme, f"{LONG[:60]}@example.com")
     issued = fill(acme)
-    come = visitor(color_scheme=scheme, viewport={"width": width, "height": 800})
+    come = visitor(viewport=SMALL)
     portal.sign_in(come, alice)
-    wrong = {}
-    for path in paths(issued):
-        found = look(come.page, portal.url + path)
-        if found:
-            wrong[path] = found
-    # Chromium calls a 404 page an error; it is one of those that we came to see.
-    come.complaints = [each for each in come.complaints if "404 (Not Found)" not in each]
-    assert wrong == {}
+    assert wrong(come, portal, paths(issued)) == {}
+    assert wrong(come, portal, ["/o/no-such-organization/"], status=404) == {}
+    # What a wide screen shows beside it; and nothing moves, as the visitor wishes.
+    come.page.set_viewport_size({"width": 1280, "height": 800})
+    console = ["/o/acme/", "/o/acme/keys/", "/o/acme/team/", "/o/acme/usage/"]
+    assert wrong(come, portal, console) == {}
+    assert come.page.evaluate(STILL) == []
+    closed(come)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_page_of_a_visitor_and_of_a_newcomer(
-    portal: Portal, visitor: Callable[..., Visitor], scheme: str
+def test_nothing_is_wrong_with_the_pages_that_each_role_sees_in_its_way(
+    portal: Portal, visitor: Callable[..., Visitor]
 ) -> None:
-    come = visitor(color_scheme=scheme, viewport={"width": 320, "height": 800})
-    wrong = {}
-    for path in ["/", "/docs/", "/docs/gateway/", *(reverse(name) for name in VISITOR_PAGES)]:
-        if found := look(come.page, portal.url + path):
-            wrong[path] = found
+    acme = builders.organization("acme", owner=builders.user("alice"))
+    issued = builders.key(acme)
+    come = visitor(viewport=SMALL)
+    for role in (Role.ADMIN, Role.DEVELOPER, Role.BILLING, Role.VIEWER):
+        person = builders.user(role.value)
+        builders.member(person, acme, role)
+        portal.sign_in(come, person)
+        seen, refused = (pages_of(role, issued, status) for status in (200, 403))
+        assert wrong(come, portal, seen, axe=False) == {}, role
+        assert wrong(come, portal, refused[:1], axe=False, status=403) == {}, role
+    closed(come)
+
+
+def pages_of(role: Role, issued: lifecycle.Issued, status: int) -> list[str]:
+    """The organization's pages that answer this role so and that show something else to another."""
+    acme = issued.key.organization
+    return [
+        reverse(name, kwargs=arguments(route, acme, key_id=issued.key.public_id))
+        for route, name in own_routes()
+        if route.startswith("o/<slug:organization>/")
+        and name not in NO_PAGES
+        and "period" not in route
+        and TABLE[name][0].method == "GET"
+        and TABLE[name][0].statuses["viewer"] in (200, 403)
+        and TABLE[name][0].statuses[role.value] == status
+        and (status == 403 or TABLE[name][0].statuses["viewer"] == 200 or "billing" in route)
+    ]
+
+
+def test_nothing_is_wrong_with_the_pages_of_a_visitor_and_of_a_newcomer(
+    portal: Portal, visitor: Callable[..., Visitor]
+) -> None:
+    come = visitor(viewport=SMALL)
+    public = ["/", "/docs/", *(reverse(name) for name in VISITOR_PAGES)]
+    assert wrong(come, portal, public) == {}
     portal.sign_in(come, builders.user("new"))
-    if found := look(come.page, f"{portal.url}/welcome/"):
-        wrong["welcome"] = found
+    assert wrong(come, portal, ["/welcome/"]) == {}
     come.page.locator("#id_organization").fill("Acme")
     come.page.get_by_role("button", name="Create and show my key").click()
     come.page.locator("#secret").wait_for()
-    if found := violations(come.page):
-        wrong["the first key"] = found
-    come.page.goto(f"{portal.url}/o/acme/")
-    if found := violations(come.page):
-        wrong["an empty overview"] = found
-    assert wrong == {}
+    assert violations(come.page) == []
+    assert wrong(come, portal, ["/o/acme/"]) == {}
+
+
+def test_a_page_can_be_used_without_a_pointer(portal: Portal, visitor: Callable[..., Visitor]) -> None:
+    alice = builders.user("alice")
+    builders.key(builders.organization("acme", owner=alice))
+    come = visitor(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
+    portal.sign_in(come, alice)
+    page = come.page
+    for path in ("/o/acme/", "/o/acme/keys/", "/o/acme/team/"):
+        page.goto(portal.url + path)
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.className") == "skip-link"
+        unseen, reached = [], set()
+        for _ in range(60):
+            focus = page.evaluate(FOCUS)
+            if focus["number"] in reached or not focus["number"]:
+                break
+            reached.add(focus["number"])
+            if not focus["seen"]:
+                unseen.append(focus["html"])
+            page.keyboard.press("Tab")
+        assert unseen == [], path
+        assert len(reached) > 15, path
+        page.goto(portal.url + path)
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.activeElement.id") == "main", path

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from tests import builders
 from tests.e2e.conftest import Portal, Visitor
-from tests.e2e.test_every_page import violations
+from tests.e2e.look import violations
 
 
 def test_keys_are_chosen_labelled_and_revoked(portal: Portal, visitor: Callable[..., Visitor]) -> None:

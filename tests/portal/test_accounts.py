@@ -316,6 +316,8 @@ def test_a_page_before_sign_in_is_ours_and_inline_free(client: Client, path: str
     ["/accounts/email/", "/accounts/password/change/", "/accounts/reauthenticate/", "/accounts/logout/"],
 )
 def test_a_page_of_ones_account_is_ours_and_inline_free(client: Client, path: str) -> None:
-    page = builders.signed_in(client, builders.user("alice")).get(path).text
+    response = builders.signed_in(client, builders.user("alice")).get(path)
+    assert "no-store" in response.headers["Cache-Control"]
+    page = response.text
     assert 'class="brand"' in page
     assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=", page)

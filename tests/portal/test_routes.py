@@ -1,6 +1,6 @@
 """Who gets what from every route: a table, and a walk over the resolver that fails on a route not in it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from django.utils import timezone
 
 from keys.directory import Directory
-from keys.models import Key, Organization
+from keys.models import Organization
 from keys.permissions import Role
 from tests import builders
 from usage import metering
@@ -185,6 +185,28 @@ def own_routes() -> list[tuple[str, str]]:
     return [(route, name) for route, name in found if not route.startswith(PREFIXES)]
 
 
+# What stands in a route, and a row of that kind, made anew.
+ROWS: dict[str, Callable[[Organization], object]] = {
+    "organization": lambda of: of.slug,
+    "key_id": lambda of: builders.key(of).key.public_id,
+    "period": lambda of: builders.closed_month(of),
+    "kind": lambda of: "no_expiry",
+    "alert_id": lambda of: builders.alert(of).pk,
+    "member_id": lambda of: builders.member(builders.user(f"new-{of.memberships.count()}"), of).pk,
+    "invitation_id": lambda of: (
+        builders.invitation(of, f"asked-{of.invitations.count()}@example.com").public_id
+    ),
+    "request_id": lambda of: builders.scope_request(of).pk,
+    "trial_id": lambda of: builders.trial(builders.key(of).key).pk,
+}
+
+
+def arguments(route: str, of: Organization, **known: object) -> dict[str, object]:
+    """What makes an address of a route: what is known, and for the rest rows made for it."""
+    needed = {name: make for name, make in ROWS.items() if f":{name}>" in route}
+    return {name: known[name] if name in known else make(of) for name, make in needed.items()}
+
+
 @pytest.fixture
 def acme() -> Organization:
     """An organization with a member of each role, beside another with an owner of its own."""
@@ -285,28 +307,9 @@ def test_an_organizations_routes_all_carry_its_slug() -> None:
 def test_each_role_gets_what_the_table_says(acme: Organization, name: str, expected: Expected) -> None:
     route = next(route for route, found in own_routes() if found == name)
     got = {}
-    month = builders.closed_month(acme) if "period" in route else None
+    known = {"period": builders.closed_month(acme)} if "period" in route else {}
     for who in PEOPLE:
-        kwargs: dict[str, object] = {}
-        if "organization" in route:
-            kwargs["organization"] = "acme"
-        if "key_id" in route:
-            kwargs["key_id"] = builders.key(acme).key.public_id
-        if "period" in route:
-            kwargs["period"] = month
-        if "kind" in route:
-            kwargs["kind"] = "no_expiry"
-        if "alert_id" in route:
-            kwargs["alert_id"] = builders.alert(acme).pk
-        if "request_id" in route:
-            kwargs["request_id"] = builders.scope_request(acme).pk
-        if "member_id" in route:
-            kwargs["member_id"] = builders.member(builders.user(f"new-{who}"), acme).pk
-        if "invitation_id" in route:
-            kwargs["invitation_id"] = builders.invitation(acme, f"asked-{who}@example.com").public_id
-        if "trial_id" in route:
-            kwargs["trial_id"] = builders.trial(builders.key(acme).key).pk
-        url = reverse(name, kwargs=kwargs)
+        url = reverse(name, kwargs=arguments(route, acme, **known))
         response = client_of(who).generic(expected.method, url)
         got[who] = response.status_code
         if who == "anonymous" and response.status_code == 302 and name != "invitation_accept":
@@ -343,30 +346,13 @@ def test_no_account_page_fails_for_anyone(acme: Organization) -> None:
 
 
 def test_no_get_changes_anything(acme: Organization) -> None:
-    issued = builders.key(acme)
+    key = builders.key(acme).key
     client = client_of("owner")
-    month, alert = builders.closed_month(acme), builders.alert(acme)
-    invitation, other = builders.invitation(acme), acme.memberships.get(role="viewer")
-    trial = builders.trial(builders.key(acme).key)
+    known = arguments("".join(f"<:{name}>" for name in ROWS), acme, key_id=key.public_id)
     before = acme.events.count()
     for name, expected in TABLE.items():
         if expected[0].statuses["stranger"] == 404 and expected[0].statuses["owner"] != 404:
             route = next(route for route, found in own_routes() if found == name)
-            kwargs: dict[str, object] = {"organization": "acme"}
-            if "key_id" in route:
-                kwargs["key_id"] = issued.key.public_id
-            if "period" in route:
-                kwargs["period"] = month
-            if "kind" in route:
-                kwargs["kind"] = "no_expiry"
-            if "alert_id" in route:
-                kwargs["alert_id"] = alert.pk
-            if "member_id" in route:
-                kwargs["member_id"] = other.pk
-            if "invitation_id" in route:
-                kwargs["invitation_id"] = invitation.public_id
-            if "trial_id" in route:
-                kwargs["trial_id"] = trial.pk
-            client.get(reverse(name, kwargs=kwargs))
+            client.get(reverse(name, kwargs=arguments(route, acme, **known)))
     assert acme.events.count() == before
-    assert Key.objects.get(pk=issued.key.pk).state_at(timezone.now()) == "active"
+    assert builders.reloaded(key).state_at(timezone.now()) == "active"
