@@ -43,6 +43,7 @@ _PAGES = (
     ("Attention", "staff_attention", "warn"),
     ("Requests", "staff_requests", "check"),
     ("Outside policy", "staff_outside", "lock"),
+    ("Trials", "staff_trials", "clock"),
     ("Find a key", "staff_find_key", "search"),
     ("Admin", "admin:index", "shield"),
 )

@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, path
 
-from portal import staff, staff_policies, staff_visits
+from portal import staff, staff_policies, staff_trials, staff_visits
 
 urlpatterns: list[URLPattern] = [
     path("", staff.overview, name="staff"),
@@ -16,6 +16,8 @@ urlpatterns: list[URLPattern] = [
     path("requests/", staff_policies.requests, name="staff_requests"),
     path("requests/<row:request_id>/", staff_policies.decide, name="staff_decide"),
     path("outside-policy/", staff_policies.outside, name="staff_outside"),
+    path("trials/", staff_trials.staff_trials, name="staff_trials"),
+    path("trials/<row:trial_id>/", staff_trials.staff_trial, name="staff_trial"),
     path("visit/<slug:organization>/", staff_visits.visit, name="staff_visit"),
     path("leave/", staff_visits.leave, name="staff_leave"),
 ]

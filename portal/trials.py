@@ -2,20 +2,22 @@
 
 import datetime as dt
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from django import forms
 from django.conf import settings
 from django.core.paginator import Page, Paginator
-from django.http import QueryDict
+from django.http import HttpRequest, QueryDict
 from django.urls import reverse
 
+from keys.audit import Actor
 from keys.forms import TRIED, AmountsForm, RefusableForm
+from keys.lifecycle import Conflict, Invalid
 from keys.models import Key, Organization
 from keys.permissions import Role
 from portal import outbox
 from usage import reports, shadow, trials
-from usage.models import Trial
+from usage.models import Outcome, Trial
 from usage.shadow import Shadow
 
 PAGE: Final = 25
@@ -69,6 +71,59 @@ class TrialPage(NamedTuple):
     complete_through: dt.datetime | None
 
 
+class Tried(NamedTuple):
+    """What came of a form with other limits: a trial that has begun, or what a page shows."""
+
+    started: Trial | None
+    context: dict[str, object]
+    status: int
+
+
+def attempt(
+    request: HttpRequest,
+    form: RefusableForm,
+    *,
+    start: Callable[[int, dict[str, Any]], Trial],
+    look: Callable[[dict[str, Any]], Shadow],
+) -> Tried:
+    """Look back at what the form's limits would have refused; a POST starts a trial of them."""
+    length = DaysForm(request.POST if request.method == "POST" else None)
+    result = None
+    if form.is_valid():
+        try:
+            if not length.is_bound:
+                result = look(form.cleaned_data)
+            elif length.is_valid():
+                return Tried(start(length.cleaned_data["days"], form.cleaned_data), {}, 302)
+        except (Invalid, Conflict) as refusal:
+            form.refuse(refusal)
+    context: dict[str, object] = {
+        "form": form,
+        "length": length,
+        "result": result,
+        "days": shadow.DAYS,
+        "query": request.GET.urlencode(),
+        "carried": carried(sent(request)),
+        "complete_through": reports.complete_through(),
+    }
+    return Tried(None, context, 400 if form.errors or length.errors else 200)
+
+
+def sent(request: HttpRequest) -> QueryDict:
+    return request.POST if request.method == "POST" else request.GET
+
+
+def end(act: Callable[..., Trial], actor: Actor, trial: Trial, now: dt.datetime) -> tuple[bool, str]:
+    """Apply or discard it, by `usage.trials`' function: was it done, and what to say."""
+    try:
+        ended = act(actor, trial, now=now)
+    except (Invalid, Conflict) as refusal:
+        return False, refusal.sentence
+    if ended.outcome == Outcome.APPLIED:
+        return True, "Applied. Gateways follow within a second."
+    return True, "Discarded. Nothing has changed."
+
+
 def carried(query: QueryDict) -> list[tuple[str, str]]:
     """The settings that were tried, as hidden fields of the form that starts a trial of them."""
     found = [("scopes", value) for value in query.getlist("scopes")]
@@ -85,6 +140,18 @@ def of_organization(organization: Organization, number: str | None) -> Page[Tria
     """Its trials, those that run first, then the newest; `number` is a page's, from the address."""
     found = organization.trials.select_related("key")
     return Paginator(found.order_by("outcome", "-started_at", "-pk"), PAGE).get_page(number)
+
+
+def running_everywhere(number: str | None) -> Page[Trial]:
+    """Everybody's trials that run, those that end first before the others; for staff."""
+    found = Trial.objects.running().select_related("organization", "key")
+    return Paginator(found.order_by("ends_at", "pk"), PAGE).get_page(number)
+
+
+def find(pk: int) -> Trial | None:
+    """Anybody's trial; for staff."""
+    rows = Trial.objects.select_related("organization__policy", "key__organization")
+    return rows.filter(pk=pk).first()
 
 
 def page(trial: Trial, now: dt.datetime, *, days_back: bool) -> TrialPage:

@@ -4,19 +4,18 @@ from collections.abc import Callable
 from typing import Any
 
 from django.contrib import messages
-from django.http import HttpResponse, QueryDict
+from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_safe
 
 from keys.access import MemberRequest, member
 from keys.forms import RefusableForm, TryForm
-from keys.lifecycle import Conflict, Invalid
 from keys.permissions import Act
 from portal import trials as found
 from portal.refusals import holds_secret
-from portal.trials import DaysForm, TryAllForm
-from usage import reports, shadow, trials
+from portal.trials import TryAllForm
+from usage import shadow, trials
 from usage.models import Trial
 from usage.shadow import Shadow
 
@@ -33,7 +32,7 @@ def key_try(request: MemberRequest, key_id: str) -> HttpResponse:
         return redirect("key", request.organization.slug, key.public_id)
     return _try(
         request,
-        TryForm(key, _sent(request)),
+        TryForm(key, found.sent(request)),
         start=lambda days, limits: trials.start(request.actor, key, days=days, now=now, **limits),
         look=lambda limits: shadow.look_back(key, shadow.propose(key, **limits), now),
         template="portal/key_try.html",
@@ -48,7 +47,7 @@ def trial_new(request: MemberRequest) -> HttpResponse:
     now, organization = timezone.now(), request.organization
     return _try(
         request,
-        TryAllForm(organization, _sent(request)),
+        TryAllForm(organization, found.sent(request)),
         start=lambda days, limits: trials.start_for_all(
             request.actor, organization, days=days, now=now, **limits
         ),
@@ -81,34 +80,14 @@ def trial(request: MemberRequest, trial_id: int) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def trial_apply(request: MemberRequest, trial_id: int) -> HttpResponse:
     """Make what was tried the key's settings."""
-    asked = _trial(request, trial_id)
-    if request.method == "POST":
-        try:
-            trials.apply(request.actor, asked, now=timezone.now())
-        except (Invalid, Conflict) as refusal:
-            messages.error(request, refusal.sentence)
-        else:
-            messages.success(request, "Applied. Gateways follow within a second.")
-    return redirect("trial", request.organization.slug, asked.pk)
+    return _end(request, trial_id, trials.apply)
 
 
 @member(Act.EDIT_KEY)
 @require_http_methods(["GET", "HEAD", "POST"])
 def trial_discard(request: MemberRequest, trial_id: int) -> HttpResponse:
     """End a trial; nothing changes."""
-    asked = _trial(request, trial_id)
-    if request.method == "POST":
-        try:
-            trials.discard(request.actor, asked, now=timezone.now())
-        except Conflict as refusal:
-            messages.info(request, refusal.sentence)
-        else:
-            messages.success(request, "Discarded. Nothing has changed.")
-    return redirect("trial", request.organization.slug, asked.pk)
-
-
-def _sent(request: MemberRequest) -> QueryDict:
-    return request.POST if request.method == "POST" else request.GET
+    return _end(request, trial_id, trials.discard)
 
 
 def _try(
@@ -120,33 +99,22 @@ def _try(
     template: str,
     context: dict[str, object],
 ) -> HttpResponse:
-    """Look back at what the form's limits would have refused; a POST starts a trial of them."""
-    if holds_secret(_sent(request)):
+    if holds_secret(found.sent(request)):
         messages.warning(request, "A key does not belong into these fields. Nothing was tried.")
         return redirect(request.path)
-    length = DaysForm(request.POST if request.method == "POST" else None)
-    result = None
-    if form.is_valid():
-        try:
-            if not length.is_bound:
-                result = look(form.cleaned_data)
-            elif length.is_valid():
-                trial = start(length.cleaned_data["days"], form.cleaned_data)
-                messages.success(request, "The trial has begun. It refuses nothing.")
-                return redirect("trial", request.organization.slug, trial.pk)
-        except (Invalid, Conflict) as refusal:
-            form.refuse(refusal)
-    context |= {
-        "form": form,
-        "length": length,
-        "result": result,
-        "days": shadow.DAYS,
-        "query": request.GET.urlencode(),
-        "carried": found.carried(_sent(request)),
-        "complete_through": reports.complete_through(),
-    }
-    is_wrong = form.errors or length.errors
-    return render(request, template, context, status=400 if is_wrong else 200)
+    tried = found.attempt(request, form, start=start, look=look)
+    if tried.started is None:
+        return render(request, template, context | tried.context, status=tried.status)
+    messages.success(request, "The trial has begun. It refuses nothing.")
+    return redirect("trial", request.organization.slug, tried.started.pk)
+
+
+def _end(request: MemberRequest, trial_id: int, act: Callable[..., Trial]) -> HttpResponse:
+    asked = _trial(request, trial_id)
+    if request.method == "POST":
+        done, sentence = found.end(act, request.actor, asked, timezone.now())
+        (messages.success if done else messages.error)(request, sentence)
+    return redirect("trial", request.organization.slug, asked.pk)
 
 
 def _trial(request: MemberRequest, trial_id: int) -> Trial:

@@ -149,6 +149,8 @@ TABLE: dict[str, list[Expected]] = {
     "staff_key_leaks": [staff()],
     "staff_billing": [staff()],
     "staff_find_key": [staff()],
+    "staff_trials": [staff()],
+    "staff_trial": [staff()],
     # Without a reason the form is shown again; without a visit there is none to leave.
     "staff_requests": [staff()],
     "staff_outside": [staff()],
@@ -283,6 +285,8 @@ def test_an_organizations_routes_all_carry_its_slug() -> None:
         "staff_key_leaks",
         "staff_billing",
         "staff_find_key",
+        "staff_trials",
+        "staff_trial",
         "staff_leave",
         "staff_requests",
         "staff_decide",

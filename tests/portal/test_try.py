@@ -224,3 +224,50 @@ def test_its_end_is_mailed_once_to_whoever_began_it_and_the_owners(acme: Organiz
     assert mails[0].subject == "Acme: what stricter limits on “Backend” would have refused"
     assert "Networks: anywhere -> 192.0.2.1/32" in mails[0].text
     assert "  - Calls from 1 address outside the networks." in mails[0].text
+
+
+# --- by staff -------------------------------------------------------------------------------------
+
+
+def test_staff_try_and_apply_limits_of_all_keys(client: Client, acme: Organization, issued: Issued) -> None:
+    sam = builders.signed_in(client, builders.staff())
+    there = reverse("staff_trials")
+    calls(issued.key, 1000)
+    assert "There is no organization" in sam.get(there, {"organization": "nobody"}).text
+    tried = {"organization": "acme", "tried": "1", "rates": "900/hour", "quotas": ""}
+    assert "At least 100 calls in 1 hour" in sam.get(there, tried).text
+    sam.post(there, tried | {"days": "7"})
+    trial = acme.trials.get()
+    page = reverse("staff_trial", args=[trial.pk])
+    assert page in sam.get(there).text
+    assert sam.get(page).status_code == 200
+    builders.organization("globex")  # of the same policy
+    assert "not this organization" in sam.post(page, {"act": "apply"}, follow=True).text
+    own = lifecycle.create_policy(lifecycle.command_actor(), slug="own", name="Own", now=NOW)
+    lifecycle.apply_policy(lifecycle.command_actor(), acme, own, now=NOW)
+    assert "Applied" in sam.post(page, {"act": "apply"}, follow=True).text
+    own.refresh_from_db()
+    assert own.rates == ["900/hour"]
+    assert acme.events.get(act="trial.applied").actor_label == "sam@example.com"
+
+
+def test_staff_who_may_not_change_a_key_or_a_policy_may_look_alone(
+    client: Client, acme: Organization, issued: Issued
+) -> None:
+    mia = builders.signed_in(client, builders.user("mia", is_staff=True))
+    trial = builders.trial(issued.key)
+    page = reverse("staff_trial", args=[trial.pk])
+    assert "Discard" not in mia.get(page).text
+    for act in ("apply", "discard"):
+        assert mia.post(page, {"act": act}).status_code == 403
+    tried = {"organization": "acme", "tried": "1", "rates": "900/hour", "days": "7"}
+    assert "Start the trial" not in mia.get(reverse("staff_trials"), tried).text
+    assert mia.post(reverse("staff_trials"), tried).status_code == 403
+    assert list(Trial.objects.running()) == [trial]
+
+
+@pytest.mark.parametrize("slug", ["%00", "%ED%A0%80", "x" * 1_000_000, "a b"])
+def test_junk_is_no_organization(client: Client, slug: str) -> None:
+    sam = builders.signed_in(client, builders.staff())
+    assert sam.get(f"{reverse('staff_trials')}?organization={slug}").status_code == 400
+    assert sam.get(reverse("staff_trial", args=[7])).status_code == 404
