@@ -6,7 +6,7 @@ never writes.
 """
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from django import forms
@@ -95,8 +95,10 @@ class ScopesField(forms.MultipleChoiceField):
             **kwargs,
         )
 
-    def offer(self, scopes: Iterable[Scope]) -> None:
+    def offer(self, scopes: Iterable[Scope], held: Collection[str] | None = None) -> None:
+        """`held` are the names of those that the organization's keys have, where that is to be said."""
         self.scopes = list(scopes)
+        self.held = held
         self.choices = [(scope.name, scope.name) for scope in self.scopes]
 
 
@@ -106,6 +108,7 @@ class ScopeChoice(NamedTuple):
     name: str
     description: str
     checked: bool
+    is_new: bool = False  # no key of the organization has it
 
 
 def group_scopes(bound: forms.BoundField) -> list[tuple[str, list[ScopeChoice]]]:
@@ -116,7 +119,8 @@ def group_scopes(bound: forms.BoundField) -> list[tuple[str, list[ScopeChoice]]]
     groups: dict[str, list[ScopeChoice]] = {}
     for scope in field.scopes:
         resource = scope.name.rpartition(":")[0]
-        choice = ScopeChoice(scope.name, scope.description, scope.name in chosen)
+        is_new = bool(field.held) and scope.name not in (field.held or ())
+        choice = ScopeChoice(scope.name, scope.description, scope.name in chosen, is_new)
         groups.setdefault(resource, []).append(choice)
     # The portal's own machine API after what the customer came for.
     return sorted(groups.items(), key=lambda group: (group[0] + ":").startswith(PORTAL))
@@ -276,6 +280,8 @@ class NewKeyForm(KeySettingsForm):
 
     def __init__(self, organization: Organization, now: dt.datetime, *args: Any, **kwargs: Any) -> None:
         super().__init__(organization, now, *args, **kwargs)
+        held = Scope.objects.filter(keys__organization=organization, keys__revoked_at=None)
+        self._scopes.offer(self._scopes.scopes, set(held.order_by().values_list("name", flat=True)))
         self._offer_expiries([])
         self.fields["expiry"].initial = str(self._default_days())
 
@@ -321,6 +327,13 @@ class TryForm(LimitsForm):
         }
         super().__init__(query if TRIED in query else None, initial=initial)
         self._scopes.offer(held)
+
+
+def prefilled(query: QueryDict) -> dict[str, Any]:
+    """A new key's first values from an address, `?name=&scopes=`; scopes that are not offered are left out by
+    the form."""
+    scopes = query.get("scopes", "")[:MAX_TEXT].replace(",", " ").split()
+    return {"name": query.get("name", "").replace("\x00", "")[:100], "scopes": scopes}
 
 
 def tried(query: QueryDict) -> dict[str, Any]:

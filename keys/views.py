@@ -22,6 +22,7 @@ from keys.forms import (
     ExtendOverlapForm,
     NewKeyForm,
     RotateKeyForm,
+    prefilled,
     tried,
 )
 from keys.lifecycle import Conflict, Invalid, Issued
@@ -51,9 +52,11 @@ def key_new(request: MemberRequest) -> HttpResponse:
     """Choose what a new key may do; the POST's own answer shows its secret."""
     now = timezone.now()
     once = Once(request, f"key_new:{request.organization.pk}")
-    initial = {"name": request.GET.get("name", "")[:100], "scopes": request.GET.get("scopes", "").split(",")}
     form = NewKeyForm(
-        request.organization, now, request.POST if request.method == "POST" else None, initial=initial
+        request.organization,
+        now,
+        request.POST if request.method == "POST" else None,
+        initial=prefilled(request.GET),
     )
     if request.method == "POST" and form.is_valid():
         if not once.posted:

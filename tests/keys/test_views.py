@@ -141,6 +141,31 @@ def test_the_form_is_prefilled_from_the_address(alice: Client) -> None:
 
 
 @pytest.mark.parametrize(
+    "query",
+    [
+        "name=%00%ED%A0%80",
+        "name=" + "x" * 2**20,
+        "scopes=" + "a," * 2**19,
+        "scopes=%00,%FF&name[]=1",
+        "scopes=",
+    ],
+)
+def test_junk_in_the_address_prefills_nothing(alice: Client, query: str) -> None:
+    builders.scope("orders:read")
+    response = alice.get(f"{url('key_new')}?{query}")
+    assert response.status_code == 200
+    assert " checked" not in response.text.partition("scope-groups")[2].partition("</fieldset>")[0]
+
+
+def test_scopes_that_no_key_has_yet_say_so(alice: Client, acme: Organization) -> None:
+    builders.scope("orders:write")
+    assert "no key here has it" not in alice.get(url("key_new")).text  # nor has any key anything
+    builders.key(acme, scopes=("orders:read",))
+    shown = alice.get(url("key_new")).text
+    assert shown.count("no key here has it") == shown.count('name="scopes"') - 1
+
+
+@pytest.mark.parametrize(
     ("field", "value"),
     [
         ("name", ""),
