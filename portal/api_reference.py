@@ -5,7 +5,7 @@ It adds nothing to the document but an example of each body, and asks nothing of
 
 import datetime as dt
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -40,6 +40,7 @@ class Field(NamedTuple):
     text: str
     place: str = ""  # path or query
     value: str = ""  # to begin with
+    choices: Sequence[str] = ()
 
 
 class Answer(NamedTuple):
@@ -100,6 +101,7 @@ def _operation(method: str, path: str, operation: Json, schemas: Json, today: dt
             each.get("description", ""),
             each["in"],
             values.get(each["name"], ""),
+            _resolved(each["schema"], schemas).get("enum", ()),
         )
         for each in operation.get("parameters", ())
     ]
@@ -177,7 +179,8 @@ def _kind(schema: Json, schemas: Json) -> str:
     """What a value is, in a few words."""
     found = _resolved(schema, schemas)
     if "enum" in found:
-        return " or ".join(map(str, found["enum"]))
+        *some, last = map(str, found["enum"])
+        return f"{', '.join(some)} or {last}" if some else last
     if found.get("type") == "array":
         return f"list of {_kind(found['items'], schemas)}"
     name = _NAMES.get(found.get("type", ""), "object" if "properties" in found else "value")

@@ -61,6 +61,12 @@ def test_a_field_says_what_it_is() -> None:
     assert "data[].calls" in {each.name for each in shown()["usage"].result}
 
 
+def test_a_choice_is_offered_as_one() -> None:
+    state = shown()["list_keys"].parameters[0]
+    assert state.kind == "active, expiring, expired, disabled or revoked"
+    assert list(state.choices) == ["active", "expiring", "expired", "disabled", "revoked"]
+
+
 def test_usage_is_asked_for_the_month_so_far() -> None:
     assert "from=2026-06-01&to=2026-06-16" in shown()["usage"].curl
 
