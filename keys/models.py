@@ -132,6 +132,9 @@ class Organization(models.Model):
 
     class Meta:
         ordering = ["name", "id"]
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["name", "id"], name="organization_by_name"),
+        ]
         permissions = (("visit_organization", "Can see an organization's pages as its members do"),)
 
     def __str__(self) -> str:
@@ -140,6 +143,26 @@ class Organization(models.Model):
     @property
     def suspended(self) -> bool:
         return self.suspended_at is not None
+
+
+class Note(models.Model):
+    """What staff write down about a customer, for staff alone. `lifecycle` alone writes these."""
+
+    organization = models.ForeignKey(
+        Organization, on_delete=models.PROTECT, related_name="notes", db_index=False
+    )
+    text = models.TextField(max_length=2000)
+    written_by = models.CharField(max_length=254)
+    written_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["-written_at", "-id"]
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["organization", "-written_at", "-id"], name="note_of_organization"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.organization}: {self.text[:60]}"
 
 
 class Membership(models.Model):

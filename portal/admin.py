@@ -24,16 +24,28 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.dateformat import format as date_format
 from django.utils.html import format_html
 
 from keys import admin as keys_admin
 from keys import audit
-from keys.admin.base import LifecycleAdmin, ReadOnly, TabularInline, actor, link
+from keys.admin.base import (
+    BoundedPaginator,
+    Cell,
+    LifecycleAdmin,
+    ReadOnly,
+    TabularInline,
+    actor,
+    change_url,
+    link,
+    rows_of,
+)
+from keys.admin.organizations import SHOWN
 from keys.audit import Actor
 from keys.models import Key, Organization
 from portal import revocations, terms
 from portal.models import Acceptance, Mail, User
-from usage.billing import subscriptions
+from usage.billing import money, subscriptions
 from usage.models import BillingAccount
 
 # Whoever may set these may do everything: for superusers alone.
@@ -171,6 +183,7 @@ class UserAdmin(Audited, DjangoUserAdmin):  # type: ignore[type-arg]  # as above
     search_help_text = "Email address, name, or an organization's slug."
     ordering = ("email",)
     readonly_fields = ("last_login", "date_joined")
+    paginator = BoundedPaginator
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
 
@@ -267,11 +280,20 @@ class OrganizationAdmin(keys_admin.OrganizationAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Organization | None = None) -> Any:
         fieldsets = super().get_fieldsets(request, obj)
-        return fieldsets if obj is None else [*fieldsets, ("Billing", {"fields": ("plan", "billed_to")})]
+        return (
+            fieldsets
+            if obj is None
+            else [
+                *fieldsets,
+                ("Billing", {"fields": ("plan", "billed_to")}),
+                ("Subscriptions", {"fields": ("subscriptions",), "classes": ("collapse",)}),
+                ("Credits", {"fields": ("credits",), "classes": ("collapse",)}),
+            ]
+        )
 
     def get_readonly_fields(self, request: HttpRequest, obj: Organization | None = None) -> tuple[str, ...]:
         fields = super().get_readonly_fields(request, obj)
-        return fields if obj is None else (*fields, "plan", "billed_to")
+        return fields if obj is None else (*fields, "plan", "billed_to", "subscriptions", "credits")
 
     @admin.display(description="plan")
     def plan(self, obj: Organization) -> str:
@@ -298,6 +320,35 @@ class OrganizationAdmin(keys_admin.OrganizationAdmin):
             url = reverse("admin:usage_billingaccount_add") + f"?organization={obj.pk}"
             return format_html('<a href="{}">Say whom to bill</a>', url)
         return link(account, account.name or account.email or account)
+
+    @admin.display(description="newest")
+    def subscriptions(self, obj: Organization) -> str:
+        """Which plans it has been on."""
+        found = obj.subscriptions.select_related("version__plan").order_by("-start", "-id")[:SHOWN]
+        rows = [
+            (
+                Cell(each.version, change_url(each)),
+                Cell(date_format(each.start, "j M Y")),
+                Cell(date_format(each.end, "j M Y") if each.end else "goes on"),
+            )
+            for each in found
+        ]
+        every = reverse("admin:usage_subscription_changelist") + f"?organization__id__exact={obj.pk}"
+        return rows_of(("Plan", "From", "Until"), rows, Cell("All subscriptions", every))
+
+    @admin.display(description="newest")
+    def credits(self, obj: Organization) -> str:
+        """What was taken off its bills."""
+        rows = [
+            (
+                Cell(f"{each.original_period:%Y-%m}", change_url(each)),
+                Cell(f"{money.as_text(each.amount, each.currency)} {each.currency}"),
+                Cell(each.reason),
+            )
+            for each in obj.credits.order_by("-original_period", "-id")[:SHOWN]
+        ]
+        add = reverse("admin:usage_credit_add") + f"?organization={obj.pk}"
+        return rows_of(("Month", "Amount", "Reason"), rows, Cell("Give a credit", add))
 
 
 class KeyAdmin(keys_admin.KeyAdmin):

@@ -263,6 +263,7 @@ class SubscriptionAdmin(LifecycleAdmin[Subscription]):
                 **self.admin_site.each_context(request),
                 "opts": self.opts,
                 "title": f"{organization} on {version}?",
+                "button": "Subscribe",
                 "organization": organization,
                 "version": version,
                 "preview": preview(organization, version, at=data["at"], now=timezone.now()),

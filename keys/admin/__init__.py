@@ -9,7 +9,7 @@ from keys.admin.approvals import ScopeRequestAdmin
 from keys.admin.audit import AuditEventAdmin
 from keys.admin.keys import KeyAdmin
 from keys.admin.leaks import LeakReportAdmin
-from keys.admin.organizations import MembershipAdmin, OrganizationAdmin
+from keys.admin.organizations import MembershipAdmin, NoteAdmin, OrganizationAdmin
 from keys.admin.rules import PolicyAdmin, ScopeAdmin
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "KeyAdmin",
     "LeakReportAdmin",
     "MembershipAdmin",
+    "NoteAdmin",
     "OrganizationAdmin",
     "PolicyAdmin",
     "ScopeAdmin",

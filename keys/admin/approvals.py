@@ -30,6 +30,7 @@ class ScopeRequestAdmin(LifecycleAdmin[ScopeRequest]):
     list_filter = ("state",)
     search_fields = ("key__public_id", "key__name", "key__organization__name", "scope__name")
     search_help_text = "A key's id or name, an organization's name, or a scope."
+    ordering = ("-id",)  # as they were asked, by the primary key's index
     fields = (
         *("scope", "key_link", "organization_link", "reason", "requested_by", "requested_at"),
         *("state", "decided_at", "note"),

@@ -6,7 +6,7 @@ way: the audit feed is the one record of what staff did.
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 from django import forms
 from django.contrib import admin, messages
@@ -15,12 +15,16 @@ from django.contrib.admin.options import ActionLocation
 from django.contrib.admin.utils import quote
 from django.contrib.auth.models import AbstractBaseUser
 from django.core.exceptions import BadRequest, PermissionDenied, ValidationError
+from django.core.paginator import Paginator
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.shortcuts import redirect
+from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils.functional import cached_property
 from django.utils.html import format_html
+from django.utils.safestring import SafeString
 
 from keys.admin.fields import Autocomplete, may_be_id
 from keys.audit import Actor
@@ -40,8 +44,10 @@ if TYPE_CHECKING:
         pass
 
     _ModelForm = forms.ModelForm
+    _Paginator = Paginator[Any]
 
 else:
+    _Paginator = Paginator
 
     class _ModelAdmin(admin.ModelAdmin):
         """Django's, which cannot be subscripted at run time as its type stubs are."""
@@ -95,6 +101,19 @@ def link(obj: Model | None, text: object = None) -> str:
     return format_html('<a href="{}">{}</a>', change_url(obj), obj if text is None else text)
 
 
+class Cell(NamedTuple):
+    """What stands in a table of `rows_of`: a text, perhaps a link."""
+
+    text: object
+    url: str = ""
+
+
+def rows_of(heads: Iterable[str], rows: Iterable[Iterable[Cell]], *more: Cell) -> SafeString:
+    """A small table for a read-only field, and links below it."""
+    context = {"heads": list(heads), "rows": [list(row) for row in rows], "more": more}
+    return render_to_string("admin/rows.html", context)
+
+
 class LifecycleForm[M: Model](_ModelForm[M]):
     """A form that shows why lifecycle refused what it asked for."""
 
@@ -134,9 +153,30 @@ class ReadOnly:
         return False
 
 
+class BoundedPaginator(_Paginator):
+    """Counts no further than anybody turns pages, so that a list of millions costs no more than one of ten
+    thousand. What is behind is found by a search or a filter."""
+
+    most = 10_000
+
+    @cached_property
+    def _counted(self) -> int:
+        rows = cast("QuerySet[Any]", self.object_list)
+        return rows.order_by()[: self.most + 1].count()
+
+    @property
+    def count(self) -> int:
+        return min(self._counted, self.most)
+
+    @property
+    def is_cut(self) -> bool:
+        return self._counted > self.most
+
+
 class LifecycleAdmin[M: Model](Autocompletes, _ModelAdmin[M]):
     """Subclasses say in `perform` which act a form stands for."""
 
+    paginator = BoundedPaginator
     show_full_result_count = False  # it would count the whole table on each page
     show_facets = admin.ShowFacets.NEVER  # as above, once for each choice of each filter
     list_per_page = 50

@@ -90,6 +90,7 @@ class KeyAdmin(LifecycleAdmin[Key]):
     list_filter = (KeyStateFilter, "environment", OrganizationFilter)
     search_fields = ("name", "public_id", "secrets__hint__exact", "organization__name", "organization__slug")
     search_help_text = "Name, id, last four characters, organization, or a whole key: it is not kept."
+    ordering = ("-id",)  # as they were made, by the primary key's index
     sortable_by = ("name", "expires", "created")
     filter_horizontal: ClassVar[tuple[str, ...]] = ("scopes",)
     autocomplete_fields: ClassVar[tuple[str, ...]] = ("organization",)

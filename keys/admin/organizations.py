@@ -10,22 +10,29 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponseBase
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.dateformat import format as date_format
 from django.utils.html import format_html
 
 from keys import effects, lifecycle
 from keys.admin.base import (
     EVERYWHERE,
     Autocompletes,
+    Cell,
     LifecycleAdmin,
     LifecycleForm,
     ReasonForm,
     TabularInline,
     actor,
+    change_url,
+    rows_of,
 )
 from keys.admin.effects import AgreedField, require_agreement
 from keys.admin.fields import Autocomplete, OrganizationFilter
-from keys.models import Membership, Organization, Policy
+from keys.models import Membership, Note, Organization, Policy
 from keys.permissions import Role
+
+MEMBERS = 50  # on an organization's page
+SHOWN = 10  # rows of each of its other lists
 
 
 class OrganizationForm(LifecycleForm[Organization]):
@@ -91,9 +98,10 @@ class StateFilter(admin.SimpleListFilter):
 
 
 class MembersInline(TabularInline[Membership, Organization]):
-    """Those who are members: their role can change."""
+    """Those who are members, of many the first: their role can change."""
 
     model = Membership
+    organization: Organization | None = None
     verbose_name_plural = "members"
     fields = ("role", "created_at")  # who it is stands above them
     readonly_fields = ("created_at",)
@@ -101,7 +109,13 @@ class MembersInline(TabularInline[Membership, Organization]):
     can_delete = False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Membership]:
-        return super().get_queryset(request).select_related("user", "organization")
+        members = super().get_queryset(request).select_related("user", "organization")
+        first = Membership.objects.filter(organization=self.organization).order_by("created_at", "pk")
+        return members.filter(pk__in=first.values("pk")[:MEMBERS])
+
+    def get_formset(self, request: HttpRequest, obj: Organization | None = None, **kwargs: Any) -> Any:
+        self.organization = obj  # Django asks for the rows afterwards, without saying whose
+        return super().get_formset(request, obj, **kwargs)
 
     def has_add_permission(self, request: HttpRequest, obj: Organization | None = None) -> bool:
         return False
@@ -133,13 +147,18 @@ class OrganizationAdmin(LifecycleAdmin[Organization]):
     ordering = ("name", "id")
     actions = ("suspend", "resume", "apply_policy")
 
-    def get_fields(self, request: HttpRequest, obj: Organization | None = None) -> tuple[str, ...]:
+    def get_fieldsets(self, request: HttpRequest, obj: Organization | None = None) -> Any:
         if obj is None:
-            return ("name", "slug", "policy", "owner", "external_customer", "agreed")
-        return ("name", "slug", "policy", "agreed", "external_customer", "state", "keys", "created_at")
+            return [(None, {"fields": ("name", "slug", "policy", "owner", "external_customer", "agreed")})]
+        facts = ("name", "slug", "policy", "agreed", "external_customer", "state", "created_at", "team")
+        return [
+            (None, {"fields": facts}),
+            ("Keys", {"fields": ("keys",), "classes": ("collapse",)}),
+            ("Notes", {"fields": ("notes",), "classes": ("collapse",)}),
+        ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Organization | None = None) -> tuple[str, ...]:
-        return () if obj is None else ("slug", "state", "keys", "created_at")
+        return () if obj is None else ("slug", "state", "created_at", "team", "keys", "notes")
 
     def get_inlines(self, request: HttpRequest, obj: Organization | None) -> list[type[Any]]:
         return [] if obj is None else [MembersInline, NewMembersInline]
@@ -150,13 +169,39 @@ class OrganizationAdmin(LifecycleAdmin[Organization]):
             return "Active"
         return f"Suspended: {obj.suspended_reason}" if obj.suspended_reason else "Suspended"
 
-    @admin.display(description="keys")
+    @admin.display(description="members")
+    def team(self, obj: Organization) -> str:
+        url = reverse("admin:keys_membership_changelist") + f"?organization={obj.slug}"
+        return format_html('The first {} are below. <a href="{}">All members</a>', MEMBERS, url)
+
+    @admin.display(description="newest")
     def keys(self, obj: Organization) -> str:
-        count = obj.keys.count()
-        url = reverse("admin:keys_key_changelist") + f"?organization={obj.slug}"
+        """The newest keys, and where all of them are."""
+        now = timezone.now()
+        every = reverse("admin:keys_key_changelist") + f"?organization={obj.slug}"
         add = reverse("admin:keys_key_add") + f"?organization={obj.pk}"
-        noun = "key" if count == 1 else "keys"
-        return format_html('<a href="{}">{} {}</a> · <a href="{}">Add a key</a>', url, count, noun, add)
+        rows = [
+            (
+                Cell(key.name, change_url(key)),
+                Cell(key.get_environment_display()),
+                Cell(key.state_at(now).label),
+                Cell(date_format(key.created_at, "j M Y")),
+            )
+            for key in obj.keys.order_by("-created_at", "-id")[:SHOWN]
+        ]
+        heads = ("Name", "Environment", "State", "Made")
+        return rows_of(heads, rows, Cell("All keys", every), Cell("Add a key", add))
+
+    @admin.display(description="for staff alone")
+    def notes(self, obj: Organization) -> str:
+        """The newest notes, and where one is written."""
+        rows = [
+            (Cell(note.text), Cell(note.written_by), Cell(date_format(note.written_at, "j M Y")))
+            for note in obj.notes.all()[:SHOWN]
+        ]
+        every = reverse("admin:keys_note_changelist") + f"?organization={obj.slug}"
+        add = reverse("admin:keys_note_add") + f"?organization={obj.pk}"
+        return rows_of(("Note", "By", "On"), rows, Cell("Write a note", add), Cell("All notes", every))
 
     def perform(self, request: HttpRequest, form: Any, obj: Organization, change: bool) -> Organization:
         who, now = actor(request), timezone.now()
@@ -239,6 +284,37 @@ class OrganizationAdmin(LifecycleAdmin[Organization]):
         )
 
 
+class NoteForm(LifecycleForm[Note]):
+    """Its fields are the admin's."""
+
+
+@admin.register(Note)
+class NoteAdmin(LifecycleAdmin[Note]):
+    """What staff write about customers; what is written stays."""
+
+    form = NoteForm
+    list_display = ("text", "organization", "written_by", "written_at")
+    list_filter = (OrganizationFilter,)
+    list_select_related = ("organization",)
+    search_fields = ("organization__name", "organization__slug", "text")
+    autocomplete_fields: ClassVar[tuple[str, ...]] = ("organization",)
+    ordering = ("-id",)
+    actions = None
+
+    def get_fields(self, request: HttpRequest, obj: Note | None = None) -> tuple[str, ...]:
+        return ("organization", "text") if obj is None else self.get_readonly_fields(request, obj)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Note | None = None) -> tuple[str, ...]:
+        return () if obj is None else ("organization", "text", "written_by", "written_at")
+
+    def has_change_permission(self, request: HttpRequest, obj: Note | None = None) -> bool:
+        return False  # what was written is only seen
+
+    def perform(self, request: HttpRequest, form: Any, obj: Note, change: bool) -> Note:
+        data = form.cleaned_data
+        return lifecycle.add_note(actor(request), data["organization"], data["text"], now=timezone.now())
+
+
 class MembershipForm(LifecycleForm[Membership]):
     """Its fields are the admin's."""
 
@@ -252,6 +328,7 @@ class MembershipAdmin(LifecycleAdmin[Membership]):
     search_fields = ("user__email", "organization__name", "organization__slug")
     search_help_text = "Email address, or an organization's name or slug."
     autocomplete_fields: ClassVar[tuple[str, ...]] = ("organization", "user")
+    ordering = ("-id",)
     actions = ("remove",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Membership]:

@@ -18,6 +18,7 @@ from keys.lifecycle.invitations import (
 from keys.lifecycle.leaks import report_leak
 from keys.lifecycle.members import add_member, change_role, remove_member, transfer_ownership
 from keys.lifecycle.organizations import (
+    add_note,
     apply_policy,
     create_organization,
     create_policy,
@@ -63,6 +64,7 @@ __all__ = [
     "Refused",
     "accept_invitation",
     "add_member",
+    "add_note",
     "allowed_scopes",
     "apply_policy",
     "approve_scope",

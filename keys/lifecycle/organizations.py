@@ -16,7 +16,7 @@ from keys.lifecycle.actors import is_trusted, require, require_staff
 from keys.lifecycle.locks import lock_organization
 from keys.lifecycle.refusals import Conflict, Forbidden, Invalid
 from keys.lifecycle.rules import UNSET, Choice
-from keys.models import Membership, Organization, Policy, Scope
+from keys.models import Membership, Note, Organization, Policy, Scope
 from keys.permissions import Act, Role
 
 STANDARD_POLICY = "standard"
@@ -213,6 +213,20 @@ def edit_scope(actor: Actor, scope: Scope, *, description: str, now: dt.datetime
                 data={"name": scope.name, "description": [before, description]},
             )
     return scope
+
+
+def add_note(actor: Actor, organization: Organization, text: str, *, now: dt.datetime) -> Note:
+    """Write something down about a customer, which it never sees: the event is not of its activity. Staff
+    only."""
+    require_staff(actor)
+    text = rules.clean_text(text, field="text", label="The note", maximum=2000)
+    with transaction.atomic():
+        note = Note.objects.create(
+            organization=organization, text=text, written_by=actor.label[:254], written_at=now
+        )
+        data = {"organization": organization.slug, "note": note.pk}
+        audit.append("note.added", actor=actor, at=now, data=data)
+    return note
 
 
 def create_policy(actor: Actor, *, slug: str, name: str, now: dt.datetime, **fields: Any) -> Policy:

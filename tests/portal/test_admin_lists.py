@@ -1,0 +1,184 @@
+"""The admin's lists however long, and a customer's page with its newest keys, notes, plans and credits."""
+
+import datetime as dt
+from typing import Any
+
+import pytest
+from django.contrib import admin as django_admin
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+
+from keys import lifecycle
+from keys.admin import organizations
+from keys.admin.base import BoundedPaginator
+from keys.lifecycle import Forbidden
+from keys.models import AuditEvent, Key, LeakDoor, LeakResponse, Note, Organization
+from portal.models import Mail, User
+from tests import builders
+from usage.billing import Period, accounts, credits
+from usage.models import Finding, Spool
+
+pytestmark = pytest.mark.django_db
+
+STAFF = lifecycle.command_actor()
+
+
+@pytest.fixture
+def admin(client: Client) -> Client:
+    return builders.signed_in(client, builders.staff("sam"))
+
+
+@pytest.fixture
+def acme() -> Organization:
+    return builders.organization("acme", owner=builders.user("alice"))
+
+
+def address(model: Any, name: str = "changelist", *args: Any) -> str:
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{name}", args=args)
+
+
+def queries(client: Client, url: str) -> int:
+    with CaptureQueriesContext(connection) as captured:
+        assert client.get(url).status_code == 200, url
+    return len(captured)
+
+
+def customer(number: int) -> None:
+    """One of everything that a list has rows of."""
+    now = timezone.now()
+    of = builders.organization(f"org-{number}", owner=builders.user(f"user-{number}"))
+    key = builders.key(of).key
+    lifecycle.report_leak(
+        key.secrets.get(), door=LeakDoor.PAGE, place="x", response=LeakResponse.NOTIFY, now=now
+    )
+    builders.scope_request(of, f"s{number}:write")
+    lifecycle.add_note(STAFF, of, f"Note {number}", now=now)
+    lifecycle.create_policy(STAFF, slug=f"policy-{number}", name=f"Policy {number}", now=now)
+    builders.subscription(of, builders.version(f"plan-{number}"), now - dt.timedelta(days=9))
+    accounts.edit_account(STAFF, of, name=f"Name {number}", now=now)
+    builders.meter(f"meter-{number}", unit="piece")
+    Mail.objects.create(
+        once=f"m{number}", to="a@example.com", subject="x", organization=of, queued_at=now, next_try_at=now
+    )
+    Spool.objects.create(id=f"{number:011}", host="web", pid=number, started_at=now)
+    Finding.objects.create(kind="torn", spool=f"{number:011}", segment=1, text="torn", found_at=now)
+    credits.give(
+        STAFF,
+        of,
+        original=Period.of(now).previous,
+        amount=100,
+        currency="EUR",
+        reason="Outage",
+        now=now,
+    )
+
+
+def test_every_list_takes_the_same_queries_however_long(admin: Client) -> None:
+    lists = {str(model): address(model) for model in django_admin.site._registry}
+    customer(0)
+    customer(1)
+    for url in lists.values():
+        admin.get(url)  # what is cached once: content types
+    few = {name: queries(admin, url) for name, url in lists.items()}
+    for number in range(2, 7):
+        customer(number)
+    assert {name: queries(admin, url) for name, url in lists.items()} == few
+    assert max(few.values()) <= 12
+
+
+def test_a_long_list_is_counted_no_further_than_pages_go(
+    admin: Client, acme: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(6):
+        builders.key(acme, name=f"Key {number}")
+    shown = admin.get(address(Key))
+    assert "6 keys" in shown.content.decode()
+    assert "More than" not in shown.content.decode()
+    monkeypatch.setattr(BoundedPaginator, "most", 4)
+    shown = admin.get(address(Key))
+    assert "More than 4 keys" in shown.content.decode()
+    assert [key.name for key in shown.context["cl"].result_list][:2] == ["Key 5", "Key 4"]
+    assert "More than" not in admin.get(address(Key), {"state": "revoked"}).content.decode()
+
+
+# --- a customer's page -----------------------------------------------------------------------------
+
+
+def test_a_customers_page_shows_the_newest_of_everything(admin: Client, acme: Organization) -> None:
+    now = timezone.now()
+    for number in range(organizations.SHOWN + 2):
+        builders.key(acme, name=f"Key-{number:02}", now=now + dt.timedelta(seconds=number))
+    lifecycle.add_note(STAFF, acme, "Pays by invoice <b>", now=now)
+    builders.subscription(acme, builders.version("gold"), now - dt.timedelta(days=9))
+    shown = admin.get(address(Organization, "change", acme.pk)).content.decode()
+    assert "Key-11" in shown
+    assert "Key-02" in shown
+    assert "Key-01" not in shown
+    assert "Pays by invoice &lt;b&gt;" in shown
+    assert "Gold 1" in shown
+    assert reverse("admin:keys_key_changelist") + "?organization=acme" in shown
+
+
+def test_a_customers_page_takes_the_same_queries_however_much_it_has(
+    admin: Client, acme: Organization
+) -> None:
+    url = address(Organization, "change", acme.pk)
+
+    def more() -> None:
+        builders.key(acme)
+        lifecycle.add_note(STAFF, acme, "Note", now=timezone.now())
+
+    more()
+    queries(admin, url)
+    few = queries(admin, url)
+    for _ in range(6):
+        more()
+    assert queries(admin, url) == few
+
+
+def test_of_many_members_the_first_are_on_the_page_and_can_change(
+    admin: Client, acme: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(organizations, "MEMBERS", 2)
+    for name in ("bob", "charlie"):
+        builders.member(builders.user(name), acme)
+    shown = admin.get(address(Organization, "change", acme.pk)).content.decode()
+    assert "bob@example.com in Acme" in shown
+    assert "charlie@example.com in Acme" not in shown
+    assert reverse("admin:keys_membership_changelist") + "?organization=acme" in shown
+
+
+# --- notes ----------------------------------------------------------------------------------------
+
+
+def test_a_note_is_written_for_staff_alone(admin: Client, acme: Organization) -> None:
+    form = {"organization": acme.pk, "text": "Pays by invoice"}
+    assert admin.post(address(Note, "add"), form).status_code == 302
+    note = Note.objects.get()
+    assert (note.organization, note.text, note.written_by) == (acme, "Pays by invoice", "sam@example.com")
+    event = AuditEvent.objects.first()
+    assert event is not None
+    assert (event.act, event.organization, event.data["note"]) == ("note.added", None, note.pk)
+    assert admin.post(address(Note, "change", note.pk), form | {"text": "x"}).status_code == 403
+    alice = builders.signed_in(Client(), User.objects.get(email="alice@example.com"))
+    for name in ("activity", "overview"):
+        shown = alice.get(reverse(name, args=["acme"])).content.decode()
+        assert "Pays by invoice" not in shown
+        assert "note" not in shown.lower().replace("notice", "")
+
+
+@pytest.mark.parametrize("junk", ["", "\x00", "x" * 2001, "x" * 2**20, "\u202e\x07"])
+def test_no_junk_in_a_note_is_an_error_of_the_server(admin: Client, acme: Organization, junk: str) -> None:
+    response = admin.post(address(Note, "add"), {"organization": acme.pk, "text": junk})
+    assert response.status_code < 500
+    assert Note.objects.count() == (response.status_code == 302)
+
+
+def test_members_write_no_notes(acme: Organization) -> None:
+    alice = User.objects.get(email="alice@example.com")
+    who = lifecycle.member_actor(alice, acme.memberships.get())
+    with pytest.raises(Forbidden):
+        lifecycle.add_note(who, acme, "x", now=timezone.now())
