@@ -76,7 +76,7 @@ def prepare(keys: int, rows: int) -> tuple["Client", "Organization", "Key", str]
     from tests import builders
     from usage import watch
     from usage.billing import Period
-    from usage.models import QuotaUse, Refusal, Spool
+    from usage.models import QuotaUse, Refusal, SecretUse, Spool
 
     now = timezone.now()
     owner = builders.user("alice")
@@ -102,6 +102,10 @@ def prepare(keys: int, rows: int) -> tuple["Client", "Organization", "Key", str]
             key=key, digest=key.pk.to_bytes(32, "big"), prefix="lk", hint=f"{key.pk:04}"[-4:], created_at=now
         )
         for key in found[1:]
+    )
+    SecretUse.objects.bulk_create(
+        SecretUse(secret_id=pk, calls=9, last_used_at=now, address="203.0.113.9")
+        for pk in Secret.objects.values_list("pk", flat=True)
     )
     through = Key.scopes.through
     scope = builders.scope(scopes[0])
