@@ -87,6 +87,13 @@ def append(
     return event
 
 
+def append_of(
+    key: Key, act: str, actor: Actor, at: dt.datetime, data: dict[str, Any] | None = None
+) -> AuditEvent:
+    """As `append`, of a key: the event is its organization's too."""
+    return append(act, actor=actor, at=at, organization=key.organization, key=key, data=data)
+
+
 def broken_links() -> Iterator[tuple[int, str]]:
     """Walk the whole chain; yield (number, what is wrong) for each break."""
     previous, number = "", 0

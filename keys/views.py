@@ -5,6 +5,7 @@ A new secret leaves in exactly one response, rendered by the POST that made it. 
 """
 
 import datetime as dt
+from collections.abc import Callable
 
 from django.contrib import messages
 from django.http import HttpResponse
@@ -215,13 +216,8 @@ def key_disable(request: MemberRequest, key_id: str) -> HttpResponse:
     key = _key(request, key_id)
     if request.method != "POST":
         return render(request, "keys/disable.html", {"key": key})
-    try:
-        lifecycle.disable_key(request.actor, key, now=timezone.now())
-    except Conflict as refusal:
-        messages.error(request, refusal.sentence)
-    else:
-        messages.success(request, "Disabled. Calls with this key are refused until you enable it again.")
-    return redirect("key", request.organization.slug, key.public_id)
+    said = "Disabled. Calls with this key are refused until you enable it again."
+    return _switch(request, key, lifecycle.disable_key, said)
 
 
 @member(Act.EDIT_KEY)
@@ -231,12 +227,17 @@ def key_enable(request: MemberRequest, key_id: str) -> HttpResponse:
     key = _key(request, key_id)
     if request.method != "POST":
         return redirect("key", request.organization.slug, key.public_id)
+    said = "Enabled. Calls with this key are accepted again."
+    return _switch(request, key, lifecycle.enable_key, said)
+
+
+def _switch(request: MemberRequest, key: Key, act: Callable[..., Key], said: str) -> HttpResponse:
     try:
-        lifecycle.enable_key(request.actor, key, now=timezone.now())
+        act(request.actor, key, now=timezone.now())
     except Conflict as refusal:
         messages.error(request, refusal.sentence)
     else:
-        messages.success(request, "Enabled. Calls with this key are accepted again.")
+        messages.success(request, said)
     return redirect("key", request.organization.slug, key.public_id)
 
 

@@ -82,11 +82,4 @@ def _approvable(key: Key, name: str) -> Scope:
 
 
 def _append(act: str, actor: Actor, request: ScopeRequest, data: dict[str, str], now: dt.datetime) -> None:
-    audit.append(
-        act,
-        actor=actor,
-        at=now,
-        organization=request.key.organization,
-        key=request.key,
-        data={"scope": request.scope.name} | data,
-    )
+    audit.append_of(request.key, act, actor, now, {"scope": request.scope.name} | data)

@@ -63,5 +63,5 @@ def take_up_canary(actor: Actor, key: Key, *, now: dt.datetime) -> Key:
         if key.canary:
             key.canary = False
             key.save(update_fields=["canary"])
-            audit.append("key.canary_taken_up", actor=actor, at=now, organization=key.organization, key=key)
+            audit.append_of(key, "key.canary_taken_up", actor, now)
     return key

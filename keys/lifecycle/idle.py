@@ -83,12 +83,6 @@ def _set(key: Key, act: str, retires_at: dt.datetime | None, now: dt.datetime) -
     key.retires_at = retires_at
     key.save(update_fields=["retires_at", "disabled_at"])
     said = None if retires_at is None else retires_at.astimezone(dt.UTC).isoformat(timespec="seconds")
-    audit.append(
-        act,
-        actor=audit.SYSTEM,
-        at=now,
-        organization=key.organization,
-        key=key,
-        data={"retires_at": said, "idle_days": key.organization.policy.idle_days},
-    )
+    days = key.organization.policy.idle_days
+    audit.append_of(key, act, audit.SYSTEM, now, {"retires_at": said, "idle_days": days})
     return True

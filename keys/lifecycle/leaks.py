@@ -53,14 +53,8 @@ def report_leak(
         )
         if not known:
             report.save()
-        audit.append(
-            "key.leaked",
-            actor=actor,
-            at=now,
-            organization=key.organization,
-            key=key,
-            data={"secret": secret.display, "place": place, "source": source, "response": done.label},
-        )
+        told = {"secret": secret.display, "place": place, "source": source, "response": done.label}
+        audit.append_of(key, "key.leaked", actor, now, told)
         _respond(actor, key, done, now)
     return report
 

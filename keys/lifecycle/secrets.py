@@ -137,14 +137,7 @@ def create_key(
             now=now,
         )
         issued = add_secret(actor, key, now)
-        audit.append(
-            "key.created",
-            actor=actor,
-            at=now,
-            organization=key.organization,
-            key=key,
-            data=facts | {"secret": issued.secret.display},
-        )
+        audit.append_of(key, "key.created", actor, now, facts | {"secret": issued.secret.display})
     return issued
 
 
@@ -253,13 +246,12 @@ def rotate_key(
         Secret.objects.filter(pk__in=[secret.pk for secret in older]).update(stops_at=stops_at)
         issued = add_secret(actor, key, now)
         key.save(update_fields=["expires_at"])
-        audit.append(
+        audit.append_of(
+            key,
             "key.rotated",
-            actor=actor,
-            at=now,
-            organization=key.organization,
-            key=key,
-            data={
+            actor,
+            now,
+            {
                 "secret": issued.secret.display,
                 "replaced": replaced.display,
                 "stops_at": _iso(stops_at),
@@ -277,14 +269,8 @@ def end_overlap(actor: Actor, key: Key, *, now: dt.datetime) -> Key:
         ended = list(key.secrets.filter(stops_at__gt=now))
         if ended:
             key.secrets.filter(stops_at__gt=now).update(stops_at=now)
-            audit.append(
-                "key.overlap_ended",
-                actor=actor,
-                at=now,
-                organization=key.organization,
-                key=key,
-                data={"secrets": [secret.display for secret in ended]},
-            )
+            shown = {"secrets": [secret.display for secret in ended]}
+            audit.append_of(key, "key.overlap_ended", actor, now, shown)
     return key
 
 
@@ -304,14 +290,8 @@ def extend_overlap(actor: Actor, key: Key, *, overlap: dt.timedelta, now: dt.dat
         if stops_at <= max(secret.stops_at or now for secret in running):
             raise Invalid("The old secret works until then already.", "overlap")
         key.secrets.filter(stops_at__gt=now).update(stops_at=stops_at)
-        audit.append(
-            "key.overlap_extended",
-            actor=actor,
-            at=now,
-            organization=key.organization,
-            key=key,
-            data={"secrets": [secret.display for secret in running], "stops_at": _iso(stops_at)},
-        )
+        shown = {"secrets": [secret.display for secret in running], "stops_at": _iso(stops_at)}
+        audit.append_of(key, "key.overlap_extended", actor, now, shown)
     return key
 
 
@@ -327,14 +307,7 @@ def roll_back_rotation(actor: Actor, key: Key, *, now: dt.datetime) -> Key:
         # In this order: a key has one current secret.
         key.secrets.filter(pk=new.pk).update(stops_at=now)
         key.secrets.filter(pk=old.pk).update(stops_at=None)
-        audit.append(
-            "key.rolled_back",
-            actor=actor,
-            at=now,
-            organization=key.organization,
-            key=key,
-            data={"secret": old.display, "ended": new.display},
-        )
+        audit.append_of(key, "key.rolled_back", actor, now, {"secret": old.display, "ended": new.display})
     return key
 
 
@@ -359,14 +332,7 @@ def revoke_key(actor: Actor, key: Key, *, reason: str = "", now: dt.datetime) ->
             key.revoked_at = now
             key.revoked_reason = reason
             key.save(update_fields=["revoked_at", "revoked_reason"])
-            audit.append(
-                "key.revoked",
-                actor=actor,
-                at=now,
-                organization=key.organization,
-                key=key,
-                data={"reason": reason},
-            )
+            audit.append_of(key, "key.revoked", actor, now, {"reason": reason})
     return key
 
 
@@ -396,7 +362,7 @@ def _switch(actor: Actor, key: Key, act: str, disabled_at: dt.datetime | None, n
             key.disabled_at = disabled_at
             key.retires_at = None
             key.save(update_fields=["disabled_at", "retires_at"])
-            audit.append(act, actor=actor, at=now, organization=key.organization, key=key)
+            audit.append_of(key, act, actor, now)
     return key
 
 
@@ -458,14 +424,7 @@ def edit_key(
         if changes and grantor is not None:
             grantor.grant_key(key)
         if changes:
-            audit.append(
-                "key.edited",
-                actor=actor,
-                at=now,
-                organization=key.organization,
-                key=key,
-                data={"changes": changes},
-            )
+            audit.append_of(key, "key.edited", actor, now, {"changes": changes})
     return key
 
 
