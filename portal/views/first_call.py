@@ -3,16 +3,32 @@
 Rows are reached through `request.organization` only.
 """
 
-from django.http import HttpResponse
+import functools
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, render
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from keys.access import MemberRequest, member
+from keys.access import MemberRequest, View, member
 from keys.permissions import Act
 from portal import first_call
 
 
+def _tells_who_is_signed_out(view: View) -> View:
+    """A poll without a session gets a line that says so; else the sign-in page would come into the panel."""
+
+    @functools.wraps(view)
+    def polled(request: HttpRequest, **kwargs: Any) -> HttpResponseBase:  # the URL's arguments
+        if "HX-Request" in request.headers and not request.user.is_authenticated:
+            return render(request, "portal/first_call.html#signed_out")
+        return view(request, **kwargs)
+
+    return polled
+
+
+@_tells_who_is_signed_out
 @member(Act.VIEW)
 @require_safe
 def key_first_call(request: MemberRequest, key_id: str) -> HttpResponse:

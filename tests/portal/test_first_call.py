@@ -113,6 +113,16 @@ def test_another_organizations_calls_are_nobodys_business(client: Client, issued
     assert client.get(theirs, headers=POLL).status_code == 404
 
 
+def test_a_poll_of_who_is_signed_out_is_told_so_in_the_panel(
+    client: Client, issued: lifecycle.Issued
+) -> None:
+    used(issued.secret, timezone.now())
+    html = client.get(url(issued), headers=POLL).content.decode()
+    assert "You are signed out" in html
+    assert not any(each in html for each in ("hx-trigger", "VALID", issued.key.name, "<html"))
+    assert client.get(url(issued)).status_code == 302
+
+
 def test_a_keys_page_waits_only_while_there_is_something_to_wait_for(
     alice: Client, issued: lifecycle.Issued
 ) -> None:
