@@ -16,7 +16,7 @@ from django.urls import reverse
 from keys import oversight
 from keys.models import Organization
 from keys.verdicts import Code
-from portal import attention, outbox, staff_billing
+from portal import attention, outbox, staff_billing, terms
 from portal.attention import RankedKey
 from portal.pages import percent
 from portal.staff_billing import MonthState
@@ -62,6 +62,7 @@ class Overview:
     keys: list[RankedKey]
     months: list[MonthState]
     newest: QuerySet[Organization]
+    terms: str  # how many have accepted the current ones; empty: there are none
 
 
 def overview(now: dt.datetime) -> Overview:
@@ -75,6 +76,7 @@ def overview(now: dt.datetime) -> Overview:
         keys=attention.weightiest_keys(now, SHOWN),
         months=months[:SHOWN],
         newest=oversight.newest_organizations(SHOWN),
+        terms=_terms(),
     )
 
 
@@ -134,6 +136,13 @@ def _waiting(now: dt.datetime) -> Iterable[Task]:
     if lost := outbox.given_up(now - LATELY):
         url = reverse("admin:portal_mail_changelist") + "?state=given+up"
         yield Task(f"{_count(lost, 'mail')} of the last 7 days could not be sent", url)
+
+
+def _terms() -> str:
+    if not terms.version():
+        return ""
+    accepted, members = terms.accepted_and_members()
+    return f"Terms {terms.version()}: accepted by {accepted:,}; {_count(members, 'member')} in all"
 
 
 def _billing(months: list[MonthState]) -> Iterable[Task]:

@@ -2,7 +2,7 @@
 
 Whoever signs up accepts them on the form, which counts once the address is confirmed. Whoever has not
 accepted the current version is asked before the next page. Keys, the gateway, the machine API and
-staff's pages are never held up.
+staff's pages and visits are never held up.
 """
 
 import datetime as dt
@@ -21,8 +21,9 @@ from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme, urlencode
 
-from keys import audit
+from keys import access, audit
 from keys.audit import Actor
+from keys.models import Membership
 from portal.models import Acceptance, User
 
 MAX_BYTES: Final = 500_000
@@ -82,6 +83,12 @@ def accept(person: AbstractBaseUser, accepted: str, now: dt.datetime) -> None:
             audit.append("terms.accepted", actor=actor, at=now, data={"version": accepted})
 
 
+def accepted_and_members() -> tuple[int, int]:
+    """How many people have accepted the current version, and how many members there are."""
+    accepted = Acceptance.objects.filter(version=version()).count() if version() else 0
+    return accepted, Membership.objects.order_by().values("user").distinct().count()
+
+
 def accepted_by(person: User) -> Acceptance | None:
     """When this person accepted the current version, if they did."""
     return person.acceptances.filter(version=version()).first() if version() else None
@@ -114,7 +121,7 @@ def ask_first(
     def middleware(request: HttpRequest) -> HttpResponseBase:
         if not version() or not request.path.startswith(_HELD) or not isinstance(request.user, User):
             return get_response(request)
-        if request.session.get(_ACCEPTED) == version():
+        if request.session.get(_ACCEPTED) == version() or access.visit_of(request) is not None:
             return get_response(request)
         if accepted_by(request.user) is not None:
             request.session[_ACCEPTED] = version()  # asks the database once a session

@@ -10,6 +10,7 @@ from django.contrib.auth.models import Permission
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
+from pytest_django import Settings
 
 from keys import lifecycle
 from keys.access import VISIT
@@ -229,3 +230,11 @@ def test_of_two_visits_begun_at_once_one_goes_on(sam: User, acme: Organization) 
     assert [type(each) for each in at_once([begin_one, begin_one])] == [Visit, Visit]
     assert Visit.objects.count() == 2
     assert Visit.objects.filter(ended_at=None).count() == 1
+
+
+def test_a_visitor_is_not_asked_for_the_customers_terms(visiting: Client, settings: Settings) -> None:
+    settings.TERMS, settings.TERMS_VERSION = "https://example.com/terms", "2026-06"
+    assert page(visiting).status_code == 200
+    assert "Terms 2026-06: accepted by 0; 1 member in all" in visiting.get(reverse("admin:index")).text
+    visiting.post(reverse("staff_leave"))
+    assert "/terms/accept/" in page(visiting).headers["Location"]
