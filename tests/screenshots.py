@@ -24,9 +24,6 @@ PICTURES: Final = {  # page, look → file in static/pictures
     ("overview", "light"): "overview.png",
     ("overview", "dark"): "overview-dark.png",
     ("key", "light"): "key.png",
-    ("key", "dark"): "key-dark.png",
-    ("usage", "light"): "usage.png",
-    ("usage", "dark"): "usage-dark.png",
 }
 
 
@@ -70,6 +67,7 @@ def seed() -> Any:
 
     call_command("migrate", verbosity=0, interactive=False)
     acme = demo.seed(timezone.now()).key.organization
+    demo.renew_password()
     builders.invitation(acme, "colleague@example.com")
     return acme
 
@@ -89,6 +87,7 @@ def pages(acme: Any) -> Iterator[tuple[str, str, str]]:
         "period": Period.of(timezone.now()).previous,  # the demo has closed it
         "member_id": acme.memberships.latest("pk").pk,
         "invitation_id": acme.invitations.get().public_id,
+        "trial_id": acme.trials.latest("pk").pk,
     }
     for route, name in own_routes():
         statuses = TABLE[name][0].statuses

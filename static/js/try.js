@@ -3,8 +3,6 @@
 (() => {
   const key = document.getElementById("try-key");
   if (!key) return;
-  document.getElementById("try").hidden = false;
-  for (const form of document.querySelectorAll("[data-try]")) form.hidden = false;
   window.addEventListener("pagehide", () => {
     key.value = "";
   });
