@@ -331,7 +331,7 @@ def test_the_file_is_the_table_of_the_page(alice: Client, acme: Organization) ->
 
 
 def test_the_file_has_all_pages(alice: Client, acme: Organization, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(usage_pages, "PAGE", 2)
+    monkeypatch.setattr("portal.usage_pages.page.PAGE", 2)
     for number in range(5):
         calls(builders.key(acme, name=f"Key {number}").key, 10 + number)
     assert [row.name for row in shown(alice, by="key", page="2").groups] == ["Key 2", "Key 1"]
