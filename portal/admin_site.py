@@ -16,6 +16,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.template.response import TemplateResponse
 from django.utils import timezone
+from django.utils.cache import add_never_cache_headers
 
 from keys import oversight
 from portal.admin_overview import overview
@@ -58,6 +59,14 @@ class AdminSite(admin.AdminSite):
                 return _not_allowed(request)
 
         return super().admin_view(cast("V", guarded), cacheable)
+
+    def i18n_javascript(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Django lets anybody keep it; what is below this address nobody keeps."""
+        response = super().i18n_javascript(request, extra_context)
+        add_never_cache_headers(response)
+        return response
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         """With how it stands today, and what the person did lately, from the audit."""

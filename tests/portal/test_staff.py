@@ -103,6 +103,11 @@ def test_a_customer_in_the_admin_gets_a_clear_no_and_no_loop(client: Client) -> 
     assert len(response.redirect_chain) == 1
 
 
+def test_nothing_of_the_admin_is_kept(signed_in: Client) -> None:
+    for name in ("index", "jsi18n", "keys_key_changelist"):
+        assert "no-store" in signed_in.get(reverse(f"admin:{name}"))["Cache-Control"], name
+
+
 def test_the_admin_bears_the_portals_name(signed_in: Client) -> None:
     body = text(signed_in.get(reverse("admin:index")))
     assert f"{settings.PORTAL_NAME} staff" in body
