@@ -12,6 +12,7 @@ from django.utils import timezone
 from keys.directory import Directory
 from keys.models import Organization
 from keys.permissions import Role
+from portal.models import User
 from tests import builders
 from usage import metering
 
@@ -194,7 +195,7 @@ ROWS: dict[str, Callable[[Organization], object]] = {
     "period": lambda of: builders.closed_month(of),
     "kind": lambda of: "no_expiry",
     "alert_id": lambda of: builders.alert(of).pk,
-    "member_id": lambda of: builders.member(builders.user(f"new-{of.memberships.count()}"), of).pk,
+    "member_id": lambda of: builders.member(builders.user(f"new-{User.objects.count()}"), of).pk,
     "invitation_id": lambda of: (
         builders.invitation(of, f"asked-{of.invitations.count()}@example.com").public_id
     ),
@@ -230,8 +231,6 @@ def known_keys(db: None, journal_dir: Path) -> None:
 
 
 def client_of(who: str) -> Client:
-    from portal.models import User
-
     client = Client()
     return (
         client
