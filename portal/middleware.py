@@ -17,7 +17,8 @@ from django.utils.cache import add_never_cache_headers
 from django.utils.http import parse_header_parameters
 
 _PERMISSIONS = "camera=(), geolocation=(), microphone=(), payment=(), usb=(), browsing-topics=()"
-_PERSONAL = "/accounts/"  # django-allauth's pages, not all of which say that they are for nobody else
+# Pages of django-allauth and Django, not all of which say themselves that they are for nobody else.
+_PERSONAL = ("/accounts/", "/admin/password_change/")
 _STRANGE = "portal.strange_content_type"  # in the WSGI environment
 
 
