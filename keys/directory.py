@@ -150,10 +150,10 @@ class Directory:
                 self._asking -= 1
 
     @property
-    def has_spent(self) -> bool:
-        """Would `ask` find the budget spent? As it does itself, but without a lock or an exception: whoever
-        floods this process with well-formed keys meets it here."""
-        return self._monotonic() < self._spent_until
+    def will_not_ask(self) -> bool:
+        """Would `ask` find the budget spent, or enough calls waiting? As it does itself, but without a lock
+        or an exception: whoever floods this process with well-formed keys meets it here."""
+        return self._asking >= ASKS_AT_ONCE or self._monotonic() < self._spent_until
 
     def _is_healthy(self) -> bool:
         return self._monotonic() - self._last_good <= HEALTHY_SECONDS

@@ -56,7 +56,7 @@ def decide(
             if not is_well_formed(credential):
                 ours = directory.begins_like_ours(credential) or directory.knows_imports
                 return MALFORMED if ours else UNAVAILABLE, None, ""
-            if directory.has_spent:
+            if directory.will_not_ask:
                 return UNAVAILABLE, None, ""
             secret = directory.ask(digest)
         if secret is None:

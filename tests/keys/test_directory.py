@@ -510,6 +510,17 @@ def test_a_started_directory_loads_acknowledges_and_signs_off(tmp_path: Path) ->
 
 
 @pytest.mark.django_db
+def test_a_flood_takes_no_lock_while_enough_calls_wait_for_an_answer(directory: Directory) -> None:
+    directory.refresh()
+    unknown = tokens.mint("lk", "live").plaintext
+    directory._asking = directory_module.ASKS_AT_ONCE
+    with directory._mutex:  # whoever wanted it would wait for ever
+        assert code(directory, unknown) is Code.UNAVAILABLE
+    directory._asking = 0
+    assert code(directory, unknown) is Code.UNKNOWN
+
+
+@pytest.mark.django_db
 def test_the_dead_are_forgotten_and_the_living_are_not(lock: Path, tmp_path: Path) -> None:
     here = os.uname().nodename[:100]
     presence.join("living", here, lock)
