@@ -1,5 +1,6 @@
 """Who gets what from every route: a table, and a walk over the resolver that fails on a route not in it."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -206,7 +207,7 @@ ROWS: dict[str, Callable[[Organization], object]] = {
 
 def arguments(route: str, of: Organization, **known: object) -> dict[str, object]:
     """What makes an address of a route: what is known, and for the rest rows made for it."""
-    needed = {name: make for name, make in ROWS.items() if f":{name}>" in route}
+    needed = {name: make for name, make in ROWS.items() if re.search(f"[<:]{name}>", route)}
     return {name: known[name] if name in known else make(of) for name, make in needed.items()}
 
 

@@ -409,6 +409,8 @@ def user_form(person: User, **fields: Any) -> dict[str, Any]:
         "is_active": "on" if person.is_active else "",
         "emailaddress_set-TOTAL_FORMS": len(addresses),
         "emailaddress_set-INITIAL_FORMS": len(addresses),
+        "acceptances-TOTAL_FORMS": 0,
+        "acceptances-INITIAL_FORMS": 0,
     }
     for number, address in enumerate(addresses):
         form |= {

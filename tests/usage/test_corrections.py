@@ -16,7 +16,16 @@ from keys.lifecycle import Forbidden, Invalid
 from keys.models import AuditEvent, Key
 from tests import builders
 from usage.billing import Line, Period, closing, credits, statement
-from usage.models import ClosedPeriod, Credit, PlanVersion, Price, Rollup, StatementLine, Subscription
+from usage.models import (
+    ClosedPeriod,
+    Credit,
+    PlanVersion,
+    Price,
+    Rollup,
+    StatementAccount,
+    StatementLine,
+    Subscription,
+)
 
 APRIL, MAY, JUNE, JULY = (Period(2026, month) for month in (4, 5, 6, 7))
 CENT = {"unit_price": "0.01"}
@@ -252,7 +261,7 @@ USES = st.lists(
 def test_a_month_and_its_corrections_add_up_to_what_it_costs_in_time(
     key: Key, uses: list[tuple[Period, int, dt.datetime, int]], price: dict[str, Any]
 ) -> None:
-    for model in (StatementLine, ClosedPeriod, Rollup, Subscription, Price, PlanVersion):
+    for model in (StatementLine, StatementAccount, ClosedPeriod, Rollup, Subscription, Price, PlanVersion):
         model._default_manager.all().delete()
     keys = [key, Key.objects.exclude(pk=key.pk).first() or builders.key(key.organization).key]
     subscribed(key, price)
@@ -265,6 +274,7 @@ def test_a_month_and_its_corrections_add_up_to_what_it_costs_in_time(
     split = [line for period in (MAY, JUNE, JULY) for line in statement.lines_of(period)]
 
     StatementLine.objects.all().delete()
+    StatementAccount.objects.all().delete()
     ClosedPeriod.objects.all().delete()
     Rollup.objects.all().delete()
     for hour in {hour for _, _, hour in totals}:
