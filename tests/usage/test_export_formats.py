@@ -362,6 +362,7 @@ def test_what_costs_nothing_in_no_currency_is_a_row_too(
     used(key, 5)
 
     [row] = rows(export("--format", "focus"))
+    # FOCUS wants a currency in every row; ISO 4217 has XXX for "none is involved".
     assert (row["BilledCost"], row["BillingCurrency"]) == ("0.0", "XXX")
 
 
