@@ -8,7 +8,7 @@ import datetime as dt
 import re
 from typing import Final, NamedTuple
 
-from keys.models import Key, Secret
+from keys.models import Key, KeyState, Organization, Secret
 from keys.verdicts import Code
 from portal import mends
 from portal.mends import Mend
@@ -53,6 +53,14 @@ def unused(key: Key, secret: Secret, now: dt.datetime) -> FirstCall:
         seconds_ago=_seconds(refusal.at, now),
         mend=mends.of(code, key, key.organization),
     )
+
+
+def awaited(organization: Organization, now: dt.datetime) -> Secret | None:
+    """The newest secret of a working key that has had no accepted call; with its key and organization."""
+    unused = Secret.objects.filter(
+        key__in=organization.keys.in_state(KeyState.ACTIVE, now), stops_at=None, last_use=None
+    )
+    return unused.select_related("key__organization").defer("digest").order_by("-created_at", "-pk").first()
 
 
 def is_over(since: str, now: dt.datetime) -> bool:

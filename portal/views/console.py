@@ -31,12 +31,27 @@ def overview(request: MemberRequest) -> HttpResponse:
     """The organization at a glance, and what needs attention."""
     if request.session.get(LAST_ORGANIZATION) != request.organization.slug:
         request.session[LAST_ORGANIZATION] = request.organization.slug
+    now = timezone.now()
     page = at_a_glance(
         request.organization,
-        timezone.now(),
+        now,
         with_cost=allows(request.membership.role, Act.VIEW_BILLING),
     )
-    return render(request, "portal/overview.html", {"page": page, "example": examples.first_call()})
+    context = {"page": page} | (_first_call(request, now) if page.quiet else {})
+    return render(request, "portal/overview.html", context)
+
+
+def _first_call(request: MemberRequest, now: dt.datetime) -> dict[str, object]:
+    """What to call with, and the panel that waits for it; without a secret that was never used, no panel."""
+    secret = first_call.awaited(request.organization, now)
+    if secret is None:
+        return {"example": examples.first_call()}
+    return {
+        "secret": secret,
+        "key": secret.key,
+        "call": first_call.unused(secret.key, secret, now),
+        "example": examples.first_call(scopes=[scope.name for scope in secret.key.scopes.all()]),
+    }
 
 
 @member(Act.VIEW)

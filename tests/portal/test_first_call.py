@@ -134,3 +134,27 @@ def test_a_keys_page_waits_only_while_there_is_something_to_wait_for(
     revoked = builders.key(issued.key.organization)
     lifecycle.revoke_key(lifecycle.command_actor(), revoked.key, now=timezone.now())
     assert 'id="first-call"' not in alice.get(url(revoked, "key")).content.decode()
+
+
+def test_an_overview_without_calls_waits_for_the_newest_secret_that_was_never_used(
+    alice: Client, issued: lifecycle.Issued
+) -> None:
+    overview = reverse("overview", args=["acme"])
+    newest = builders.key(issued.key.organization, name="Newest")
+    html = alice.get(overview).content.decode()
+    assert f"{url(newest)}?since=" in html
+    assert "Newest" in html
+    refused(newest, timezone.now(), Code.IP_NOT_ALLOWED)
+    assert "Received, and refused" in alice.get(overview).content.decode()
+    lifecycle.revoke_key(lifecycle.command_actor(), newest.key, now=timezone.now())
+    assert f"{url(issued)}?since=" in alice.get(overview).content.decode()
+
+
+def test_an_overview_waits_for_no_first_call_where_every_secret_had_one_or_is_refused(
+    alice: Client, issued: lifecycle.Issued
+) -> None:
+    used(issued.secret, timezone.now() - dt.timedelta(days=60))
+    builders.key(builders.organization("globex"), name="Theirs")
+    html = alice.get(reverse("overview", args=["acme"])).content.decode()
+    assert 'id="first-call"' not in html
+    assert "No call in the last 30 days" in html
