@@ -13,7 +13,7 @@ from django.contrib.auth.models import PermissionsMixin
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponseBase
-from django.shortcuts import redirect
+from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.utils.cache import add_never_cache_headers
 
@@ -61,7 +61,8 @@ def member(act: Act) -> Callable[[View], View]:
 
     Without sign-in: a redirect to it. No member: 404. The role does not allow it: 403. The view gets a
     `MemberRequest` and the URL's other arguments. Who visits the organization may look, also where they are
-    a member, and after the visit's end is sent to where another begins.
+    a member, and after the visit's end is sent to where another begins; what they may not do is a 403 that
+    keeps the frame of the pages they look at, so that they find back.
     """
 
     def decorate(view: View) -> View:
@@ -79,10 +80,6 @@ def member(act: Act) -> Callable[[View], View]:
             memberships = list(mine.order_by("organization__name", "organization_id"))
             membership = _membership(memberships, organization, visit)
             request.visit = visit  # type: ignore[attr-defined]  # makes it a MemberRequest
-            if visit is not None and request.method not in _READS:
-                raise PermissionDenied
-            if not allows(membership.role, act):
-                raise PermissionDenied
             request.memberships = memberships  # type: ignore[attr-defined]  # as above
             request.membership = membership  # type: ignore[attr-defined]  # as above
             request.organization = membership.organization  # type: ignore[attr-defined]  # as above
@@ -90,9 +87,13 @@ def member(act: Act) -> Callable[[View], View]:
                 visitor_actor(request.user) if visit else member_actor(request.user, membership)
             )
             try:
+                if not allows(membership.role, act) or (visit and request.method not in _READS):
+                    raise PermissionDenied
                 response = view(request, **kwargs)
-            except Forbidden as error:
-                raise PermissionDenied(error.sentence) from error
+            except (PermissionDenied, Forbidden) as error:
+                if visit is None:
+                    raise PermissionDenied(*error.args) from error
+                response = render(request, "keys/only_seen.html", status=403)
             # Pages behind sign-in stay out of shared caches and of the back button after sign-out.
             add_never_cache_headers(response)
             return response

@@ -91,9 +91,23 @@ def test_a_visitor_sees_what_members_see_with_a_banner_on_every_page(
         assert reverse("staff_leave") in response.content.decode(), name
     assert BANNER in page(visiting, "key", key_id=key.public_id).content.decode()
     assert page(visiting, "usage_csv").status_code == 200
-    for name in ("key_rotate", "key_edit"):  # forms are of no use to who can send none
-        assert page(visiting, name, key_id=key.public_id).status_code == 403
-    assert "change nothing" in page(visiting, "key_new").content.decode()
+
+
+def test_a_form_is_refused_to_a_visitor_in_the_pages_own_frame_with_a_way_back(
+    visiting: Client, acme: Organization
+) -> None:
+    key_id = builders.key(acme).key.public_id
+    for name in ("key_rotate", "key_edit", "key_revoke"):  # forms are of no use to who can send none
+        url = reverse(name, kwargs={"organization": "acme", "key_id": key_id})
+        for response in (visiting.get(url), visiting.post(url)):
+            assert response.status_code == 403, name
+            assert BANNER in response.content.decode(), name
+            assert f'href="{reverse("key", args=["acme", key_id])}"' in response.content.decode(), name
+            assert "no-store" in response.headers["Cache-Control"], name
+    shown = page(visiting, "key_new")
+    assert shown.status_code == 403
+    assert "change nothing" in shown.content.decode()
+    assert ">Back to the overview</a>" in shown.content.decode()
 
 
 def test_every_write_is_refused_during_a_visit(visiting: Client, acme: Organization) -> None:
