@@ -227,7 +227,15 @@ class Invitation(models.Model):
 
     def is_open_at(self, now: dt.datetime) -> bool:
         """Can it be accepted at `now`?"""
-        return self.accepted_at is None and self.withdrawn_at is None and now < self.expires_at
+        return self.state_at(now) == "open"
+
+    def state_at(self, now: dt.datetime) -> str:
+        """`accepted`, `withdrawn`, `expired` or `open`, for people."""
+        if self.accepted_at is not None:
+            return "accepted"
+        if self.withdrawn_at is not None:
+            return "withdrawn"
+        return "open" if now < self.expires_at else "expired"
 
 
 def _new_key_id() -> str:

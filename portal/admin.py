@@ -1,5 +1,5 @@
-"""People in the admin: who they are, which addresses are verified, what staff may do. Mails, to be read, and
-organizations with what they pay for.
+"""People in the admin: who they are, which addresses are verified, what staff may do; and organizations with
+what they pay for.
 
 Changes to a person are written to the same audit as acts on keys. It never deletes anybody: a person who
 leaves is made inactive, and their history keeps its name.
@@ -27,12 +27,12 @@ from django.utils import timezone
 from django.utils.dateformat import format as date_format
 from django.utils.html import format_html
 
+import portal.admin_mails  # noqa: F401  registers mails and invitations
 from keys import admin as keys_admin
 from keys import audit
 from keys.admin.base import (
     BoundedPaginator,
     Cell,
-    LifecycleAdmin,
     ReadOnly,
     TabularInline,
     actor,
@@ -44,7 +44,7 @@ from keys.admin.organizations import SHOWN
 from keys.audit import Actor
 from keys.models import Key, Organization
 from portal import revocations, terms
-from portal.models import Acceptance, Mail, User
+from portal.models import Acceptance, User
 from usage.billing import money, subscriptions
 from usage.models import BillingAccount
 
@@ -224,55 +224,6 @@ class UserAdmin(Audited, DjangoUserAdmin):  # type: ignore[type-arg]  # as above
         person = self.get_object(request, unquote(object_id))
         query = "?" + urlencode({"q": person.email}) if person else ""
         return redirect(reverse("admin:keys_auditevent_changelist") + query)
-
-
-class MailState(admin.SimpleListFilter):
-    title = "state"
-    parameter_name = "state"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(state, state.capitalize()) for state in ("waiting", "sent", "given up")]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Mail]) -> QuerySet[Mail]:
-        match self.value():
-            case "waiting":
-                return queryset.exclude(next_try_at=None)
-            case "sent":
-                return queryset.exclude(sent_at=None)
-            case "given up":
-                return queryset.filter(sent_at=None, next_try_at=None)
-        return queryset
-
-
-@admin.register(Mail)
-class MailAdmin(ReadOnly, LifecycleAdmin[Mail]):
-    """Which mails went, and which did not; never what is in them."""
-
-    list_display = ("subject", "to", "organization", "state", "tries", "error", "queued_at", "sent_at")
-    list_filter = (MailState,)
-    list_select_related = ("organization",)
-    search_fields = ("to", "organization__slug__exact")
-    search_help_text = "A part of the recipient's address, or an organization's slug."
-    date_hierarchy = "queued_at"
-    fields = (
-        "subject",
-        "to",
-        "organization",
-        "once",
-        "state",
-        "tries",
-        "error",
-        "queued_at",
-        "sent_at",
-        "next_try_at",
-    )
-    readonly_fields = fields
-    ordering = ("-queued_at", "-id")
-    actions = None
-
-    @admin.display(description="state")
-    def state(self, mail: Mail) -> str:
-        return mail.state
 
 
 class OrganizationAdmin(keys_admin.OrganizationAdmin):

@@ -10,6 +10,7 @@ from keys.lifecycle.canaries import plant_canary, take_up_canary
 from keys.lifecycle.idle import notice_before, retire_idle
 from keys.lifecycle.invitations import (
     accept_invitation,
+    forget_invitations,
     invite,
     resend_invitation,
     sender_may_still,
@@ -87,6 +88,7 @@ __all__ = [
     "end_visit",
     "end_visits",
     "extend_overlap",
+    "forget_invitations",
     "import_key",
     "invite",
     "kept_expiry",

@@ -1,11 +1,11 @@
-"""Invitations to an organization: sent, sent again, withdrawn, accepted once.
+"""Invitations to an organization: sent, sent again, withdrawn, accepted once; forgotten long afterwards.
 
 Nothing here sends mail, and an invitation is no secret: accepting one takes an address that the person has
 confirmed, which the caller says. It can do no more than whoever sent it may still do.
 """
 
 import datetime as dt
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Final
 
 from django.contrib.auth.models import AbstractBaseUser
@@ -27,6 +27,8 @@ LIFETIME: Final = dt.timedelta(days=7)
 MOST_A_DAY: Final = 50  # invitations of an organization: mail in others' names is not to be had for free
 PAUSE: Final = dt.timedelta(hours=1)  # between two mails of the same invitation
 EMAIL_LENGTH: Final = 254
+KEEP: Final = dt.timedelta(days=90)  # after its end; what became of it stays in the audit
+_BATCH: Final = 500
 
 
 def invite(
@@ -122,6 +124,20 @@ def accept_invitation(
     return membership
 
 
+def forget_invitations(*, now: dt.datetime, stop: Callable[[], bool] = lambda: False) -> int:
+    """Delete invitations that could last be accepted longer ago than KEEP, in small transactions; how many.
+    `stop` is asked before each."""
+    forgotten = 0
+    old = Invitation.objects.filter(expires_at__lt=now - KEEP)
+    while not stop():
+        # Asked again as each is deleted: one that is sent again meanwhile stays.
+        count, _ = old.filter(pk__in=old.order_by("pk").values("pk")[:_BATCH]).delete()
+        forgotten += count
+        if count < _BATCH:
+            break
+    return forgotten
+
+
 def sender_may_still(invitation: Invitation) -> bool:
     """Could whoever sent it send it now? The provider always can."""
     if invitation.by_provider:
@@ -170,7 +186,9 @@ def _sender(actor: Actor) -> dict[str, int | str | bool | None]:
 def _locked(invitation: Invitation) -> Invitation:
     """The row as it is now, ours until commit, with its organization."""
     organization = lock_organization(invitation.organization)
-    found = organization.invitations.get(pk=invitation.pk)
+    found = organization.invitations.filter(pk=invitation.pk).first()
+    if found is None:
+        raise Conflict("This invitation ended long ago; send another.")
     found.organization = organization
     return found
 

@@ -1,10 +1,12 @@
-"""The admin's lists however long, and a customer's page with its newest keys, notes, plans and credits."""
+"""The admin's lists however long, a customer's page with its newest keys, notes, plans and credits, and the
+list of invitations."""
 
 import datetime as dt
 from typing import Any
 
 import pytest
 from django.contrib import admin as django_admin
+from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -15,7 +17,7 @@ from keys import lifecycle
 from keys.admin import organizations
 from keys.admin.base import BoundedPaginator
 from keys.lifecycle import Forbidden
-from keys.models import AuditEvent, Key, LeakDoor, LeakResponse, Note, Organization
+from keys.models import AuditEvent, Invitation, Key, LeakDoor, LeakResponse, Note, Organization
 from portal.models import Mail, User
 from tests import builders
 from usage.billing import Period, accounts, credits
@@ -56,6 +58,7 @@ def customer(number: int) -> None:
     )
     builders.scope_request(of, f"s{number}:write")
     lifecycle.add_note(STAFF, of, f"Note {number}", now=now)
+    builders.invitation(of, f"guest-{number}@example.com")
     lifecycle.create_policy(STAFF, slug=f"policy-{number}", name=f"Policy {number}", now=now)
     builders.subscription(of, builders.version(f"plan-{number}"), now - dt.timedelta(days=9))
     accounts.edit_account(STAFF, of, name=f"Name {number}", now=now)
@@ -182,3 +185,57 @@ def test_members_write_no_notes(acme: Organization) -> None:
     who = lifecycle.member_actor(alice, acme.memberships.get())
     with pytest.raises(Forbidden):
         lifecycle.add_note(who, acme, "x", now=timezone.now())
+
+
+# --- invitations ----------------------------------------------------------------------------------
+
+
+def withdrawing(*invitations: Invitation, **more: str) -> dict[str, Any]:
+    return {"action": "withdraw", "_selected_action": [each.pk for each in invitations], **more}
+
+
+def test_invitations_are_found_by_address_customer_and_state(admin: Client, acme: Organization) -> None:
+    now = timezone.now()
+    builders.invitation(acme, "bob@example.com", now=now - dt.timedelta(days=8))
+    builders.invitation(acme, "carol@example.com")
+    builders.invitation(builders.organization("other"), "dave@example.com")
+
+    def shown(**query: str) -> list[str]:
+        found = admin.get(address(Invitation), query).context["cl"].result_list
+        return sorted(each.email.partition("@")[0] for each in found)
+
+    assert shown() == ["bob", "carol", "dave"]
+    assert shown(q="carol@ex") == ["carol"]
+    assert shown(q="acme") == ["bob", "carol"]
+    assert shown(organization="other") == ["dave"]
+    assert shown(state="open") == ["carol", "dave"]
+    assert shown(state="expired") == ["bob"]
+    assert shown(state="accepted") == shown(state="withdrawn") == []
+    assert admin.get(address(Invitation), {"q": "\x00"}).status_code == 400
+
+
+def test_staff_withdraw_invitations_as_their_customer_does(admin: Client, acme: Organization) -> None:
+    one, two = builders.invitation(acme), builders.invitation(acme, "carol@example.com")
+    assert "can accept them" in admin.post(address(Invitation), withdrawing(one, two)).content.decode()
+    assert Invitation.objects.filter(withdrawn_at=None).count() == 2
+    for _ in range(2):
+        admin.post(address(Invitation), withdrawing(one, two, confirmed="yes"))
+    assert not Invitation.objects.filter(withdrawn_at=None).exists()
+    assert not Mail.objects.exclude(next_try_at=None).exists()
+    events = AuditEvent.objects.filter(act="member.invitation_withdrawn", organization=acme)
+    assert [(event.actor_kind, event.actor_label) for event in events] == [("staff", "sam@example.com")] * 2
+    page = address(Invitation, "change", one.pk)
+    assert "Withdrawn" in admin.get(page).content.decode()
+    assert admin.post(page, {"email": "mallory@example.com"}).status_code == 403
+    history = admin.get(address(Invitation, "history", one.pk))
+    assert history.headers["Location"] == address(AuditEvent) + "?organization=acme"
+
+
+def test_who_may_only_view_invitations_withdraws_none(acme: Organization) -> None:
+    mia = builders.user("mia", is_staff=True)
+    mia.user_permissions.add(Permission.objects.get(codename="view_invitation"))
+    viewer, one = builders.signed_in(Client(), mia), builders.invitation(acme)
+    assert viewer.get(address(Invitation)).status_code == 200
+    viewer.post(address(Invitation), withdrawing(one, confirmed="yes"))
+    one.refresh_from_db()
+    assert one.withdrawn_at is None

@@ -20,7 +20,7 @@ from pytest_django import Settings
 
 from keys import lifecycle
 from keys.audit import Actor
-from keys.lifecycle import Conflict, Forbidden, Invalid, Refused
+from keys.lifecycle import Conflict, Forbidden, Invalid, Refused, invitations
 from keys.models import AuditEvent, Invitation, Membership, Organization
 from keys.permissions import Role
 from portal import outbox, team
@@ -158,6 +158,24 @@ def test_a_visitor_is_led_to_sign_in_and_back(client: Client, acme: Organization
         {"login": "bob@example.com", "password": builders.PASSWORD, "next": page(invitation)},
     )
     assert signed.headers["Location"] == page(invitation)
+
+
+def test_invitations_are_forgotten_long_after_their_end(
+    acme: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        builders.invitation(acme, f"guest-{number}@example.com", now=NOW)
+    gone, late = builders.invitation(acme, now=NOW), builders.invitation(acme, "carol@example.com", now=NOW)
+    lifecycle.resend_invitation(COMMAND, late, now=NOW + DAY)
+    monkeypatch.setattr(invitations, "_BATCH", 2)
+    end = NOW + invitations.LIFETIME + invitations.KEEP
+    assert lifecycle.forget_invitations(now=end) == 0
+    assert lifecycle.forget_invitations(now=end + DAY, stop=lambda: True) == 0
+    assert lifecycle.forget_invitations(now=end + DAY) == 4
+    assert Invitation.objects.get() == late
+    assert AuditEvent.objects.filter(act="member.invited").count() == 5
+    with pytest.raises(Conflict, match="long ago"):
+        lifecycle.resend_invitation(COMMAND, gone, now=end + DAY)
 
 
 def test_an_invitation_ends_after_a_week_and_can_be_sent_again(acme: Organization) -> None:

@@ -87,6 +87,7 @@ def _chores(sweep: watch.Sweep, stop: threading.Event) -> list[Chore]:
         Chore("Pruning mails", CLEAR_SECONDS, timed(partial(outbox.prune, stop=is_over))),
         Chore("Retiring idle keys", RETIRE_SECONDS, retire_idle_keys),
         Chore("Ending visits", VISIT_SECONDS, lambda: lifecycle.end_visits(now=timezone.now())),
+        Chore("Forgetting invitations", CLEAR_SECONDS, lambda: forget_invitations(is_over)),
         Chore("Telling of billing alerts", ALERT_SECONDS, timed(partial(alerts.tell, stop=is_over))),
         Chore("Reminding of expiries", REMIND_SECONDS, timed(expiry.remind)),
         Chore("Forgetting reminders", CLEAR_SECONDS, timed(expiry.forget)),
@@ -105,6 +106,11 @@ def forget_the_dead() -> None:
 def prune_journals() -> None:
     """Delete drained journals that were kept long enough."""
     kept.prune(settings.USAGE_JOURNAL_DIR, days=settings.USAGE_JOURNAL_KEEP_DAYS, now=timezone.now())
+
+
+def forget_invitations(is_over: Callable[[], bool]) -> None:
+    """Delete invitations that ended long ago."""
+    lifecycle.forget_invitations(now=timezone.now(), stop=is_over)
 
 
 def clear_sessions() -> None:
