@@ -7,7 +7,7 @@ its own transaction and its own event, and what one is refused stops no other.
 import datetime as dt
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -21,10 +21,10 @@ from django.views.decorators.debug import sensitive_variables
 from keys import oversight, tokens
 from keys.lifecycle import Refused
 from keys.models import Key, Organization, Scope
+from portal.pages import CHART_DAYS, DAY
 from usage import reports
 
 MOST: Final = 200  # keys at once
-CALLS_DAYS: Final = 30
 
 
 @sensitive_variables()
@@ -48,9 +48,10 @@ def find(
     scope: str = "",
     label: str = "",
     sort: str = "",
-) -> QuerySet[Key] | Sequence[int]:
-    """An organization's keys, newest first if no order is chosen; by calls, their primary keys. `q` is part
-    of a name or a label, an id, or a secret's last four; `label` is a label's name, or `name=value`."""
+) -> QuerySet[Key] | dict[int, int]:
+    """An organization's keys, newest first if no order is chosen; by calls, how many each (by primary key)
+    made in `CHART_DAYS`. `q` is part of a name or a label, an id, or a secret's last four; `label` is a
+    label's name, or `name=value`."""
     keys: QuerySet[Key] = organization.keys.all()
     if state:
         keys = organization.keys.in_state(state, now)
@@ -110,12 +111,12 @@ def _ordered(keys: QuerySet[Key], sort: str) -> QuerySet[Key]:
 
 def _by_calls(
     organization: Organization, keys: QuerySet[Key], now: dt.datetime, *, most_first: bool
-) -> list[int]:
+) -> dict[int, int]:
     """Two queries: usage has no row for a key that was never called, and none knows what is filtered."""
-    end = now.astimezone(dt.UTC).replace(hour=0, minute=0, second=0, microsecond=0) + dt.timedelta(days=1)
-    calls = reports.calls_by_key(organization, end - dt.timedelta(days=CALLS_DAYS), end)
+    end = now.astimezone(dt.UTC).replace(hour=0, minute=0, second=0, microsecond=0) + DAY
+    calls = reports.calls_by_key(organization, end - CHART_DAYS * DAY, end)
     pks = keys.order_by("-created_at", "-id").values_list("pk", flat=True)
-    return sorted(pks, key=lambda pk: calls.get(pk, 0), reverse=most_first)
+    return {pk: calls.get(pk, 0) for pk in sorted(pks, key=lambda pk: calls.get(pk, 0), reverse=most_first)}
 
 
 # --- several at once ------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ from portal.pages import (
     reasons,
     span,
 )
-from usage import reports, sources
+from usage import reports, sources, watermark
 from usage.models import ResponseRollup, SecretUse, Source, Trial
 from usage.reports import Outcome
 from usage.sources import LateUse, Standing
@@ -131,6 +131,7 @@ class _Beside(NamedTuple):
     may_ask: bool
     is_asked: bool  # are there requests for scopes?
     is_answered: bool  # is it known how the API answered?
+    complete_through: dt.datetime | None
     events: int = 0
     changed_at: dt.datetime | None = None
 
@@ -149,12 +150,14 @@ def _beside(key: Key, since: dt.datetime, *, with_history: bool) -> _Beside:
         Exists(askable(key)),
         Exists(ScopeRequest.objects.filter(**of_key)),
         Exists(answered),
+        *watermark.columns(),
     ]
     if with_history:
         events = AuditEvent.objects.filter(**of_key)
         columns += [one(events, Count("pk")), one(events, Max("at"))]
-    leaks, *rest = Key.objects.filter(pk=key.pk).values_list(*columns).get()
-    return _Beside(leaks or 0, *rest)
+    leaks, trial, may_ask, is_asked, is_answered, *rest = Key.objects.values_list(*columns).get(pk=key.pk)
+    through, known = watermark.told(*rest[:4]), rest[4:]
+    return _Beside(leaks or 0, trial, may_ask, is_asked, is_answered, through, *known)
 
 
 def key_page(
@@ -164,7 +167,7 @@ def key_page(
     end = now.astimezone(dt.UTC).date() + DAY
     start = _midnight(end - CHART_DAYS * DAY)
     beside = _beside(key, start, with_history=with_history)
-    through = reports.complete_through()
+    through = beside.complete_through  # read before the sums: they hold at least this much
     secrets = _secret_rows(key, now)
     calls = reports.outcomes(organization, start.date(), end, key=key)
     events = key.events.select_related("key").order_by("-number")

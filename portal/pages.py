@@ -5,7 +5,7 @@ time, through `organization.<related>` and `usage.reports`, and never writes.
 """
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from usage.reports import Outcome
 
 PAGE = 50
 CHART_DAYS = 30
+LINE_DAYS = 7  # of a key in the list
 LABELS = 3  # of a key in the list
 DAY = dt.timedelta(days=1)
 _STATUS_CLASSES = {2: "Success", 3: "Elsewhere", 4: "The call was at fault", 5: "The API was at fault"}
@@ -90,6 +91,7 @@ class KeyRow:
 
     key: Key
     secret: Secret | None
+    scopes: list[str]
     badge: Badge
     note: str  # what its policy wants of it
     spark: str
@@ -223,31 +225,37 @@ def expiring(organization: Organization, now: dt.datetime) -> int:
 
 
 def key_rows(
-    organization: Organization, keys: QuerySet[Key] | Sequence[int], number: str | None, now: dt.datetime
+    organization: Organization, keys: QuerySet[Key] | dict[int, int], number: str | None, now: dt.datetime
 ) -> tuple[Page[Any], list[KeyRow]]:
-    """One page of `keys` in their order, or of those with these primary keys, and its lines."""
+    """One page of `keys` in their order, and its lines; or of those with these primary keys, which made so
+    many calls in `CHART_DAYS`."""
+    calls = None if isinstance(keys, QuerySet) else keys
     # Any: a page of keys, or of primary keys.
     page: Page[Any] = Paginator(
-        keys.prefetch_related("scopes") if isinstance(keys, QuerySet) else keys, PAGE
+        keys.prefetch_related("scopes") if isinstance(keys, QuerySet) else list(keys), PAGE
     ).get_page(number)
     shown: list[Key] = list(page.object_list)
-    if not isinstance(keys, QuerySet):
+    if calls is not None:
         found = organization.keys.prefetch_related("scopes").in_bulk(page.object_list)
         shown = [found[pk] for pk in page.object_list if pk in found]
     ids = [key.pk for key in shown]
-    current = Secret.objects.filter(key__in=ids, stops_at=None).select_related("key")
+    current = Secret.objects.filter(key__in=ids, stops_at=None).order_by()
     secrets = {secret.key_id: secret for secret in current.annotate(used=reports.last_use_of("key"))}
-    tomorrow = _today(now) + DAY
-    recent = reports.recent(organization, ids, tomorrow, days=CHART_DAYS)
+    for key in shown:
+        if key.pk in secrets:
+            secrets[key.pk].key = key
+    days = CHART_DAYS if calls is None else LINE_DAYS
+    recent = reports.recent(organization, ids, _today(now) + DAY, line=LINE_DAYS, days=days)
     terms = Terms.of(organization.policy)
     return page, [
         KeyRow(
             key=key,
             secret=secrets.get(key.pk),
+            scopes=[scope.name for scope in key.scopes.all()],
             badge=badge(key, now),
             note=note(key, secrets.get(key.pk), terms, now),
             spark=sparkline(recent[key.pk].line) if any(recent[key.pk].line) else "",
-            requests=recent[key.pk].calls,
+            requests=recent[key.pk].calls if calls is None else calls[key.pk],
             last_used=secrets[key.pk].used if key.pk in secrets else None,
         )
         for key in shown

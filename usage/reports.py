@@ -8,6 +8,7 @@ never writes.
 import datetime as dt
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
 from operator import add
 from typing import NamedTuple
 
@@ -199,18 +200,21 @@ def recent(
 ) -> dict[int, Recent]:
     """The last days of each of these keys (by primary key) before `end` (pass tomorrow for today): calls of
     `days` days, and the line of `line`; those without calls included."""
-    midnights = [_midnight(end - dt.timedelta(days=line - n)) for n in range(line + 1)]
-    sums = {
-        f"day_{n}": _calls(ACCEPTED & Q(hour__gte=midnights[n], hour__lt=midnights[n + 1]))
-        for n in range(line)
+    # From each midnight on, which is one bound less to look at for each row; a day is what is between two.
+    since = {
+        f"since_{n}": _calls(ACCEPTED & Q(hour__gte=_midnight(end - dt.timedelta(days=n))))
+        for n in range(line, 0, -1)
     }
     rows = (
-        _between(organization, _midnight(end - dt.timedelta(days=days)), midnights[-1])
+        _between(organization, _midnight(end - dt.timedelta(days=days)), _midnight(end))
         .filter(key_id__in=key_ids)
         .values_list("key_id")
-        .annotate(all_calls=Sum("calls"), **sums)
+        .annotate(all_calls=Sum("calls"), **since)
     )
-    found = {key_id: Recent(calls, accepted) for key_id, calls, *accepted in rows}
+    found = {
+        key_id: Recent(calls, [some - later for some, later in pairwise([*accepted, 0])])
+        for key_id, calls, *accepted in rows
+    }
     return {key_id: Recent(0, [0] * line) for key_id in key_ids} | found
 
 

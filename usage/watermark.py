@@ -14,7 +14,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, Max, OuterRef, QuerySet, Value
+from django.db.models import Exists, Max, OuterRef, QuerySet, Subquery, Value
 from django.db.models.functions import Coalesce, Now
 
 from keys import audit
@@ -63,6 +63,27 @@ def _read() -> tuple[dt.datetime | None, dt.datetime | None]:
     if found is None:
         found = Spool.objects.aggregate(at=Max("finished_at"))["at"]
     return next(iter(moments[True]), None), found
+
+
+def columns() -> list[Subquery]:
+    """What `complete_through` asks of the database, to be read beside one row of another query; `told` makes
+    the answer of it."""
+    waiting = _waiting().annotate(at=Coalesce("watermark", "started_at")).order_by("at").values("at")
+    finished = Spool.objects.exclude(finished_at=None).order_by("-finished_at").values("finished_at")
+    unannounced = _unannounced().order_by("started_at").values("started_at")
+    stored = Watermark.objects.values("through")
+    return [Subquery(rows[:1]) for rows in (stored, waiting, unannounced, finished)]
+
+
+def told(
+    stored: dt.datetime | None,
+    waiting: dt.datetime | None,
+    unannounced: dt.datetime | None,
+    finished: dt.datetime | None,
+) -> dt.datetime | None:
+    """`complete_through`, from `columns`."""
+    found = min((at for at in (waiting, unannounced) if at is not None), default=finished)
+    return max((at for at in (stored, found) if at is not None), default=None)
 
 
 def store() -> None:

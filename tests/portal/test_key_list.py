@@ -92,6 +92,7 @@ def test_each_order(alice: Client, acme: Organization) -> None:
     builders.key(acme, name="gamma", expires_at=now + 7 * DAY, now=now - 1 * DAY)
     calls(old.key, 10)
     calls(middle.key, 20)
+    calls(middle.key, 21, ago=20 * DAY)
     used(old.secret, now)
     used(middle.secret, now - DAY)
     assert names(alice) == ["gamma", "Alpha", "beta"]
@@ -101,6 +102,9 @@ def test_each_order(alice: Client, acme: Organization) -> None:
     assert names(alice, sort="used") == ["gamma", "Alpha", "beta"]
     assert names(alice, sort="-calls") == ["Alpha", "beta", "gamma"]
     assert names(alice, sort="calls") == ["gamma", "beta", "Alpha"]
+    for order in ("", "-calls"):
+        rows = alice.get(url("keys"), {"sort": order}).context["rows"]
+        assert {row.key.name: row.requests for row in rows} == {"Alpha": 41, "beta": 10, "gamma": 0}
     assert names(alice, sort="expires") == ["Alpha", "gamma", "beta"]
     assert names(alice, sort="-calls", q="a", label="") == ["Alpha", "beta", "gamma"]
 

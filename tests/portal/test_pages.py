@@ -25,7 +25,7 @@ from tests.usage.test_gateway import PORTAL_HEADERS
 from usage import event_format, gateway, watch
 from usage.billing import Line
 from usage.event_format import Rejection
-from usage.models import Refusal, ResponseRollup, Rollup, SecretUse, Source, Spool, Watermark
+from usage.models import QuotaUse, Refusal, ResponseRollup, Rollup, SecretUse, Source, Spool, Watermark
 from usage.models.sources import OTHER
 
 pytestmark = pytest.mark.django_db
@@ -427,11 +427,15 @@ def test_a_keys_history_is_for_those_who_may_see_activity(
 
 
 def test_a_keys_page_costs_twelve_queries_whatever_its_history(alice: Client, acme: Organization) -> None:
-    issued = builders.key(acme, expires_at=None, scopes=("orders:read",))
+    issued = builders.key(acme, expires_at=None, scopes=("orders:read",), quotas=["1000/day"])
     now = timezone.now()
     Spool.objects.create(id="aaaaaaaaaaa", host="east", pid=7, started_at=now, watermark=now)
     calls(issued.key, 3, Code.RATE_LIMITED)
     used(issued.secret, now)
+    today = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    QuotaUse.objects.create(
+        organization=acme, key_id=issued.key.pk, meter="requests", unit="day", start=today, spent=3
+    )
     watch.refresh([issued.key], now)
     few = queries(alice, url("key", issued.key))
     assert queries(alice, url("key", builders.key(acme, name="Unused").key)) <= 12
