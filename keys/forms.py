@@ -551,7 +551,7 @@ class KeyFilterForm(forms.Form):
     )
     environment = forms.ChoiceField(
         required=False,
-        choices=[("", "All environments"), *Environment.choices],
+        choices=[("", "Live and test"), *Environment.choices],
         widget=forms.Select(attrs={"class": "input", "aria-label": "Environment"}),
     )
     scope = forms.ChoiceField(

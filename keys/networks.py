@@ -57,6 +57,12 @@ def as_text(networks: Iterable[Network]) -> list[str]:
 
 
 @lru_cache(maxsize=4096)
+def in_words(network: str) -> str:
+    """A canonical network as people write it: one address alone goes without its prefix length."""
+    parsed = ipaddress.ip_network(network)
+    return str(parsed.network_address) if parsed.num_addresses == 1 else network
+
+
 def parse_address(text: str) -> Address | None:
     """An address as (bits, integer), IPv4-mapped IPv6 as IPv4; None if it is not one."""
     try:

@@ -18,6 +18,7 @@ from keys import lifecycle
 from keys.audit import Actor
 from keys.lifecycle import Conflict
 from keys.models import Key, Organization
+from keys.networks import in_words
 from portal.pages import Counted
 from usage import watch
 from usage.models import Signal
@@ -174,7 +175,8 @@ def _expire(actor: Actor, key: Key, proposal: str, now: dt.datetime) -> Key:
 
 def _propose_networks(key: Key, evidence: Evidence, now: dt.datetime) -> tuple[str, str, str]:
     networks = ", ".join(evidence["networks"])
-    return networks, "Limit to them", f"only from {networks}"
+    places = ", ".join(in_words(network) for network in evidence["networks"])
+    return networks, "Limit to them", f"only from {places}"
 
 
 def _limit(actor: Actor, key: Key, proposal: str, now: dt.datetime) -> Key:

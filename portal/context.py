@@ -27,7 +27,7 @@ class NavItem(NamedTuple):
 
 
 # (label, URL name, icon, the act that shows it, URL names under which it is the current one)
-_ORGANIZATION_PAGES = (
+ORGANIZATION_PAGES = (
     ("Overview", "overview", "overview", Act.VIEW, ()),
     (
         "API keys",
@@ -41,11 +41,14 @@ _ORGANIZATION_PAGES = (
             "key_rotate",
             "key_revoke",
             "key_leaks",
+            "key_ask",
             "key_first_call",
             "key_try",
             "key_canary",
             "key_disable",
             "key_enable",
+            "keys_label",
+            "keys_revoke",
             "key_end_overlap",
             "key_extend_overlap",
             "key_roll_back",
@@ -100,7 +103,7 @@ def navigation(request: HttpRequest) -> list[NavItem]:
             NavItem(
                 reverse(name, kwargs={"organization": organization.slug}), label, icon, here in (name, *more)
             )
-            for label, name, icon, act, more in _ORGANIZATION_PAGES
+            for label, name, icon, act, more in ORGANIZATION_PAGES
             if allows(membership.role, act)
         ]
     return [*items, NavItem(reverse("docs"), "Docs", "docs", here == "docs")]

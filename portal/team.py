@@ -160,12 +160,12 @@ def waiting(organization: Organization, actor: Actor, now: dt.datetime) -> list[
     ]
 
 
-def keys_left(organization: Organization, membership: Membership) -> str:
-    """What becomes of this member's keys when the member goes, in words."""
+def keys_left(organization: Organization, membership: Membership, who: str = "this member") -> str:
+    """What becomes of this member's keys when the member goes, in words that call the member `who`."""
     count = organization.keys.filter(created_by_id=membership.user_id, revoked_at=None).count()
     if count == 0:
-        return "No key that still works was made by this member."
-    keys = "1 key that this member made keeps" if count == 1 else f"{count} keys that this member made keep"
+        return f"No key that still works was made by {who}."
+    keys = f"1 key that {who} made keeps" if count == 1 else f"{count} keys that {who} made keep"
     return (
         f"{keys} working: keys are the organization’s. A member who has a secret still has it afterwards, so "
         "Attention says of each that its maker has left, until you rotate it."

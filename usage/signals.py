@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 from keys.models import Environment, Key, Secret
-from keys.networks import compile_networks, contains, parse_address
+from keys.networks import compile_networks, contains, in_words, parse_address
 from keys.verdicts import Code
 from usage.models import Source
 from usage.sources import network_of
@@ -278,8 +278,9 @@ def _networks(facts: Facts, now: dt.datetime) -> Evidence:
     if len(proposed) > FEW_NETWORKS:
         return {}
     calls = sum(each.calls for each in sources)
+    places = ", ".join(in_words(network) for network in proposed)
     return {
-        "sentence": f"All of its {_count(calls, 'accepted call')} came from {', '.join(proposed)}.",
+        "sentence": f"All of its {_count(calls, 'accepted call')} came from {places}.",
         "networks": proposed,
     }
 

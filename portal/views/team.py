@@ -137,7 +137,7 @@ def team_remove(request: MemberRequest, member_id: int) -> HttpResponse:
 def team_leave(request: MemberRequest) -> HttpResponse:
     """Ask, then end one's own membership."""
     if request.method != "POST":
-        kept = people.keys_left(request.organization, request.membership)
+        kept = people.keys_left(request.organization, request.membership, "you")
         return render(request, "portal/team_leave.html", {"kept": kept})
     try:
         lifecycle.remove_member(request.actor, request.membership, now=timezone.now())

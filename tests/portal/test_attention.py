@@ -75,7 +75,7 @@ def test_the_page_lists_warnings_by_weight_with_reason_evidence_and_score(
     found = response.context["attention"]
     assert [row.title for row in found.rows] == ["Never expires", "Could be limited to its networks"]
     assert (found.warnings, found.keys, found.score) == (2, 1, 15)
-    assert "All of its 7 accepted calls came from 203.0.113.9/32." in response.text
+    assert "All of its 7 accepted calls came from 203.0.113.9." in response.text
     assert "A key that is forgotten works for ever." in response.text
 
 

@@ -13,6 +13,7 @@ from django.utils import timezone
 from keys.directory import Directory
 from keys.models import Organization
 from keys.permissions import Role
+from portal import context
 from portal.models import User
 from tests import builders
 from usage import metering
@@ -360,3 +361,16 @@ def test_no_get_changes_anything(acme: Organization) -> None:
             client.get(reverse(name, kwargs=arguments(route, acme, **known)))
     assert acme.events.count() == before
     assert builders.reloaded(key).state_at(timezone.now()) == "active"
+
+
+def test_every_page_of_an_organization_is_some_line_of_the_sidebar() -> None:
+    lines = [(name, *more) for _, name, _, _, more in context.ORGANIZATION_PAGES]
+    pages = [name for route, name in own_routes() if route.startswith("o/<slug:organization>/")]
+    shown = [
+        name
+        for name in pages
+        if TABLE[name][0].method == "GET"
+        and TABLE[name][0].statuses["owner"] == 200
+        and not name.endswith(("_csv", "_manifest"))
+    ]
+    assert [name for name in shown if sum(name in line for line in lines) != 1] == []
