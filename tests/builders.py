@@ -24,9 +24,19 @@ from keys.models import Invitation, Key, Membership, Organization, Scope, ScopeR
 from keys.permissions import Role
 from portal import team
 from portal.models import User
-from usage import definitions, trials
+from usage import definitions, organization_rollups, trials
 from usage.billing import Period, alerts, closing
-from usage.models import BillingAlert, Meter, Plan, PlanVersion, Price, Rollup, Subscription, Trial
+from usage.models import (
+    BillingAlert,
+    Meter,
+    OrganizationRollup,
+    Plan,
+    PlanVersion,
+    Price,
+    Rollup,
+    Subscription,
+    Trial,
+)
 
 NOW = dt.datetime(2026, 6, 15, 12, 0, tzinfo=dt.UTC)
 PASSWORD = "correct horse battery staple"
@@ -180,7 +190,7 @@ def used(
     outcome: str = "VALID",
 ) -> Rollup:
     """What the key used in an hour as roll-ups have it, booked to the hour's own month unless said."""
-    return Rollup.objects.create(
+    return rollup(
         organization_id=of.organization_id,
         hour=hour,
         key=of,
@@ -191,6 +201,20 @@ def used(
         calls=1,
         quantity=quantity,
     )
+
+
+def rollup(**fields: Any) -> Rollup:
+    """A roll-up that was not counted, and what it adds to those without keys."""
+    made = Rollup.objects.create(**fields)
+    group = made.organization_id, made.hour, made.key_id, made.meter, made.resource, made.outcome
+    organization_rollups.add([(*group, made.booked_period, made.calls, made.quantity)])
+    return made
+
+
+def nothing_used() -> None:
+    """Forget all roll-ups."""
+    Rollup.objects.all().delete()
+    OrganizationRollup.objects.all().delete()
 
 
 def closed_month(of: Organization, key: Key | None = None, *, fee: int = 4900) -> Period:

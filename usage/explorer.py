@@ -15,7 +15,6 @@ from django.db.models.functions import Coalesce
 from keys.models import Key, Organization
 from keys.verdicts import Code
 from usage import series
-from usage.models import Rollup
 from usage.reports import ACCEPTED, Calls
 
 TOP: Final = 6  # groups that have a part of their own in each bucket; the others are one part
@@ -144,12 +143,15 @@ _QUANTITY: Final = Coalesce(Sum("quantity", filter=ACCEPTED), 0)
 
 # Any: a queryset with an annotation that only one of the branches has.
 def _rows(organization: Organization, asked: Asked, by: str) -> QuerySet[Any]:
-    rows = Rollup.objects.filter(organization=organization, hour__gte=asked.start, hour__lt=asked.end)
+    groups = {by} if asked.key is None else {by, "key"}
+    rows = series.between(organization, asked.start, asked.end, groups)
     if asked.meter:
         rows = rows.filter(meter=asked.meter)
     if asked.key is not None:
         rows = rows.filter(key=asked.key)
-    if asked.environment:
-        keys = Key.objects.filter(organization=organization, environment=asked.environment)
-        rows = rows.filter(key__in=keys.values("pk"))
-    return rows.annotate(environment=series.environment_of_key()) if by == "environment" else rows
+    if not asked.environment:
+        return rows
+    if "key" not in groups:
+        return rows.filter(environment=asked.environment)
+    keys = Key.objects.filter(organization=organization, environment=asked.environment)
+    return rows.filter(key__in=keys.values("pk"))

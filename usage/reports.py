@@ -1,8 +1,8 @@
 """Read-only sums for pages, the admin and the machine API.
 
 Everything here is summed by the database from the roll-ups, in a fixed number of queries however many
-keys, days or calls there are; times are UTC and ranges half-open. This module never reads a journal and
-never writes.
+keys, days or calls there are, and from those without keys where no key is asked about; times are UTC and
+ranges half-open. This module never reads a journal and never writes.
 """
 
 import datetime as dt
@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from operator import add
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.db.models import Max, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce, Least
@@ -18,7 +18,7 @@ from django.db.models.functions import Coalesce, Least
 from keys.models import Environment, Key, Organization
 from keys.verdicts import Code
 from usage import drain
-from usage.models import ResponseRollup, Rollup, SecretUse
+from usage.models import OrganizationRollup, ResponseRollup, Rollup, SecretUse
 
 ACCEPTED = Q(outcome=Code.VALID.name)
 
@@ -192,7 +192,7 @@ def _hours(rows: QuerySet[Rollup], total: Sum | Coalesce) -> list[Hour]:
 
 def calls_by_key(organization: Organization, start: dt.datetime, end: dt.datetime) -> dict[int, int]:
     """Calls of [start, end), refused ones too, of every key that was called."""
-    return dict(_between(organization, start, end).values_list("key_id").annotate(total=Sum("calls")))
+    return dict(_of_keys(organization, start, end).values_list("key_id").annotate(total=Sum("calls")))
 
 
 def recent(
@@ -206,7 +206,7 @@ def recent(
         for n in range(line, 0, -1)
     }
     rows = (
-        _between(organization, _midnight(end - dt.timedelta(days=days)), _midnight(end))
+        _of_keys(organization, _midnight(end - dt.timedelta(days=days)), _midnight(end))
         .filter(key_id__in=key_ids)
         .values_list("key_id")
         .annotate(all_calls=Sum("calls"), **since)
@@ -250,12 +250,18 @@ def _between(
     end: dt.datetime,
     key: Key | int | None = None,
     meter: str = "",
-) -> QuerySet[Rollup]:
-    """Always by organization and hours, the beginning of the primary key."""
-    rows = Rollup.objects.filter(organization=organization, hour__gte=start, hour__lt=end)
-    if meter:
-        rows = rows.filter(meter=meter)
-    return rows if key is None else rows.filter(key=key)
+) -> QuerySet[Any]:
+    """Always by organization and hours, the beginning of both tables' primary keys."""
+    rows: QuerySet[Any] = OrganizationRollup.objects.filter(
+        organization=organization, hour__gte=start, hour__lt=end
+    )
+    if key is not None:
+        rows = _of_keys(organization, start, end).filter(key=key)
+    return rows.filter(meter=meter) if meter else rows
+
+
+def _of_keys(organization: Organization, start: dt.datetime, end: dt.datetime) -> QuerySet[Rollup]:
+    return Rollup.objects.filter(organization=organization, hour__gte=start, hour__lt=end)
 
 
 def _calls(condition: Q) -> Coalesce:

@@ -13,7 +13,7 @@ from typing import Any
 from django.db import connection
 
 from keys.verdicts import BY_NUMBER, Code
-from usage import bulk, ledger, resources
+from usage import bulk, ledger, organization_rollups, resources
 from usage.billing import periods
 from usage.billing.periods import Period
 from usage.meters import REQUESTS
@@ -68,6 +68,10 @@ _UNFOLDED = "DELETE FROM {table} WHERE organization_id = %s AND hour > %s AND ho
 _HOURLY = {
     "usage_rollup": (
         ("organization_id", "key_id", "meter", "resource", "outcome", "booked_period"),
+        ("calls", "quantity"),
+    ),
+    "usage_organizationrollup": (
+        ("organization_id", "environment", "meter", "resource", "outcome", "booked_period"),
         ("calls", "quantity"),
     ),
     "usage_responserollup": (
@@ -195,14 +199,12 @@ class Sums:
             total = totals.setdefault((organization, start, key, meter, label, outcome), [0, 0])
             total[0] += calls
             total[1] += quantity
-        bulk.execute(
-            _ADD_CALLS,
-            [
-                (organization, hour(start), *rest, day(booked_period(start, first)), *totals[group])
-                for group in sorted(totals)
-                for organization, start, *rest in (group,)
-            ],
-        )
+        added: list[bulk.Row] = [
+            (owner, hour(start), *rest, day(booked_period(start, first)), calls, quantity)
+            for (owner, start, *rest), (calls, quantity) in sorted(totals.items())
+        ]
+        organization_rollups.add(added)
+        bulk.execute(_ADD_CALLS, added)
         bulk.execute(
             _ADD_USE,
             [

@@ -1,22 +1,23 @@
 """Usage read back: an organization's sums by bucket of time and group, a page at a time.
 
-Summed by the database from the roll-ups in one query a page, from where the last page ended on, so that a
-million rows cost no more queries than one. It reads nothing else, and never writes.
+Summed by the database from the roll-ups in one query a page (from those without keys where no key is asked
+about), from where the last page ended on, so that a million rows cost no more queries than one. It reads
+nothing else, and never writes.
 """
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final, NamedTuple
 
 from django.db import connection
-from django.db.models import Case, CharField, F, Q, Sum, Value, When
+from django.db.models import Case, CharField, F, Q, QuerySet, Sum, Value, When
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Substr, TruncDay, TruncMonth
 
 from keys.models import Environment, Key, Organization
 from usage import meters
 from usage.meters import Meter
-from usage.models import Rollup
+from usage.models import OrganizationRollup, Rollup
 
 BUCKETS: Final = ("hour", "day", "month")
 # In the order of the roll-ups' primary key, so that hours come sorted from it; group → column.
@@ -67,9 +68,7 @@ def page(
 ) -> Page:
     """The rows that follow `after`, ordered by bucket and groups; at most three queries."""
     columns = [GROUPS[group] for group in query.groups]
-    rows = Rollup.objects.filter(organization=organization, hour__gte=query.start, hour__lt=query.end)
-    if "environment" in query.groups:
-        rows = rows.annotate(environment=environment_of_key())
+    rows = between(organization, query.start, query.end, query.groups)
     if after is not None:
         rows = rows.filter(hour__gte=after.bucket).filter(
             Q(hour__gte=bucket_end(after.bucket, query.bucket)) | _behind(columns, after.values)
@@ -123,6 +122,19 @@ def _behind(columns: list[str], values: tuple[str | int, ...]) -> Q:
         found |= same & Q(**{f"{column}__gt": value})
         same &= Q(**{column: value})
     return found
+
+
+# Any: rows of either table, of which one has the environment by an annotation.
+def between(
+    organization: Organization | int, start: dt.datetime, end: dt.datetime, groups: Collection[str]
+) -> QuerySet[Any]:
+    """The rows of [start, end) that can be grouped by these, as few as do; a single key's must be asked for
+    as a group."""
+    asked = {"organization": organization, "hour__gte": start, "hour__lt": end}
+    if "key" not in groups:
+        return OrganizationRollup.objects.filter(**asked)
+    rows = Rollup.objects.filter(**asked)
+    return rows.annotate(environment=environment_of_key()) if "environment" in groups else rows
 
 
 def environment_of_key() -> Case:

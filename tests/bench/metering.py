@@ -38,18 +38,34 @@ def _rollups(first: int, last: int, organizations: list[int], keys: list[list[in
 
 
 def fill(rows: Iterator[Any]) -> None:
-    """Write roll-ups straight into their table."""
+    """Write roll-ups straight into their table, and sum them up without their keys."""
     from django.db import connection
+    from django.db.models import Max, Min
 
-    adapt = connection.ops.adapt_datetimefield_value
+    from usage import organization_rollups
+    from usage.models import Rollup
+
     connection.ensure_connection()
+    (_copy if connection.vendor == "postgresql" else _insert)(connection, rows)
+    found = Rollup.objects.aggregate(first=Min("hour"), last=Max("hour"))
+    first, last = (found[each].replace(hour=0) for each in ("first", "last"))
+    organization_rollups.mend(first, last + dt.timedelta(days=1))
     if connection.vendor == "postgresql":
-        with connection.connection.cursor() as cursor:
-            with cursor.copy(f"COPY usage_rollup ({_COLUMNS}) FROM STDIN") as copy:
-                for row in rows:
-                    copy.write_row(row)
-            cursor.execute("ANALYZE usage_rollup")
-        return
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE usage_rollup, usage_organizationrollup")
+
+
+def _copy(connection: Any, rows: Iterator[Any]) -> None:
+    with (
+        connection.connection.cursor() as cursor,
+        cursor.copy(f"COPY usage_rollup ({_COLUMNS}) FROM STDIN") as copy,
+    ):
+        for row in rows:
+            copy.write_row(row)
+
+
+def _insert(connection: Any, rows: Iterator[Any]) -> None:
+    adapt = connection.ops.adapt_datetimefield_value
     places = ", ".join(["?"] * 9)
     connection.connection.executemany(
         f"INSERT INTO usage_rollup ({_COLUMNS}) VALUES ({places})",

@@ -18,7 +18,7 @@ from keys import lifecycle
 from keys.models import AuditEvent, Key, Membership, Organization, Policy, Scope
 from tests import builders
 from tests.e2e.conftest import Portal, Visitor
-from usage.models import Rollup, Spool
+from usage.models import Spool
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def key(portal: Portal) -> Key:
     for days in range(30):
         hour = (now - dt.timedelta(days=days)).replace(minute=0, second=0, microsecond=0)
         for outcome, calls in (("VALID", 900 + 37 * days % 400), ("EXPIRED", 12)):
-            Rollup.objects.create(
+            builders.rollup(
                 organization=acme,
                 hour=hour,
                 key=issued.key,

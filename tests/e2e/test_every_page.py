@@ -16,7 +16,7 @@ from tests.e2e.conftest import Portal, Visitor
 from tests.e2e.look import SMALL, look, violations
 from tests.portal.test_routes import TABLE, arguments, own_routes
 from usage.billing import Period
-from usage.models import Refusal, ResourceBound, ResponseRollup, Rollup, SecretUse
+from usage.models import Refusal, ResourceBound, ResponseRollup, SecretUse
 
 NO_PAGES = {
     "activity_csv",
@@ -89,7 +89,7 @@ def fill(acme: Organization) -> lifecycle.Issued:
     for day in range(30):
         for outcome, calls in (("VALID", 987_654_321), ("RATE_LIMITED", 12_345), ("IP_NOT_ALLOWED", 7)):
             at = hour - dt.timedelta(days=day)
-            Rollup.objects.create(
+            builders.rollup(
                 organization=acme,
                 hour=at,
                 key=issued.key,
@@ -101,7 +101,7 @@ def fill(acme: Organization) -> lifecycle.Issued:
             )
     builders.meter("gpu-hours", unit="hour", title="GPU hours " + LONG[:90], decimals=6)
     for resource in ("", "other", LONG[:128]):
-        Rollup.objects.create(
+        builders.rollup(
             organization=acme,
             hour=hour,
             key=issued.key,

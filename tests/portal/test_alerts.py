@@ -23,7 +23,7 @@ from portal.models import Mail, User
 from tests import builders
 from tests.threads import at_once
 from usage.billing import Period, alerts
-from usage.models import BillingAlert, Rollup
+from usage.models import BillingAlert
 
 pytestmark = pytest.mark.django_db
 STAFF = lifecycle.command_actor()
@@ -136,7 +136,7 @@ def test_a_suspended_organization_is_told_nothing(acme: Organization, key: Key) 
 def test_an_alert_is_told_exactly_where_its_threshold_is_reached(
     acme: Organization, key: Key, amount: int, used: int, percent: int
 ) -> None:
-    Rollup.objects.all().delete()
+    builders.nothing_used()
     BillingAlert.objects.all().delete()
     Mail.objects.all().delete()
     set_alert(acme, "budget", amount=Decimal(amount), currency="USD", percent=percent)

@@ -252,7 +252,7 @@ def used(
     resource: str = "",
     quantity: int | None = None,
 ) -> None:
-    Rollup.objects.create(
+    builders.rollup(
         organization=of,
         hour=hour,
         key_id=key,

@@ -15,7 +15,6 @@ from portal.models import User
 from tests import builders
 from usage import billing
 from usage.billing import Period
-from usage.models import Rollup
 
 pytestmark = pytest.mark.django_db
 
@@ -36,7 +35,7 @@ def alice(client: Client, acme: Organization, person: User) -> Client:
 
 
 def used(key: Key, quantity: int, hour: dt.datetime) -> None:
-    Rollup.objects.create(
+    builders.rollup(
         organization_id=key.organization_id,
         hour=hour,
         key=key,

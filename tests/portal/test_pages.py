@@ -25,7 +25,7 @@ from tests.usage.test_gateway import PORTAL_HEADERS
 from usage import event_format, gateway, watch
 from usage.billing import Line
 from usage.event_format import Rejection
-from usage.models import QuotaUse, Refusal, ResponseRollup, Rollup, SecretUse, Source, Spool, Watermark
+from usage.models import QuotaUse, Refusal, ResponseRollup, SecretUse, Source, Spool, Watermark
 from usage.models.sources import OTHER
 
 pytestmark = pytest.mark.django_db
@@ -61,7 +61,7 @@ def calls(
     """`number` calls of the key in the hour that was `ago`; each costs 1 unless said otherwise."""
     each = number if quantity is None else quantity
     hour = (timezone.now() - ago).replace(minute=0, second=0, microsecond=0)
-    Rollup.objects.create(
+    builders.rollup(
         organization=key.organization,
         hour=hour,
         key=key,

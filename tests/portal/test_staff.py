@@ -45,7 +45,7 @@ def text(response: Any) -> str:
 
 def count(key: Key, at: dt.datetime, calls: int, outcome: str = "VALID", *, meter: str = "requests") -> None:
     hour = at.replace(minute=0, second=0, microsecond=0)
-    Rollup.objects.create(
+    builders.rollup(
         organization_id=key.organization_id,
         hour=hour,
         key=key,

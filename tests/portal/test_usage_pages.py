@@ -17,7 +17,7 @@ from portal import usage_pages
 from tests import builders
 from tests.portal.test_pages import DAY, calls, queries, url
 from usage import definitions
-from usage.models import ResourceBound, Rollup, Spool
+from usage.models import ResourceBound, Spool
 
 pytestmark = pytest.mark.django_db
 
@@ -49,7 +49,7 @@ def file(alice: Client, **query: str) -> list[dict[str, Any]]:
 
 
 def counted(acme: Organization, at: dt.datetime, number: int, outcome: str = "VALID") -> None:
-    Rollup.objects.create(
+    builders.rollup(
         organization=acme,
         hour=at,
         key_id=1,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from keys.models import Environment, Key, Organization
 from tests import builders
-from usage import explorer, series
+from usage import explorer, organization_rollups, series
 from usage.explorer import Asked, Group
 from usage.models import Rollup
 
@@ -43,7 +43,7 @@ def keys(acme: Organization) -> list[Key]:
 def stored(
     organization: Organization, rows: dict[tuple[int, int, str, str, str], int], keys: list[Key]
 ) -> None:
-    Rollup.objects.all().delete()
+    builders.nothing_used()
     Rollup.objects.bulk_create(
         Rollup(
             organization=organization,
@@ -58,6 +58,8 @@ def stored(
         )
         for (hours, key, meter, resource, outcome), calls in rows.items()
     )
+    midnight = START.replace(hour=0)
+    organization_rollups.mend(midnight, midnight + dt.timedelta(days=120))
 
 
 @hypothesis_settings(

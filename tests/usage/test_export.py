@@ -194,7 +194,7 @@ def test_lines_are_sorted_by_code_points_whatever_the_databases_locale(key: Key,
 
 
 def test_usage_of_a_key_that_the_database_lost_keeps_its_line(key: Key, journal_dir: Path) -> None:
-    Rollup.objects.create(
+    builders.rollup(
         organization_id=key.organization_id,
         hour=MAY.start,
         key_id=key.pk + 1000,

@@ -25,7 +25,7 @@ def key(db: None) -> Key:
 def used(
     key: Key, quantity: int, hour: dt.datetime = MAY.start, *, resource: str = "", meter: str = "requests"
 ) -> None:
-    Rollup.objects.create(
+    builders.rollup(
         organization_id=key.organization_id,
         hour=hour,
         key=key,

@@ -15,7 +15,7 @@ from tests.threads import at_once
 from usage.billing import Period, forecast, money, subscriptions, terms
 from usage.billing.lines import usage
 from usage.billing.preview import Change, preview, preview_end
-from usage.models import Price, Rollup, Subscription
+from usage.models import Price, Subscription
 
 NOW = builders.NOW  # 15 June, 12:00
 JUNE = Period.of(NOW)
@@ -28,7 +28,7 @@ def acme(db: None) -> Organization:
     acme = builders.organization("acme")
     key = builders.key(acme).key
     for day in range(14):
-        Rollup.objects.create(
+        builders.rollup(
             organization=acme,
             hour=JUNE.start + day * 24 * HOUR,
             key=key,

@@ -39,7 +39,7 @@ def called(
     quantity: int | None = None,
     resource: str = "",
 ) -> Rollup:
-    return Rollup.objects.create(
+    return builders.rollup(
         organization=organization,
         hour=hour,
         key_id=key,
@@ -181,7 +181,7 @@ CELLS: st.SearchStrategy[Cells] = st.dictionaries(
 )
 @given(cells=CELLS)
 def test_every_report_agrees_with_the_roll_ups(acme: Organization, cells: Cells) -> None:
-    Rollup.objects.all().delete()
+    builders.nothing_used()
     expected: Counter[str] = Counter()
     quantity = 0
     for (hour, key, outcome, resource), (calls, cost) in cells.items():

@@ -18,7 +18,7 @@ from usage.billing import money, rating, terms
 from usage.billing.periods import Period
 from usage.billing.rating import Fee, Rated, Share, Terms, Used
 from usage.meters import Meter
-from usage.models import Rollup
+from usage.models import OrganizationRollup, Rollup
 
 CHUNK = 2000  # rows fetched at once
 _GROUP = ("organization_id", "key_id", "meter", "resource")
@@ -263,8 +263,8 @@ def _used_by(named: Sequence[tuple[str, int]], rollups: QuerySet[Rollup]) -> Ite
     yield from found.values()
 
 
-def with_subscription(rollups: QuerySet[Rollup]) -> QuerySet[Rollup]:
-    """Roll-ups joined, as `in_force`, with their organization's subscription in their hour."""
+def with_subscription[R: (Rollup, OrganizationRollup)](rollups: QuerySet[R]) -> QuerySet[R]:
+    """Roll-ups, with or without keys, joined, as `in_force`, with their organization's subscription then."""
     running = Q(organization__subscriptions__end=None) | Q(organization__subscriptions__end__gt=F("hour"))
     return rollups.annotate(
         in_force=FilteredRelation(

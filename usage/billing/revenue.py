@@ -14,7 +14,7 @@ from usage.billing.lines import currency_of
 from usage.billing.months import MINOR
 from usage.billing.periods import Period
 from usage.billing.rating import Used
-from usage.models import ClosedPeriod, Credit, Rollup, StatementLine
+from usage.models import ClosedPeriod, Credit, OrganizationRollup, StatementLine
 
 
 class Revenue(NamedTuple):
@@ -81,7 +81,7 @@ def _open(period: Period) -> Sums:
     agreed = terms.of_period(period)
     names = dict(terms.in_period(period).values_list("organization_id", "organization__slug"))
     used: dict[int, list[Used]] = {}
-    rows = Rollup.objects.filter(booked_period=period.first_day, hour__gte=period.start)
+    rows = OrganizationRollup.objects.filter(booked_period=period.first_day, hour__gte=period.start)
     for row in so_far.live_usage(rows):
         each = so_far.as_used(row)
         if each.subscription is not None:

@@ -1,7 +1,7 @@
 """What a month that is open comes to so far, without saying which key costs what: few rows, few queries.
 
-Usage is summed over keys before it is rated, which changes no amount: a price is applied to all live keys
-together, and only the shares of a line are theirs. It only reads.
+It reads the roll-ups without keys, which changes no amount: a price is applied to all live keys together, and
+only the shares of a line are theirs. It only reads.
 """
 
 import datetime as dt
@@ -10,15 +10,14 @@ from typing import Any, NamedTuple
 
 from django.db.models import BigIntegerField, F, Min, QuerySet, Sum, Value
 
-from keys.models import Environment, Key, Organization
+from keys.models import Environment, Organization
 from keys.verdicts import Code
-from usage import series
 from usage.billing import corrections, forecast, money, rating, statement, terms
 from usage.billing.lines import Billed, Caller, Line, currency_of, of_billed, with_subscription
 from usage.billing.periods import Period
 from usage.billing.rating import Terms, Used
 from usage.meters import Meter
-from usage.models import Credit, Rollup
+from usage.models import Credit, OrganizationRollup
 
 
 class SoFar(NamedTuple):
@@ -45,7 +44,7 @@ def of_organization(organization: Organization, now: dt.datetime, through: dt.da
     currency = currency_of(mine)
     if currency is None:
         return None
-    rows = Rollup.objects.filter(organization=organization, booked_period=period.first_day)
+    rows = OrganizationRollup.objects.filter(organization=organization, booked_period=period.first_day)
     sums = list(live_usage(rows).union(_credits(organization, period), all=True))
     if any(row[1] and row[-1] < period.start for row in sums):  # some of it came late
         sums = list(live_usage(rows.filter(hour__gte=period.start)))
@@ -77,7 +76,7 @@ def lines_of(
 ) -> Month:
     """The month's lines with those of all keys of an environment as one. `agreed` are its subscriptions, by
     id, `credits` what it carries. One query, and more where usage came late for a month that is closed."""
-    rows = Rollup.objects.filter(organization=organization, booked_period=period.first_day)
+    rows = OrganizationRollup.objects.filter(organization=organization, booked_period=period.first_day)
     sums = list(_by_environment(rows))
     late = any(row[-1] < period.start for row in sums)
     if late:
@@ -97,24 +96,29 @@ def lines_of(
     return Month([*own, *corrected], used)
 
 
-# Any: querysets of rows with annotations have no type that could be named here.
-def live_usage(rollups: QuerySet[Rollup]) -> QuerySet[Any, Any]:
+# Any: rows with annotations have no type that could be named here.
+def live_usage(rollups: QuerySet[OrganizationRollup]) -> QuerySet[Any, Any]:
     """What live keys used of each meter and resource under each subscription: (organization, meter, resource,
     subscription, quantity, first hour)."""
-    test = Key.objects.filter(environment=Environment.TEST).values("pk")  # a key that was lost is none
-    rows = with_subscription(rollups.filter(outcome=Code.VALID.name).exclude(key_id__in=test))
+    rows = _billed(rollups.exclude(environment=Environment.TEST))  # a key that was lost is none for tests
     named = rows.annotate(what=F("meter"), which=F("resource"), agreed=F("in_force__id"))
-    grouped = named.values("organization_id", "what", "which", "agreed")
-    return grouped.annotate(sum=Sum("quantity"), first=Min("hour")).order_by().values_list(*_COLUMNS)
+    return _summed(named, _COLUMNS)
 
 
-def _by_environment(rollups: QuerySet[Rollup]) -> QuerySet[Any, Any]:
+def _by_environment(rollups: QuerySet[OrganizationRollup]) -> QuerySet[Any, Any]:
     """The same of test keys too: (environment, meter, resource, subscription, quantity, first hour)."""
-    rows = with_subscription(rollups.filter(outcome=Code.VALID.name))
-    named = rows.annotate(environment=series.environment_of_key(), agreed=F("in_force__id"))
-    grouped = named.values("environment", "meter", "resource", "agreed")
-    columns = ("environment", "meter", "resource", "agreed", "sum", "first")
-    return grouped.annotate(sum=Sum("quantity"), first=Min("hour")).order_by().values_list(*columns)
+    named = _billed(rollups).annotate(agreed=F("in_force__id"))
+    return _summed(named, ("environment", "meter", "resource", "agreed", "sum", "first"))
+
+
+def _billed(rollups: QuerySet[OrganizationRollup]) -> QuerySet[Any]:
+    return with_subscription(rollups.filter(outcome=Code.VALID.name))
+
+
+def _summed(rows: QuerySet[Any], columns: tuple[str, ...]) -> QuerySet[Any, Any]:
+    """Rows added up by all columns but the last two, which are their sum and their first hour."""
+    grouped: QuerySet[Any, Any] = rows.values(*columns[:-2]).annotate(sum=Sum("quantity"), first=Min("hour"))
+    return grouped.order_by().values_list(*columns)
 
 
 def as_used(row: tuple[Any, ...]) -> Used:

@@ -25,7 +25,14 @@ from usage.models.meters import Aggregation, Meter
 from usage.models.periods import ClosedPeriod, Credit, StatementAccount, StatementLine, Verification
 from usage.models.quotas import QuotaLease, QuotaUse
 from usage.models.refusals import Refusal
-from usage.models.rollups import Resource, ResourceBound, ResponseRollup, Rollup, SecretUse
+from usage.models.rollups import (
+    OrganizationRollup,
+    Resource,
+    ResourceBound,
+    ResponseRollup,
+    Rollup,
+    SecretUse,
+)
 from usage.models.signals import Signal
 from usage.models.sources import ScopeUse, Source
 from usage.models.trials import Outcome, Trial
@@ -42,6 +49,7 @@ __all__ = [
     "Finding",
     "Hold",
     "Meter",
+    "OrganizationRollup",
     "Outcome",
     "Plan",
     "PlanVersion",

@@ -41,6 +41,35 @@ class Rollup(models.Model):
         return f"{self.key_id} {self.hour:%Y-%m-%d %H}h {self.meter} {self.outcome}: {self.quantity}"
 
 
+class OrganizationRollup(models.Model):
+    """The roll-ups of all keys of an organization and environment together: few rows, however many keys there
+    are, for questions that name none. `usage.organization_rollups` writes them."""
+
+    pk = models.CompositePrimaryKey(
+        "organization_id", "hour", "environment", "meter", "resource", "outcome", "booked_period"
+    )
+    organization = models.ForeignKey(
+        Organization, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+"
+    )
+    hour = models.DateTimeField()
+    environment = models.CharField(max_length=4, blank=True)  # empty: this database lost the key
+    meter = models.CharField(max_length=50)
+    resource = models.CharField(max_length=128, blank=True)
+    outcome = models.CharField(max_length=32)
+    booked_period = models.DateField()
+    calls = models.BigIntegerField()
+    quantity = models.BigIntegerField()
+
+    class Meta:
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["booked_period", "organization"], name="organization_rollup_of_period"),
+            models.Index(fields=["hour"], name="organization_rollup_of_hour"),  # of everybody, for staff
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.organization_id} {self.hour:%Y-%m-%d %H}h {self.meter} {self.outcome}: {self.quantity}"
+
+
 class ResponseRollup(models.Model):
     """How calls of one key in a UTC hour were answered, where that is known (`usage.decorators`)."""
 

@@ -17,7 +17,7 @@ from keys import lifecycle, presence
 from keys.management.base import PortalCommand
 from portal import alerts, canaries, digest, expiry, folder, notices, outbox, serving, trials
 from portal.chores import Chore
-from usage import kept, ledger, refusal_log, reports, retention, watch, watermark
+from usage import kept, ledger, organization_rollups, refusal_log, reports, retention, watch, watermark
 from usage.billing import subscriptions
 from usage.drain import Drain
 from usage.trials import forget as forget_trials
@@ -33,6 +33,7 @@ WATCH_SECONDS = 60.0
 DIGEST_SECONDS = 900.0
 TRIAL_SECONDS = 60.0
 CLEAR_SECONDS = 3600.0
+SUMS_SECONDS = 86_400.0
 RETIRE_SECONDS = 3600.0
 VISIT_SECONDS = 60.0
 LAST_MAIL_SECONDS = 5.0  # what is not finished then is sent again, by whoever is next
@@ -79,6 +80,7 @@ def _chores(sweep: watch.Sweep, stop: threading.Event) -> list[Chore]:
         Chore("Clearing sessions", CLEAR_SECONDS, clear_sessions),
         Chore("Pruning refusals", CLEAR_SECONDS, timed(partial(refusal_log.prune, stop=is_over))),
         Chore("Retention", CLEAR_SECONDS, partial(retention.once, stop=is_over)),
+        Chore("Checking sums", SUMS_SECONDS, timed(organization_rollups.mend_recent)),
         Chore("Ringing for canaries", CANARY_SECONDS, timed(canaries.ring)),
         Chore("Changing plans", PLAN_SECONDS, timed(subscriptions.apply_due)),
         Chore("Forgetting quotas of the past", CLEAR_SECONDS, timed(ledger.forget_the_past)),
