@@ -1,13 +1,13 @@
 """Which keys the key list has, and in what order; and what became of several that were chosen at once.
 
 It finds through `organization.keys` only. An act on several is as many acts of `keys.lifecycle`: each key has
-its own transaction and its own event, and what one is refused stops no other.
+its own event. Labels are set in a transaction a key, so that what one is refused stops no other.
 """
 
 import datetime as dt
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -19,12 +19,15 @@ from django.db.models.functions import Cast, Lower
 from django.views.decorators.debug import sensitive_variables
 
 from keys import oversight, tokens
+from keys.audit import Actor
 from keys.lifecycle import Refused
 from keys.models import Key, Organization, Scope
+from portal import revocations
 from portal.pages import CHART_DAYS, DAY
 from usage import reports
 
 MOST: Final = 200  # keys at once
+REVOKED: Final = "It is revoked already."
 
 
 @sensitive_variables()
@@ -147,12 +150,22 @@ def chosen(organization: Organization, public_ids: Iterable[str]) -> tuple[list[
     return keys, len(wanted) - len(keys)
 
 
+def revoke(actor: Actor, keys: Sequence[Key], *, reason: str, now: dt.datetime) -> Done:
+    """Revoke the keys, with the mails about it."""
+    try:
+        revoked = revocations.revoke(actor, keys, reason=reason, now=now)
+    except Refused as refusal:
+        return Done(failures=[Failure(key, refusal.sentence) for key in keys])
+    left = {key.pk for key in keys} - {key.pk for key in revoked}
+    return Done(revoked, [Failure(key, REVOKED) for key in keys if key.pk in left])
+
+
 def each(keys: Iterable[Key], act: Callable[[Key], Any]) -> Done:
     """`act` on one key after the other; a refusal is kept beside its key."""
     done = Done()
     for key in keys:
         if key.revoked_at is not None:
-            done.failures.append(Failure(key, "It is revoked already."))
+            done.failures.append(Failure(key, REVOKED))
             continue
         try:
             act(key)

@@ -97,14 +97,19 @@ def rewrite_waiting(
 
 
 def recipients(
-    organization: Organization, roles: Iterable[Role], also: Iterable[User | None] = ()
+    organization: Organization,
+    roles: Iterable[Role],
+    also: Iterable[User | None] = (),
+    *,
+    but: int | None = None,
 ) -> list[str]:
-    """The verified address of each active member who has one of the roles or is in `also`."""
+    """The verified address of each active member who has one of the roles or is in `also`; of all `but` the
+    user with this primary key."""
     wanted = Q(user__memberships__role__in=[role.value for role in roles])
     wanted |= Q(user__in=[person.pk for person in also if person is not None])
     rows = EmailAddress.objects.filter(
         wanted, user__memberships__organization=organization, user__is_active=True, verified=True
-    )
+    ).exclude(user=but)
     found: dict[int, str] = {}
     for person, address in rows.order_by("user_id", "-primary", "pk").values_list("user_id", "email"):
         found.setdefault(person, address)

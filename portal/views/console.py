@@ -13,12 +13,12 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_safe
 
-from keys import examples, lifecycle
+from keys import examples
 from keys.access import MemberRequest, member
 from keys.forms import RevokeKeyForm
 from keys.lifecycle import Conflict, Invalid
 from keys.permissions import Act, allows
-from portal import attention, first_call, key_pages, usage_pages
+from portal import attention, first_call, key_pages, revocations, usage_pages
 from portal.overview import at_a_glance
 from usage import reports
 
@@ -91,7 +91,7 @@ def key_revoke(request: MemberRequest, key_id: str) -> HttpResponse:
     form = RevokeKeyForm(request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
         try:
-            lifecycle.revoke_key(request.actor, found, reason=form.cleaned_data["reason"], now=now)
+            revocations.revoke(request.actor, [found], reason=form.cleaned_data["reason"], now=now)
         except (Invalid, Conflict) as refusal:
             form.refuse(refusal)
         else:

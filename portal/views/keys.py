@@ -4,8 +4,7 @@ What is to be changed is chosen by check boxes and sent by POST, shown again wit
 by key. Rows are reached through `request.organization` only.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 from urllib.parse import urlencode
 
 from django import forms
@@ -76,8 +75,8 @@ def keys_revoke(request: MemberRequest) -> HttpResponse:
     form = RevokeKeyForm(request.POST if "confirmed" in request.POST else None)
     now = timezone.now()
 
-    def revoke(key: Key) -> None:
-        lifecycle.revoke_key(request.actor, key, reason=form.cleaned_data["reason"], now=now)
+    def revoke(chosen: Sequence[Key]) -> key_list.Done:
+        return key_list.revoke(request.actor, chosen, reason=form.cleaned_data["reason"], now=now)
 
     return _several(request, form, revoke, "Revoked", "portal/keys_revoke.html")
 
@@ -92,13 +91,19 @@ def keys_label(request: MemberRequest) -> HttpResponse:
     def label(key: Key) -> None:
         lifecycle.edit_key(request.actor, key, labels=form.labels(), now=now)
 
-    return _several(request, form, label, "Labelled", "portal/keys_label.html")
+    return _several(
+        request, form, lambda chosen: key_list.each(chosen, label), "Labelled", "portal/keys_label.html"
+    )
 
 
 def _several(
-    request: MemberRequest, form: forms.Form, act: Callable[[Key], Any], verb: str, template: str
+    request: MemberRequest,
+    form: forms.Form,
+    act: Callable[[Sequence[Key]], key_list.Done],
+    verb: str,
+    template: str,
 ) -> HttpResponse:
-    """The question, or once that is answered the act on each of the chosen keys."""
+    """The question, or once that is answered the act on the chosen keys."""
     here = reverse("keys", args=[request.organization.slug])
     back = QueryDict(request.POST.get("back", "")[:MAX_BACK]).urlencode()
     back = f"{here}?{back}" if back else here
@@ -111,7 +116,7 @@ def _several(
         messages.info(request, "Choose keys from the list first.")
         return redirect(back)
     if form.is_bound and form.is_valid():
-        _tell(request, key_list.each(chosen, act), verb, unknown)
+        _tell(request, act(chosen), verb, unknown)
         return redirect(back)
     used = reports.key_last_used(request.organization, [key.pk for key in chosen])
     context = {

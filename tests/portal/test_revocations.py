@@ -1,4 +1,4 @@
-"""Keys that staff revoke: one or many at once, each audited, and each person told once."""
+"""Keys that staff or members revoke: one or many at once, each audited, and each person told once."""
 
 import datetime as dt
 from functools import partial
@@ -109,6 +109,33 @@ def test_two_who_revoke_the_same_keys_at_once_tell_once(sam: User, acme: Organiz
     assert sorted(len(each) for each in outcomes if isinstance(each, list)) == [0, 4]
     assert AuditEvent.objects.filter(act="key.revoked").count() == 4
     assert Mail.objects.filter(once__startswith="revoked ").count() == 1
+
+
+# --- by a member ----------------------------------------------------------------------------------
+
+
+def test_a_member_who_revokes_is_named_to_owners_and_makers_but_not_told(
+    client: Client, acme: Organization
+) -> None:
+    builders.member(builders.user("dora"), acme, Role.ADMIN)
+    builders.signed_in(client, User.objects.get(email="dora@example.com"))
+    bobs, doras = made_by("bob", acme, "Batch"), made_by("dora", acme, "Shop")
+    chosen = {"key": [bobs.public_id, doras.public_id], "confirmed": "yes", "reason": "Moved <b>"}
+    assert "Revoked 2 keys." in client.post(reverse("keys_revoke", args=["acme"]), chosen, follow=True).text
+    told = mails()
+    assert set(told) == {"alice@example.com", "bob@example.com"}
+    for text in ("Batch", "Shop", "by dora@example.com", "Moved <b>", "under Activity"):
+        assert text in told["alice@example.com"]
+    assert "Shop" not in told["bob@example.com"]
+
+
+def test_an_owner_who_revokes_a_key_of_their_own_gets_no_mail(client: Client, acme: Organization) -> None:
+    builders.signed_in(client, User.objects.get(email="alice@example.com"))
+    key = made_by("alice", acme)
+    for _ in range(2):
+        client.post(reverse("key_revoke", args=["acme", key.public_id]), {"reason": "Old"})
+    assert builders.reloaded(key).revoked_reason == "Old"
+    assert mails() == {}
 
 
 # --- in the admin ---------------------------------------------------------------------------------
