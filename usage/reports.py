@@ -6,20 +6,20 @@ ranges half-open. This module never reads a journal and never writes.
 """
 
 import datetime as dt
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
-from operator import add
 from typing import Any, NamedTuple
 
-from django.db.models import Max, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models import BooleanField, Case, Max, OuterRef, Q, QuerySet, Subquery, Sum, When
 from django.db.models.functions import Coalesce, Least
 
 from keys.models import Environment, Key, Organization
 from keys.verdicts import Code
 from usage import drain
 from usage.models import OrganizationRollup, ResponseRollup, Rollup, SecretUse
+from usage.series import cut_to, moment
 
+DAY = dt.timedelta(days=1)
 ACCEPTED = Q(outcome=Code.VALID.name)
 
 
@@ -90,11 +90,8 @@ def daily(
     if none is given."""
     rows = _between(organization, _midnight(start), _midnight(end), key, meter)
     days = _no_days(start, end)
-    # By hour in SQL, by day here: the key's order serves the first, and no database has to cut a
-    # time to its date for every row.
-    for hour, *sums in rows.values_list("hour").annotate(**_SUMS):
-        day = days[hour.astimezone(dt.UTC).date()]
-        day[:] = map(add, day, sums)
+    for cut, *sums in rows.annotate(day=cut_to("day")).values_list("day").annotate(**_SUMS).order_by():
+        days[moment(cut).date()][:] = sums
     return [Day(date, *sums) for date, sums in days.items()]
 
 
@@ -108,14 +105,15 @@ def outcomes(
 ) -> list[Outcome]:
     """Calls of every day of [start, end) by outcome, days without calls left out. Days that one of `cuts`
     (whole hours) falls into come in two parts, so that a day can be compared by an hour of it. One query."""
-    rows = _between(organization, _midnight(start), _midnight(end), key).values_list("hour", "outcome")
-    parts: Counter[tuple[dt.date, str, bool]] = Counter()
-    # By hour in SQL, by day here, as `daily` does.
-    for hour, outcome, calls in rows.annotate(sum=Sum("calls")).order_by():
-        at = hour.astimezone(dt.UTC)
-        late = any(cut <= at and cut.date() == at.date() for cut in cuts)
-        parts[at.date(), outcome, late] += calls
-    return [Outcome(*part, calls) for part, calls in parts.items()]
+    late = [When(hour__gte=cut, hour__lt=_midnight(cut.date()) + DAY, then=True) for cut in cuts]
+    rows = (
+        _between(organization, _midnight(start), _midnight(end), key)
+        .annotate(day=cut_to("day"), late=Case(*late, default=False, output_field=BooleanField()))
+        .values_list("day", "outcome", "late")
+        .annotate(sum=Sum("calls"))
+        .order_by()
+    )
+    return [Outcome(moment(cut).date(), *rest) for cut, *rest in rows]
 
 
 def totals(
