@@ -8,7 +8,7 @@ ones at start.
 import hashlib
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from django.conf import settings
 
@@ -34,6 +34,15 @@ class Asset(NamedTuple):
     body: bytes
     content_type: str
     version: str
+
+
+def looks() -> dict[str, Any]:
+    """What `layouts/error.html` and every other template may have, whatever the request."""
+    return {
+        "portal_name": settings.PORTAL_NAME,
+        "portal_url": settings.PORTAL_URL,
+        "brand": {"styles": styles, "logo": logo},
+    }
 
 
 def styles() -> Asset | None:

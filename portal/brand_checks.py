@@ -1,8 +1,9 @@
 """System checks of what the provider says about itself, as `portal.checks` has them of everything else."""
 
 import re
+import unicodedata
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -13,6 +14,13 @@ from portal.checks import is_loopback
 
 # What stands in double quotes in every language of `keys.examples` and means only itself.
 _PLAIN_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9/_.~%&=?+@,:-]*)?", re.ASCII)
+
+MAX_NAME: Final = 60
+MAX_TEXT: Final = 1000
+_UNSHOWN = ("Cc", "Cs", "Zl", "Zp")  # control characters, lone surrogates, separators of lines
+_TAG = re.compile(
+    r"</?(?:a|b|br|div|em|h[1-6]|i|img|li|ol|p|script|span|strong|style|ul)\b[^<>]*>", re.IGNORECASE
+)
 
 
 @register("portal")
@@ -29,6 +37,33 @@ def api_url(**kwargs: Any) -> Iterator[CheckMessage]:
         yield Error("API_URL is not an address that an example could call.", hint=hint, id="portal.E024")
     elif url.scheme == "http" and not is_loopback(host):
         yield Error("API_URL is plain http: keys could be read on the way.", hint=hint, id="portal.E024")
+
+
+@register("portal")
+def portal_name(**kwargs: Any) -> Iterator[CheckMessage]:
+    name = settings.PORTAL_NAME
+    wrong = "is empty" if not name.strip() else _unfit(name, MAX_NAME)
+    if wrong:
+        hint = f"One line of plain text of at most {MAX_NAME} characters, for titles, mails and headings."
+        yield Error(f"PORTAL_NAME {wrong}.", hint=hint, id="portal.E042")
+
+
+@register("portal")
+def portal_text(**kwargs: Any) -> Iterator[CheckMessage]:
+    if wrong := _unfit(settings.PORTAL_TEXT, MAX_TEXT, breaks="\r\n"):
+        hint = f"Plain text of at most {MAX_TEXT} characters; an empty line begins a paragraph."
+        yield Error(f"PORTAL_TEXT {wrong}.", hint=hint, id="portal.E043")
+
+
+def _unfit(text: str, most: int, *, breaks: str = "") -> str:
+    """Why people could not read this text as it was meant; empty if they can."""
+    if len(text) > most:
+        return f"has {len(text):,} characters, more than {most:,}"
+    if any(unicodedata.category(each) in _UNSHOWN and each not in breaks for each in text):
+        return "has characters that cannot be shown"
+    if _TAG.search(text):
+        return "has HTML in it, which would be shown as it is written"
+    return ""
 
 
 @register("portal")

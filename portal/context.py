@@ -76,9 +76,7 @@ _ACCOUNT_PAGES = (
 
 def portal(request: HttpRequest) -> dict[str, Any]:
     return {
-        "portal_name": settings.PORTAL_NAME,
-        "portal_url": settings.PORTAL_URL,
-        "brand": {"styles": brand.styles, "logo": brand.logo},
+        **brand.looks(),
         "key_prefix": settings.KEY_PREFIX,
         "signup": signup_policy(),
         "terms_version": terms.version(),

@@ -6,6 +6,7 @@ Django settings. README's table lists each variable; `portal.checks` refuses uns
 
 import ipaddress
 import os
+from email.utils import parseaddr, quote
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -236,7 +237,9 @@ if _email["EMAIL_BACKEND"].endswith("filebased.EmailBackend"):
 elif not _email["EMAIL_BACKEND"].endswith("smtp.EmailBackend"):
     _email_options = {}
 MAILERS = {"default": {"BACKEND": _email["EMAIL_BACKEND"], "OPTIONS": _email_options}}
-DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default=f"{PORTAL_NAME} <portal@localhost>")
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="portal@localhost")
+if not parseaddr(DEFAULT_FROM_EMAIL)[0]:  # an address alone; the name may have a comma
+    DEFAULT_FROM_EMAIL = f'"{quote(PORTAL_NAME)}" <{parseaddr(DEFAULT_FROM_EMAIL)[1]}>'
 SERVER_EMAIL = DEFAULT_FROM_EMAIL
 
 # --- accounts ------------------------------------------------------------------------------------

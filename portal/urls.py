@@ -14,6 +14,7 @@ from portal.views import (
     brand,
     console,
     docs,
+    errors,
     first_call,
     leaks,
     public,
@@ -153,3 +154,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/", admin.site.urls),
     path("staff/", include("portal.staff_urls")),
 ]
+
+handler400 = errors.bad_request
+handler500 = errors.server_error

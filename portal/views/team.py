@@ -4,6 +4,9 @@ Rows are reached through `request.organization` only; the invitation's own page 
 and lets in only whom it is for.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -64,14 +67,10 @@ def team_invite(request: MemberRequest) -> HttpResponse:
 def invitation_resend(request: MemberRequest, invitation_id: str) -> HttpResponse:
     """Mail an invitation again. Who comes by GET finds the button."""
     invitation = _invitation(request, invitation_id)
-    if request.method == "POST":
-        try:
-            people.resend(request.actor, invitation, now=timezone.now())
-        except Conflict as refusal:
-            messages.error(request, refusal.sentence)
-        else:
-            messages.success(request, f"Sent to {invitation.email} again.")
-    return redirect("team", request.organization.slug)
+    if request.method != "POST":
+        return redirect("team", request.organization.slug)
+    resend = partial(people.resend, request.actor, invitation, now=timezone.now())
+    return _done(request, resend, f"Sent to {invitation.email} again.")
 
 
 @member(Act.MANAGE_TEAM)
@@ -81,13 +80,8 @@ def invitation_withdraw(request: MemberRequest, invitation_id: str) -> HttpRespo
     invitation = _invitation(request, invitation_id)
     if request.method != "POST":
         return render(request, "portal/invitation_withdraw.html", {"invitation": invitation})
-    try:
-        people.withdraw(request.actor, invitation, now=timezone.now())
-    except Conflict as refusal:
-        messages.error(request, refusal.sentence)
-    else:
-        messages.success(request, f"The invitation of {invitation.email} is withdrawn.")
-    return redirect("team", request.organization.slug)
+    withdraw = partial(people.withdraw, request.actor, invitation, now=timezone.now())
+    return _done(request, withdraw, f"The invitation of {invitation.email} is withdrawn.")
 
 
 @member(Act.MANAGE_TEAM)
@@ -123,13 +117,8 @@ def team_remove(request: MemberRequest, member_id: int) -> HttpResponse:
     if request.method != "POST":
         kept = people.keys_left(request.organization, membership)
         return render(request, "portal/team_remove.html", {"membership": membership, "kept": kept})
-    try:
-        lifecycle.remove_member(request.actor, membership, now=timezone.now())
-    except Conflict as refusal:
-        messages.error(request, refusal.sentence)
-    else:
-        messages.success(request, f"{membership.user} is no longer a member.")
-    return redirect("team", request.organization.slug)
+    remove = partial(lifecycle.remove_member, request.actor, membership, now=timezone.now())
+    return _done(request, remove, f"{membership.user} is no longer a member.")
 
 
 @member(Act.VIEW_TEAM)
@@ -189,6 +178,17 @@ def invitation_accept(request: HttpRequest, invitation_id: str) -> HttpResponse:
         return _show(request, found, refusal.sentence, status=409)
     messages.success(request, f"Welcome to {found.organization.name}.")
     return redirect("overview", found.organization.slug)
+
+
+def _done(request: MemberRequest, act: Callable[[], object], said: str) -> HttpResponse:
+    """Back to the team after an act that was asked for, with what came of it."""
+    try:
+        act()
+    except Conflict as refusal:
+        messages.error(request, refusal.sentence)
+    else:
+        messages.success(request, said)
+    return redirect("team", request.organization.slug)
 
 
 def _show(request: HttpRequest, found: Invitation, refused: str = "", status: int = 200) -> HttpResponse:

@@ -14,6 +14,7 @@ from django.views.defaults import page_not_found
 from pytest_django import Settings
 
 from portal import wsgi
+from portal.views import errors
 from tests import builders
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ urlpatterns = [
     path("", include("portal.urls")),
 ]
 handler404 = page_not_found
+handler500 = errors.server_error
 
 
 def check(response: Response | HttpResponse, status: int) -> None:
@@ -175,11 +177,14 @@ def test_an_answer_without_django(client: Client) -> None:
 
 @pytest.mark.urls(__name__)
 @pytest.mark.django_db
-def test_a_failure_of_ours() -> None:
+def test_a_failure_of_ours_looks_like_the_provider_and_tells_nothing(settings: Settings) -> None:
+    settings.PORTAL_NAME, settings.PORTAL_ACCENT = "Acme", "#0070f3"
     client = Client(raise_request_exception=False)
     response = client.get("/fails/")
     check(response, 500)
     assert b"on purpose" not in response.content
+    assert b"<span>Acme</span>" in response.content
+    assert b"/brand.css?v=" in response.content
 
 
 def test_a_static_file(client: Client) -> None:
