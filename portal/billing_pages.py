@@ -7,13 +7,15 @@ nothing written.
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
 
 from keys.models import Environment, Organization
-from portal.pages import QuotaRow, percent, quota_rows
-from usage import meters, reports
+from portal import key_costs
+from portal.key_costs import KeyCost
+from portal.pages import QuotaRow, quota_rows
+from usage import meters
 from usage.billing import (
     Line,
     Period,
@@ -21,7 +23,6 @@ from usage.billing import (
     forecast,
     money,
     months,
-    periods,
     plans,
     price_words,
     so_far,
@@ -29,14 +30,16 @@ from usage.billing import (
     subscriptions,
     terms,
 )
+from usage.billing.by_key import KeySum
 from usage.billing.lines import currency_of
 from usage.billing.price_words import PriceWords, units
+from usage.billing.rating import Terms
+from usage.billing.so_far import Booked, Month
 from usage.billing.statement import Totals
 from usage.exports import FORMATS
 from usage.meters import Meter
 from usage.models import BillingDetails, ClosedPeriod, Credit, Subscription
 
-KEYS_SHOWN = 50
 KEYS_PRINTED = 500
 MONTHS_SHOWN = 36
 
@@ -53,16 +56,6 @@ class BillRow(NamedTuple):
     unit_price: str  # as above
     amount: str
     free: bool  # listed, and never priced: test environments
-
-
-class KeyCost(NamedTuple):
-    """One row of the table by key."""
-
-    public_id: str
-    name: str
-    used: list[str]
-    share: str  # of what all keys cost
-    amount: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,18 +126,53 @@ class Row(NamedTuple):
     currency: str
 
 
-def page(organization: Organization, now: dt.datetime, *, by_key: bool = False) -> BillingPage:
-    """The current month, as far as it is counted; what each key costs only if that is asked for."""
+@dataclass(frozen=True, slots=True)
+class _Account:
+    """What is known of an organization before its months are rated, each thing read once."""
+
+    organization: Organization
+    known: Mapping[str, Meter]
+    subscriptions: list[Subscription]  # of some open months, and later ones
+    credits: list[Credit]  # which these months carry
+    booked: Mapping[Period, Booked]  # what was used in each of them
+
+    @classmethod
+    def of(cls, organization: Organization, months: Sequence[Period], known: Mapping[str, Meter]) -> Self:
+        """Four queries."""
+        since = min(each.start for each in months)
+        return cls(
+            organization,
+            known,
+            terms.since(organization, since),
+            _credits(organization, months),
+            so_far.booked_to(organization, months),
+        )
+
+    def terms_in(self, period: Period) -> dict[int, Terms]:
+        return terms.among(self.subscriptions, period)
+
+    def credits_in(self, period: Period) -> list[Credit]:
+        return [each for each in self.credits if each.booked_period == period.first_day]
+
+    def month(self, period: Period) -> Month:
+        mine, credits = self.terms_in(period), self.credits_in(period)
+        return so_far.lines_of(self.organization, period, self.booked[period], mine, credits, self.known)
+
+    def bill(self, month: Month, period: Period) -> Bill:
+        return add_up(month.lines, self.known, currency_of(self.terms_in(period)) or "")
+
+
+def page(organization: Organization, now: dt.datetime) -> BillingPage:
+    """The current month, as far as it is counted, and the statements of earlier ones."""
     period, known = Period.of(now), meters.read()
-    complete_through = reports.complete_through()
+    billed_to, complete_through = accounts.billed_to_now(organization)
     through = min(complete_through or now, now)
-    mine = terms.of_period(period, organization).get(organization.pk, {})
-    credits = _credits(organization, period)
-    month = so_far.lines_of(organization, period, mine, credits, known)
-    bill = add_up(month.lines, known, currency_of(mine) or "")
-    keyed = add_up(statement.lines_of(period, organization) if by_key else [], known, bill.currency)
-    bill = replace(bill, by_key=keyed.by_key, more_keys=keyed.more_keys)
-    current, later = subscriptions.now_and_next(organization, now)
+    closed = months.of_organization(organization, MONTHS_SHOWN)
+    waits = all(each.period != period.previous for each in closed)  # the last month, to be closed
+    account = _Account.of(organization, [period.previous, period] if waits else [period], known)
+    mine, month = account.terms_in(period), account.month(period)
+    bill = account.bill(month, period)
+    current, later = subscriptions.among(account.subscriptions, now)
     return BillingPage(
         subscription=current,
         next=later,
@@ -160,9 +188,9 @@ def page(organization: Organization, now: dt.datetime, *, by_key: bool = False) 
         if bill.currency
         else "",
         quotas=quota_rows(organization, now),
-        account=accounts.billed_to(organization),
-        credits=credits,
-        months=_months(organization, period.previous, known),
+        account=billed_to,
+        credits=account.credits_in(period),
+        months=[*(_waiting(account, period.previous) if waits else []), *_statements(closed)],
         complete_through=complete_through,
     )
 
@@ -172,9 +200,8 @@ def bill_of(organization: Organization, period: Period, known: Mapping[str, Mete
     closed = statement.closed(period)
     if closed is not None:
         return add_up(statement.frozen(closed, organization), known)
-    mine = terms.of_period(period, organization).get(organization.pk, {})
-    month = so_far.lines_of(organization, period, mine, _credits(organization, period), known)
-    return add_up(month.lines, known, currency_of(mine) or "")
+    account = _Account.of(organization, [period], known)
+    return account.bill(account.month(period), period)
 
 
 class Own(NamedTuple):
@@ -209,9 +236,9 @@ def statement_page(organization: Organization, period: Period) -> StatementPage 
     return StatementPage(
         period=period,
         statement=own.closed,
-        bill=add_up(own.lines, meters.read(), keys_shown=KEYS_PRINTED, by_tier=True),
+        bill=add_up(own.lines, meters.read(), by_tier=True),
         account=accounts.billed_to(organization, own.closed),
-        credits=_credits(organization, period),
+        credits=_credits(organization, [period]),
         sha256=own.totals.sha256.hexdigest(),
         lines=own.totals.lines,
     )
@@ -225,28 +252,29 @@ def manifest(organization: Organization, period: Period) -> dict[str, Any] | Non
     return statement.manifest(period, own.closed, None, own.totals, organization)
 
 
-def _credits(organization: Organization, period: Period) -> list[Credit]:
-    """What is credited on this month's bill, with the reasons."""
-    credits = organization.credits.filter(booked_period=period.first_day).select_related("organization")
-    return list(credits.order_by("given_at", "id"))
+def _credits(organization: Organization, months: Sequence[Period]) -> list[Credit]:
+    """What is credited on these months' bills, with the reasons."""
+    rows = organization.credits.filter(booked_period__in=[each.first_day for each in months])
+    return list(rows.order_by("given_at", "id"))
 
 
-def _months(organization: Organization, last: Period, known: Mapping[str, Meter]) -> list[MonthRow]:
-    """The statements, and before them the last month while it is not closed yet."""
-    rows = [
+def _waiting(account: _Account, last: Period) -> list[MonthRow]:
+    """The last month while it is not closed yet, if there is anything in it."""
+    bill = account.bill(account.month(last), last)
+    amounts = [f"{bill.total} {bill.currency}"] if bill.currency else []
+    return [MonthRow(last, None, [*amounts, *bill.others])] if bill.rows else []
+
+
+def _statements(closed: Iterable[months.Month]) -> list[MonthRow]:
+    return [
         MonthRow(
             each.period,
             each.closed_at,
             [f"{money.as_text(amount, currency)} {currency}" for currency, amount in each.amounts.items()],
         )
-        for each in months.of_organization(organization, MONTHS_SHOWN)
+        for each in closed
+        if each.has_lines
     ]
-    if not periods.is_closed(last):
-        bill = bill_of(organization, last, known)
-        if bill.rows:
-            amounts = [f"{bill.total} {bill.currency}"] if bill.currency else []
-            rows.insert(0, MonthRow(last, None, [*amounts, *bill.others]))
-    return rows
 
 
 def _prices(subscription: Subscription, known: Mapping[str, Meter]) -> list[PriceWords]:
@@ -256,12 +284,11 @@ def _prices(subscription: Subscription, known: Mapping[str, Meter]) -> list[Pric
 
 @dataclass(slots=True)
 class _Sum:
-    """What is added up of the lines of one row, or of one key."""
+    """What is added up of the lines of one row."""
 
     quantity: int = 0
     included: int = 0
     amount: int = 0
-    by_meter: Counter[str] = field(default_factory=Counter)
 
 
 def add_up(
@@ -269,7 +296,7 @@ def add_up(
     known: Mapping[str, Meter],
     currency: str = "",
     *,
-    keys_shown: int = KEYS_SHOWN,
+    keys_shown: int = KEYS_PRINTED,
     by_tier: bool = False,
 ) -> Bill:
     """One organization's lines of one month as rows by what they are for, and by key. Corrections may be of
@@ -277,8 +304,7 @@ def add_up(
     lines = list(lines)
     currency = currency or _currency(lines)
     rows: dict[Row, _Sum] = {}
-    keys: dict[str, _Sum] = {}
-    names: dict[str, str] = {}
+    keys: dict[str, KeySum] = {}
     sums: Counter[tuple[str, str]] = Counter()
     for line in lines:
         amount = money.in_minor(line.amount, line.currency) if line.amount and line.currency else 0
@@ -289,10 +315,7 @@ def add_up(
         each.amount += amount
         sums[row.currency, line.kind] += amount
         if line.key and line.environment != Environment.TEST and row.currency == currency:
-            names[line.key] = line.key_name
-            key = keys.setdefault(line.key, _Sum())
-            key.amount += amount
-            key.by_meter[line.meter] += line.quantity
+            keys.setdefault(line.key, KeySum(line.key_name)).add(line.meter, line.quantity, amount)
 
     def text(amount: int) -> str:
         return money.as_text(amount, currency) if currency else ""
@@ -300,7 +323,7 @@ def add_up(
     fee, corrected = sums[currency, "fee"], sums[currency, "correction"]
     used = sums[currency, "usage"] + corrected
     of_keys = sum(each.amount for each in keys.values())
-    dearest = sorted(keys.items(), key=lambda item: (-item[1].amount, item[0])) if currency else []
+    dearest = key_costs.dearest(keys) if currency else []
     return Bill(
         currency=currency,
         fee=text(fee),
@@ -316,19 +339,7 @@ def add_up(
             _shown(row, each, known, text(each.amount) if row.currency == currency else _foreign(row, each))
             for row, each in sorted(rows.items(), key=lambda item: _rank(item[0]))
         ],
-        by_key=[
-            KeyCost(
-                key,
-                names[key],
-                [
-                    f"{_title(name, known)}: {units(quantity, known.get(name))}"
-                    for name, quantity in sorted(each.by_meter.items())
-                ],
-                percent(each.amount, of_keys),
-                text(each.amount),
-            )
-            for key, each in dearest[:keys_shown]
-        ],
+        by_key=key_costs.rows(dearest[:keys_shown], known, currency, of_keys),
         more_keys=max(len(dearest) - keys_shown, 0),
     )
 
@@ -362,7 +373,7 @@ def _rank(row: Row) -> tuple[int, bool, str, str, int, str, str]:
 
 
 def _shown(row: Row, each: _Sum, known: Mapping[str, Meter], amount: str) -> BillRow:
-    title, about, quantity = _title(row.meter, known), "", units(each.quantity, known.get(row.meter))
+    title, about, quantity = key_costs.title(row.meter, known), "", units(each.quantity, known.get(row.meter))
     match row.kind:
         case "fee":
             title, quantity = "Monthly fee", ""
@@ -384,7 +395,3 @@ def _shown(row: Row, each: _Sum, known: Mapping[str, Meter], amount: str) -> Bil
         amount=amount,
         free=row.test,
     )
-
-
-def _title(meter: str, known: Mapping[str, Meter]) -> str:
-    return known[meter].title if meter in known else meter

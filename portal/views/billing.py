@@ -7,15 +7,18 @@ from django.views.decorators.http import require_safe
 
 from keys.access import MemberRequest, member
 from keys.permissions import Act
-from portal import alerts, billing_pages
+from portal import alerts, billing_pages, key_costs
 from usage.billing import Period
 
 
 @member(Act.VIEW_BILLING)
 @require_safe
 def billing(request: MemberRequest) -> HttpResponse:
-    """The plan, what this month costs so far, and the statements of earlier ones."""
-    page = billing_pages.page(request.organization, timezone.now(), by_key=request.GET.get("by") == "key")
+    """The plan, what this month costs so far, and the statements of earlier ones; or what each key costs."""
+    if request.GET.get("by") == "key":
+        costs = key_costs.costs(request.organization, request.GET.get("page"), timezone.now())
+        return render(request, "portal/key_costs.html", {"costs": costs})
+    page = billing_pages.page(request.organization, timezone.now())
     found = alerts.states(request.organization, page.bill, page.quotas, page.period)
     return render(request, "portal/billing.html", {"page": page, "alerts": found})
 

@@ -10,8 +10,9 @@ from django.utils import timezone
 
 from keys.models import Key, Organization
 from keys.permissions import Role
-from portal import billing_pages
+from portal import billing_pages, key_costs
 from portal.models import User
+from portal.pages import PAGE
 from tests import builders
 from usage import billing
 from usage.billing import Period
@@ -90,8 +91,7 @@ def test_test_keys_are_listed_apart_and_cost_nothing(acme: Organization) -> None
         ("100", "1.00", False),
         ("500", "0.00", True),
     ]
-    assert bill.by_key == []
-    assert len(billing_pages.page(acme, timezone.now(), by_key=True).bill.by_key) == 1
+    assert [row.used for row in key_costs.costs(acme, None, timezone.now()).rows] == [["Requests: 100"]]
 
 
 def test_the_plan_and_its_prices_are_on_the_page_in_words(alice: Client, acme: Organization) -> None:
@@ -119,8 +119,37 @@ def test_more_keys_cost_no_more_queries(acme: Organization) -> None:
             used(builders.key(acme).key, 10, period.start)
         with CaptureQueriesContext(connection) as queries:
             billing_pages.page(acme, timezone.now())
-        counts.append(len(queries))
+        with CaptureQueriesContext(connection) as by_key:
+            key_costs.costs(acme, None, timezone.now())
+        counts.append((len(queries), len(by_key)))
     assert counts[0] == counts[1]
+
+
+def test_the_dearest_keys_come_first_and_the_others_on_further_pages(
+    alice: Client, acme: Organization
+) -> None:
+    period = Period.of(timezone.now())
+    builders.subscription(acme, builders.version("basic", requests={"unit_price": "0.01"}), period.start)
+    for n in range(2):
+        used(builders.key(acme, name=f"Key {n}").key, 100 * (n + 1), period.start)
+    cheap = Key.objects.bulk_create(
+        Key(organization=acme, name=f"Cheap {n}", created_at=period.start) for n in range(PAGE)
+    )
+    for key in cheap:
+        used(key, 1, period.start)
+    first, second = (alice.get("/o/acme/billing/", {"by": "key", "page": n}) for n in (1, 2))
+    names = [row.name for row in first.context["costs"].rows]
+    assert (len(names), names[:2]) == (PAGE, ["Key 1", "Key 0"])
+    assert len(second.context["costs"].rows) == 2
+    for page in (first, second):
+        assert "3.50" in page.text  # of all keys
+    junk = alice.get("/o/acme/billing/", {"by": "key", "page": "\x00"})
+    assert junk.context["costs"].rows == first.context["costs"].rows
+
+
+def test_without_a_plan_no_key_costs_anything(alice: Client, acme: Organization) -> None:
+    used(builders.key(acme).key, 10, Period.of(timezone.now()).start)
+    assert "No plan yet" in alice.get("/o/acme/billing/?by=key").text
 
 
 def test_a_developer_sees_no_bill(client: Client, acme: Organization) -> None:

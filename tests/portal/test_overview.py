@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from keys import lifecycle
 from keys.models import Key, Organization
 from keys.permissions import Role
-from portal import billing_pages
+from portal import billing_pages, key_costs
 from portal.overview import Figure, at_a_glance
 from tests import builders
 from tests.builders import NOW
@@ -171,6 +171,7 @@ def test_what_a_month_costs_is_to_the_cent_what_its_lines_add_up_to(
     )
     assert found is not None
     assert (found.text, found.currency) == (bill.total, "USD")
+    assert key_costs.costs(acme, None, NOW).rows == bill.by_key
 
 
 # --- attention ------------------------------------------------------------------------------------

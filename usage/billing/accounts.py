@@ -19,6 +19,7 @@ from keys.lifecycle.actors import require_staff
 from keys.lifecycle.locks import lock_organization
 from keys.lifecycle.rules import clean_text
 from keys.models import Organization
+from usage import watermark
 from usage.models import BillingAccount, BillingDetails, ClosedPeriod, StatementAccount, StatementLine
 
 CHUNK = 2000  # rows read and written at once
@@ -99,11 +100,18 @@ def _details(organization_name: str, found: Iterable[str | None]) -> dict[str, s
     return details | {"name": details["name"] or organization_name}
 
 
-def billed_to(organization: Organization, closed: ClosedPeriod | None = None) -> BillingDetails | None:
-    """Whom to bill: now, or for a closed month as it was then."""
-    if closed is None:
-        return BillingAccount.objects.filter(organization=organization).first()
+def billed_to(organization: Organization, closed: ClosedPeriod) -> BillingDetails | None:
+    """Whom a closed month was billed to."""
     return StatementAccount.objects.filter(closed=closed, organization=organization.slug).first()
+
+
+def billed_to_now(organization: Organization) -> tuple[BillingDetails, dt.datetime | None]:
+    """The same as it is now; and, to spare a query, until when everything is counted."""
+    names = [f"billing_account__{field}" for field in FIELDS]
+    found = Organization.objects.values_list(*names, *watermark.columns()).get(pk=organization.pk)
+    details, through = found[: len(FIELDS)], found[len(FIELDS) :]
+    filled = {field: value or "" for field, value in zip(FIELDS, details, strict=True)}
+    return BillingAccount(organization=organization, **filled), watermark.told(*through)
 
 
 def ids(field: str, closed: ClosedPeriod | None = None) -> dict[str, str]:

@@ -242,12 +242,9 @@ def _used_by(named: Sequence[tuple[str, int]], rollups: QuerySet[Rollup]) -> Ite
     found = {pk: Billed(slug, pk, known.get(pk), [], {}) for slug, pk in named}
     names: dict[str, str] = {}  # one text for each, not one a row
     for chunk in batched(_sums(rollups, known.keys(), found.keys() - known.keys()), CHUNK):
-        keys = Key.objects.filter(pk__in={row[1] for row in chunk})
-        callers = {
-            pk: Caller(*facts) for pk, *facts in keys.values_list("pk", "public_id", "name", "environment")
-        }
+        keys = callers({row[1] for row in chunk})
         for organization, key, meter, resource, subscription, quantity in chunk:
-            caller = callers.get(key) or Caller(f"unknown-{key}", "", "")
+            caller = keys[key]
             billed = found[organization]
             caller = billed.callers.setdefault(caller.public_id, caller)
             billed.used.append(
@@ -261,6 +258,13 @@ def _used_by(named: Sequence[tuple[str, int]], rollups: QuerySet[Rollup]) -> Ite
                 )
             )
     yield from found.values()
+
+
+def callers(pks: Collection[int]) -> dict[int, Caller]:
+    """These keys (by primary key) as lines name them; those that were lost, too."""
+    rows = Key.objects.filter(pk__in=pks).values_list("pk", "public_id", "name", "environment")
+    found = {pk: Caller(*facts) for pk, *facts in rows}
+    return {pk: found.get(pk) or Caller(f"unknown-{pk}", "", "") for pk in pks}
 
 
 def with_subscription[R: (Rollup, OrganizationRollup)](rollups: QuerySet[R]) -> QuerySet[R]:

@@ -67,30 +67,48 @@ class Month(NamedTuple):
     used: list[Used]
 
 
+class Booked(NamedTuple):
+    """What was used of one open month, all keys of an environment as one; `is_late`: to the month is booked
+    what came late for another, too."""
+
+    used: list[Used]
+    is_late: bool
+
+
+def booked_to(organization: Organization, periods: Iterable[Period]) -> dict[Period, Booked]:
+    """What is booked to each of these months. One query, and one more for a month with late usage."""
+    rows = OrganizationRollup.objects.filter(organization=organization)
+    months = {period.first_day: period for period in periods}
+    sums: dict[Period, list[tuple[Any, ...]]] = {period: [] for period in months.values()}
+    for row in _by_environment(rows.filter(booked_period__in=months)):
+        sums[months[row[0]]].append(row)
+    found = {}
+    for period, mine in sums.items():
+        is_late = any(row[-1] < period.start for row in mine)
+        if is_late:
+            own = rows.filter(booked_period=period.first_day, hour__gte=period.start)
+            sums[period] = list(_by_environment(own))
+        found[period] = Booked([_used_of_environment(row) for row in sums[period]], is_late)
+    return found
+
+
 def lines_of(
     organization: Organization,
     period: Period,
+    booked: Booked,
     agreed: Mapping[int, Terms],
     credits: Iterable[Credit],
     known: Mapping[str, Meter],
 ) -> Month:
     """The month's lines with those of all keys of an environment as one. `agreed` are its subscriptions, by
-    id, `credits` what it carries. One query, and more where usage came late for a month that is closed."""
-    rows = OrganizationRollup.objects.filter(organization=organization, booked_period=period.first_day)
-    sums = list(_by_environment(rows))
-    late = any(row[-1] < period.start for row in sums)
-    if late:
-        sums = list(_by_environment(rows.filter(hour__gte=period.start)))
-    used = [
-        Used(subscription, environment, environment != Environment.TEST, meter, resource, int(quantity))
-        for environment, meter, resource, subscription, quantity, _ in sums
-    ]
+    id, `credits` what it carries. No query, but where usage came late for a month that is closed."""
+    used = booked.used
     callers = {each.key: Caller("", "", each.key) for each in used}
     billed = Billed(organization.slug, organization.pk, organization, used, callers)
     own = of_billed(period, billed, agreed, known, priced=bool(agreed))
     corrected = (
         corrections.lines(period, organization, statement=statement.lines_of)
-        if late
+        if booked.is_late
         else corrections.credited(period, credits)
     )
     return Month([*own, *corrected], used)
@@ -106,9 +124,14 @@ def live_usage(rollups: QuerySet[OrganizationRollup]) -> QuerySet[Any, Any]:
 
 
 def _by_environment(rollups: QuerySet[OrganizationRollup]) -> QuerySet[Any, Any]:
-    """The same of test keys too: (environment, meter, resource, subscription, quantity, first hour)."""
+    """Of test keys too: (month, environment, meter, resource, subscription, quantity, first hour)."""
     named = _billed(rollups).annotate(agreed=F("in_force__id"))
-    return _summed(named, ("environment", "meter", "resource", "agreed", "sum", "first"))
+    return _summed(named, ("booked_period", "environment", "meter", "resource", "agreed", "sum", "first"))
+
+
+def _used_of_environment(row: tuple[Any, ...]) -> Used:
+    _, environment, meter, resource, subscription, quantity, _ = row
+    return Used(subscription, environment, environment != Environment.TEST, meter, resource, int(quantity))
 
 
 def _billed(rollups: QuerySet[OrganizationRollup]) -> QuerySet[Any]:

@@ -5,6 +5,7 @@ module alone writes them. It prices nothing.
 """
 
 import datetime as dt
+from collections.abc import Sequence
 from typing import Final
 
 from django.conf import settings
@@ -18,7 +19,7 @@ from keys.lifecycle.actors import require_staff
 from keys.lifecycle.locks import lock_organization
 from keys.models import Organization
 from usage import counting
-from usage.billing import periods
+from usage.billing import periods, terms
 from usage.billing.periods import Period
 from usage.models import PlanVersion, Subscription
 
@@ -41,10 +42,16 @@ def now_and_next(
     organization: Organization, now: dt.datetime
 ) -> tuple[Subscription | None, Subscription | None]:
     """The subscription in force, and the one that begins next."""
-    rows = _of(organization).filter(Q(end=None) | Q(end__gt=now)).select_related("version__plan__policy")
-    found = list(rows.prefetch_related("version__prices").order_by("start")[:2])
-    current = next((each for each in found if each.start <= now), None)
-    return current, next((each for each in found if each.start > now), None)
+    return among(terms.since(organization, now), now)
+
+
+def among(
+    subscriptions: Sequence[Subscription], now: dt.datetime
+) -> tuple[Subscription | None, Subscription | None]:
+    """The same of what `terms.since` has read."""
+    begun = [each for each in subscriptions if each.start <= now]
+    current = next((each for each in begun if each.end is None or each.end > now), None)
+    return current, next((each for each in subscriptions if each.start > now), None)
 
 
 def subscribe(
