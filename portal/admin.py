@@ -31,7 +31,6 @@ import portal.admin_mails  # noqa: F401  registers mails and invitations
 from keys import admin as keys_admin
 from keys import audit
 from keys.admin.base import (
-    BoundedPaginator,
     Cell,
     ReadOnly,
     TabularInline,
@@ -40,6 +39,7 @@ from keys.admin.base import (
     link,
     rows_of,
 )
+from keys.admin.lists import LongLists
 from keys.admin.organizations import SHOWN
 from keys.audit import Actor
 from keys.models import Key, Organization
@@ -166,7 +166,7 @@ class Audited:
 
 
 @admin.register(User)
-class UserAdmin(Audited, DjangoUserAdmin):  # type: ignore[type-arg]  # as above
+class UserAdmin(LongLists, Audited, DjangoUserAdmin):  # type: ignore[type-arg]  # as above
     noun = "user"
     form = UserForm
     add_form = UserCreationForm
@@ -183,9 +183,6 @@ class UserAdmin(Audited, DjangoUserAdmin):  # type: ignore[type-arg]  # as above
     search_help_text = "Email address, name, or an organization's slug."
     ordering = ("email",)
     readonly_fields = ("last_login", "date_joined")
-    paginator = BoundedPaginator
-    show_full_result_count = False
-    show_facets = admin.ShowFacets.NEVER
 
     def get_inlines(self, request: HttpRequest, obj: User | None) -> list[type[Any]]:
         return [] if obj is None else [EmailAddressInline, AcceptanceInline]

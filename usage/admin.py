@@ -116,7 +116,7 @@ class FindingAdmin(ReadOnly, LifecycleAdmin[Finding]):
         "seen_by",
     )
     readonly_fields = fields
-    ordering = ("-found_at", "-id")
+    ordering = ("-id",)  # as they were found, by the primary key's index
     actions = ("see",)
 
     def has_see_permission(self, request: HttpRequest) -> bool:

@@ -208,7 +208,7 @@ class SubscriptionAdmin(LifecycleAdmin[Subscription]):
     list_select_related = ("organization", "version__plan")
     search_fields = ("organization__slug", "organization__name")
     autocomplete_fields: ClassVar[tuple[str, ...]] = ("organization",)
-    ordering = ("-start", "-id")
+    ordering = ("-id",)  # as they were made, by the primary key's index
     actions = ("cancel",)
 
     def get_fields(self, request: HttpRequest, obj: Subscription | None = None) -> tuple[str, ...]:
@@ -341,6 +341,7 @@ class CreditAdmin(LifecycleAdmin[Credit]):
     list_display = ("organization", "month", "statement", "off_the_bill", "reason", "given_at", "given_by")
     list_select_related = ("organization",)
     search_fields = ("organization__slug", "organization__name", "reason")
+    ordering = ("-id",)  # as they were given, by the primary key's index
     autocomplete_fields: ClassVar[tuple[str, ...]] = ("organization",)
 
     def get_fields(self, request: HttpRequest, obj: Credit | None = None) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ class NoteForm(forms.Form):
 class ScopeRequestAdmin(LifecycleAdmin[ScopeRequest]):
     list_display = ("scope", "key_link", "organization_link", "reason", "state", "requested_at")
     list_filter = ("state",)
-    search_fields = ("key__public_id", "key__name", "key__organization__name", "scope__name")
+    search_fields = ("key__public_id__exact", "key__name", "key__organization__name", "scope__name")
     search_help_text = "A key's id or name, an organization's name, or a scope."
     ordering = ("-id",)  # as they were asked, by the primary key's index
     fields = (

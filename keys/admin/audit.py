@@ -106,7 +106,7 @@ class AuditEventAdmin(ReadOnly, LifecycleAdmin[AuditEvent]):
     list_display = ("number", "at", "act", "actor", "organization_link", "key_link")
     list_filter = (ActorFilter, ActFilter, OrganizationFilter)
     date_hierarchy = "at"
-    search_fields = ("actor_label", "key__public_id", "key__name", "organization__name")
+    search_fields = ("actor_label", "key__public_id__exact", "key__name", "organization__name")
     search_help_text = "Who acted, a key's id or name, or an organization's name."
     fields = (
         "number",

@@ -6,7 +6,7 @@ way: the audit feed is the one record of what staff did.
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from django import forms
 from django.contrib import admin, messages
@@ -15,18 +15,17 @@ from django.contrib.admin.options import ActionLocation
 from django.contrib.admin.utils import quote
 from django.contrib.auth.models import AbstractBaseUser
 from django.core.exceptions import BadRequest, PermissionDenied, ValidationError
-from django.core.paginator import Paginator
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.shortcuts import redirect
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.urls import reverse
-from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from keys.admin.fields import Autocomplete, may_be_id
+from keys.admin.lists import LongLists
 from keys.audit import Actor
 from keys.lifecycle import Conflict, Refused, staff_actor
 from keys.once import Claim, Once, Spent
@@ -44,10 +43,8 @@ if TYPE_CHECKING:
         pass
 
     _ModelForm = forms.ModelForm
-    _Paginator = Paginator[Any]
 
 else:
-    _Paginator = Paginator
 
     class _ModelAdmin(admin.ModelAdmin):
         """Django's, which cannot be subscripted at run time as its type stubs are."""
@@ -153,34 +150,8 @@ class ReadOnly:
         return False
 
 
-class BoundedPaginator(_Paginator):
-    """Counts no further than anybody turns pages, so that a list of millions costs no more than one of ten
-    thousand. What is behind is found by a search or a filter."""
-
-    most = 10_000
-
-    @cached_property
-    def _counted(self) -> int:
-        rows = cast("QuerySet[Any]", self.object_list)
-        return rows.order_by()[: self.most + 1].count()
-
-    @property
-    def count(self) -> int:
-        return min(self._counted, self.most)
-
-    @property
-    def is_cut(self) -> bool:
-        return self._counted > self.most
-
-
-class LifecycleAdmin[M: Model](Autocompletes, _ModelAdmin[M]):
+class LifecycleAdmin[M: Model](LongLists, Autocompletes, _ModelAdmin[M]):
     """Subclasses say in `perform` which act a form stands for."""
-
-    paginator = BoundedPaginator
-    show_full_result_count = False  # it would count the whole table on each page
-    show_facets = admin.ShowFacets.NEVER  # as above, once for each choice of each filter
-    list_per_page = 50
-    list_max_show_all = 200
 
     def perform(self, request: HttpRequest, form: Any, obj: M, change: bool) -> Model:
         """Carry out what the form asks for and return the row. May raise Refused."""

@@ -88,7 +88,13 @@ class KeyAdmin(LifecycleAdmin[Key]):
     add_form_template = "admin/once_form.html"
     list_display = ("name", "secret", "organization_link", "state", "expires", "created")
     list_filter = (KeyStateFilter, "environment", OrganizationFilter)
-    search_fields = ("name", "public_id", "secrets__hint__exact", "organization__name", "organization__slug")
+    search_fields = (
+        "name",
+        "public_id__exact",
+        "secrets__hint__exact",
+        "organization__name",
+        "organization__slug",
+    )
     search_help_text = "Name, id, last four characters, organization, or a whole key: it is not kept."
     ordering = ("-id",)  # as they were made, by the primary key's index
     sortable_by = ("name", "expires", "created")

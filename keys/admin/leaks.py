@@ -13,7 +13,7 @@ class LeakReportAdmin(ReadOnly, LifecycleAdmin[LeakReport]):
     list_display = ("reported_at", "key_link", "organization_link", "secret", "door", "response", "place")
     list_filter = ("door", "response")
     date_hierarchy = "reported_at"
-    search_fields = ("key__public_id", "key__name", "key__organization__name", "place")
+    search_fields = ("key__public_id__exact", "key__name", "key__organization__name", "place")
     search_help_text = "A key's id or name, an organization's name, or where it was found."
     fields = ("reported_at", "key_link", "organization_link", "secret", "door", "place", "source", "response")
     readonly_fields = fields

@@ -142,8 +142,8 @@ class OrganizationAdmin(LifecycleAdmin[Organization]):
     list_display = ("name", "slug", "policy", "state", "created_at")
     list_filter = (StateFilter, "policy")
     list_select_related = ("policy",)
-    search_fields = ("name", "slug", "external_customer", "memberships__user__email")
-    search_help_text = "Name, slug, billing id or a member's email address."
+    search_fields = ("name", "slug", "external_customer", "memberships__user__email__startswith")
+    search_help_text = "Name, slug, billing id or the beginning of a member's email address."
     ordering = ("name", "id")
     actions = ("suspend", "resume", "apply_policy")
 

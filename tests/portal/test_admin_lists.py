@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from keys import lifecycle
 from keys.admin import organizations
-from keys.admin.base import BoundedPaginator
+from keys.admin.lists import BoundedPaginator, LongLists
 from keys.lifecycle import Forbidden
 from keys.models import AuditEvent, Invitation, Key, LeakDoor, LeakResponse, Note, Organization
 from portal.models import Mail, User
@@ -81,6 +81,7 @@ def customer(number: int) -> None:
 
 def test_every_list_takes_the_same_queries_however_long(admin: Client) -> None:
     lists = {str(model): address(model) for model in django_admin.site._registry}
+    lists |= {f"{name}, searched": f"{url}?q=e" for name, url in lists.items()}
     customer(0)
     customer(1)
     for url in lists.values():
@@ -105,6 +106,29 @@ def test_a_long_list_is_counted_no_further_than_pages_go(
     assert "More than 4 keys" in shown.content.decode()
     assert [key.name for key in shown.context["cl"].result_list][:2] == ["Key 5", "Key 4"]
     assert "More than" not in admin.get(address(Key), {"state": "revoked"}).content.decode()
+
+
+def test_a_list_shows_its_pages_in_order_and_finds_each_word_wherever_it_is(
+    admin: Client, acme: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = builders.organization("other")
+    for number in range(5):
+        builders.key(acme if number % 2 else other, name=f"Key {number}")
+    monkeypatch.setattr(LongLists, "list_per_page", 2)
+
+    def shown(**query: str) -> list[str]:
+        return [key.name for key in admin.get(address(Key), query).context["cl"].result_list]
+
+    assert [shown(o="1", p=page) for page in "123"] == [["Key 0", "Key 1"], ["Key 2", "Key 3"], ["Key 4"]]
+    assert shown(o="-1", all="") == ["Key 4", "Key 3", "Key 2", "Key 1", "Key 0"]
+    assert shown(q="acme", o="1") == ["Key 1", "Key 3"]
+    assert shown(q='"Key 1" ACM') == ["Key 1"]
+    assert shown(q="other", o="1", p="2") == ["Key 4"]
+    assert shown(q="acme other") == shown(q="nothing") == []
+    assert shown(q='"') == shown() == ["Key 4", "Key 3"]
+    people = admin.get(address(Organization), {"q": "ALICE@exam"}).context["cl"].result_list
+    assert people == [acme]
+    assert admin.get(address(Organization), {"q": "x " * 2000}).status_code == 200
 
 
 # --- a customer's page -----------------------------------------------------------------------------
