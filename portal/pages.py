@@ -225,14 +225,19 @@ def expiring(organization: Organization, now: dt.datetime) -> int:
 
 
 def key_rows(
-    organization: Organization, keys: QuerySet[Key] | dict[int, int], number: str | None, now: dt.datetime
+    organization: Organization,
+    keys: QuerySet[Key] | dict[int, int],
+    number: str | None,
+    now: dt.datetime,
+    *,
+    size: int = PAGE,
 ) -> tuple[Page[Any], list[KeyRow]]:
     """One page of `keys` in their order, and its lines; or of those with these primary keys, which made so
     many calls in `CHART_DAYS`."""
     calls = None if isinstance(keys, QuerySet) else keys
     # Any: a page of keys, or of primary keys.
     page: Page[Any] = Paginator(
-        keys.prefetch_related("scopes") if isinstance(keys, QuerySet) else list(keys), PAGE
+        keys.prefetch_related("scopes") if isinstance(keys, QuerySet) else list(keys), size
     ).get_page(number)
     shown: list[Key] = list(page.object_list)
     if calls is not None:

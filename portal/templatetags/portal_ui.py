@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from django import template
 from django.contrib.messages import constants
+from django.core.paginator import Page
 from django.template.loader import get_template
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -108,3 +109,9 @@ def compact(value: Any) -> str:
 def ticks(text: str) -> list[str]:
     """A text in parts: every second one stands in back quotes."""
     return text.split("`")
+
+
+@register.filter
+def page_numbers(page: Page[Any]) -> list[int | str]:
+    """The first, the last, and this page's number with its neighbours; between them an ellipsis."""
+    return list(page.paginator.get_elided_page_range(page.number, on_each_side=1, on_ends=1))

@@ -38,12 +38,14 @@ def keys(request: MemberRequest) -> HttpResponse:
     chosen = form.chosen()
     now = timezone.now()
     found = key_list.find(request.organization, now, **chosen)
-    page, rows = pages.key_rows(request.organization, found, request.GET.get("page"), now)
+    size = key_list.MOST if request.GET.get("per") == str(key_list.MOST) else pages.PAGE
+    page, rows = pages.key_rows(request.organization, found, request.GET.get("page"), now, size=size)
     filtered = any(value for name, value in chosen.items() if name != "sort")
     context = {
         "form": form,
         "page": page,
         "rows": rows,
+        "sizes": [pages.PAGE, key_list.MOST],  # all of the larger can be chosen at once
         "filtered": filtered,
         "label": chosen["label"],
         "expiring": 0 if filtered else pages.expiring(request.organization, now),

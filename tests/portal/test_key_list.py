@@ -45,6 +45,27 @@ def send(client: Client, route: str, *keys: Key, **fields: str) -> str:
     return client.post(url(route), data, follow=True).text
 
 
+# --- pages ----------------------------------------------------------------------------------------
+
+
+def test_any_page_is_one_step_away_and_a_large_one_holds_as_many_as_can_be_chosen(
+    alice: Client, acme: Organization
+) -> None:
+    now = timezone.now()
+    Key.objects.bulk_create(Key(organization=acme, name=f"Key {n}", created_at=now) for n in range(450))
+    first = alice.get(url("keys"), {"sort": "name"})
+    assert "1–50 of 450 keys" in first.text
+    assert 'href="?sort=name&amp;page=9"' in first.text
+    assert 'href="?sort=name&amp;per=200"' in first.text
+    large = alice.get(url("keys"), {"per": "200", "page": "3"})
+    assert len(large.context["rows"]) == 50
+    assert "401–450 of 450 keys" in large.text
+    assert "50 a page" in large.text
+    for junk in ("201", "1e9", "-1", "\x00", "٢٠٠"):
+        assert len(alice.get(url("keys"), {"per": junk}).context["rows"]) == 50
+    assert len(alice.get(url("keys"), {"page": "9999"}).context["rows"]) == 50
+
+
 # --- found ----------------------------------------------------------------------------------------
 
 
