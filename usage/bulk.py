@@ -39,15 +39,21 @@ def _values(rows: Sequence[Row]) -> tuple[str, list[Any]]:
 
 
 def _arrays(rows: Sequence[Row]) -> tuple[str, list[Any]]:
-    names, arrays, parameters = [], [], []
+    """What is the same in all rows goes over once; only the rest is an array."""
+    names, columns, arrays, scalars, parameters = [], [], [], [], []
     for number, column in enumerate(zip(*rows, strict=True)):
         kind = next((type(value) for value in column if value is not None), None)
         if kind is None:
             names.append("NULL")  # takes the type of the column that it goes into
-            continue
-        names.append(f"c{number}")
-        arrays.append(f"%s::{_TYPES[kind]}[]")
-        parameters.append(list(column))
-    columns = ", ".join(name for name in names if name != "NULL")
-    source = f"FROM unnest({', '.join(arrays)}) AS row ({columns})"
-    return f"SELECT {', '.join(names)} {source}", parameters
+        elif number and column.count(column[0]) == len(
+            column
+        ):  # one array there must be, which has the length
+            names.append(f"%s::{_TYPES[kind]}")
+            scalars.append(column[0])
+        else:
+            names.append(f"c{number}")
+            columns.append(f"c{number}")
+            arrays.append(f"%s::{_TYPES[kind]}[]")
+            parameters.append(list(column))
+    source = f"FROM unnest({', '.join(arrays)}) AS row ({', '.join(columns)})"
+    return f"SELECT {', '.join(names)} {source}", scalars + parameters

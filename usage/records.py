@@ -127,20 +127,29 @@ class Reader:
         be counted comes as a POISON. Raises Unreadable for a file that is no journal, or holds records of
         another version.
         """
-        size = 1 << 20
+        size, head, unpack, crc32 = 1 << 20, FRAME.size, FRAME.unpack_from, zlib.crc32
         while block := read(size, self.offset):
-            start, base = 0, self.offset
-            while (payload := _whole(block, start)) is not None:
-                end = start + FRAME.size + len(payload)
-                record = self._record(payload, base + end)
-                self.offset = record.end
-                start = end
+            start, base, last = 0, self.offset, len(block) - head
+            while start <= last:
+                length, crc = unpack(block, start)
+                first = start + head
+                payload = block[first : first + length]
+                if (
+                    len(payload) != length
+                    or not HEAD.size <= length <= MAX_PAYLOAD
+                    or crc32(payload, SEED) != crc
+                ):
+                    break
+                record = self._record(payload, base + first + length)
+                start, self.offset = first + length, record.end
                 yield record
             if not start:
                 return
 
     def _record(self, payload: bytes, end: int) -> Record:
-        version, kind, sequence, at = HEAD.unpack_from(payload)
+        # What is as long as a call is one, nearly always, and is taken apart at once.
+        fields = (CALL_BODY.unpack if len(payload) == CALL_BODY.size else HEAD.unpack_from)(payload)
+        version, kind, sequence, at = fields[:4]
         if version != VERSION:
             raise Unreadable(f"a record of version {version}; this is version {VERSION}")
         charged, kind = kind >> CHARGED_SHIFT, kind & _KIND
@@ -153,7 +162,7 @@ class Reader:
         if not 0 <= at <= MAX_TIME or sequence > _MAX_NUMBER:
             why = "a time or a sequence that no column can take"
         elif kind in (CALL, HELD) and len(payload) == CALL_BODY.size:
-            fields, texts = CALL_BODY.unpack(payload), self._texts
+            texts = self._texts
             try:
                 named = texts[fields[10]], texts[fields[11]], texts[fields[12]], texts[fields[13]]
             except KeyError as error:
@@ -202,18 +211,6 @@ def _parse_header(body: bytes, opened: int) -> Header:
         raise Unreadable("its header has a number that no column can take")
     host = clean(body[HEADER_BODY.size :].decode("utf-8", "replace"), HOST_LENGTH)
     return Header(spool.decode("ascii", "replace"), pid, segment, started, host, opened)
-
-
-def _whole(block: bytes, start: int) -> bytes | None:
-    """What the whole record at `start` says, if there is one."""
-    first = start + FRAME.size
-    if len(block) < first:
-        return None
-    length, crc = FRAME.unpack_from(block, start)
-    payload = block[first : first + length]
-    if len(payload) != length or not HEAD.size <= length <= MAX_PAYLOAD:
-        return None
-    return payload if zlib.crc32(payload, SEED) == crc else None
 
 
 def read_records(data: bytes) -> Iterator[Record]:
