@@ -7,7 +7,7 @@ gone; it never writes, but by `mend`, which does through `keys.lifecycle` what t
 import datetime as dt
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
 from django.core.paginator import Page, Paginator
@@ -239,31 +239,29 @@ def ranked_organizations(now: dt.datetime) -> list[RankedOrganization]:
     return [RankedOrganization(organizations[pk], *rest) for pk, rest in sums.items()]
 
 
-def ranked_keys(number: str | None, now: dt.datetime) -> tuple[Page[Key], list[RankedKey]]:
+def ranked_keys(number: str | None, now: dt.datetime) -> tuple[Page[Any], list[RankedKey]]:
     """One page of the keys with signals, the weightiest first."""
-    shown = Signal.objects.shown(now)
-    keys: QuerySet[Key] = (
-        Key.objects.filter(signals__in=shown.values("pk"))
-        .annotate(score=Sum("signals__points"))
-        .select_related("organization")
-        .order_by("-score", "pk")
-    )
-    page = Paginator(keys, PAGE).get_page(number)
-    return page, _ranked({key: getattr(key, "score", 0) for key in page.object_list}, now)
+    count = Signal.objects.shown(now).aggregate(keys=Count("key", distinct=True))["keys"]
+    page = Counted(_scores(now), PAGE, count).get_page(number)
+    return page, _ranked(page.object_list, now)
 
 
 def weightiest_keys(now: dt.datetime, count: int) -> list[RankedKey]:
     """The first of them, without counting the others."""
-    shown = Signal.objects.shown(now).order_by()
-    sums = shown.values_list("key").annotate(score=Sum("points")).order_by("-score", "key")[:count]
-    scores = dict(sums)
+    return _ranked(_scores(now)[:count], now)
+
+
+def _scores(now: dt.datetime) -> QuerySet[Signal, tuple[int, int]]:
+    """Keys, by their numbers, with what their signals weigh together; the weightiest first."""
+    shown = Signal.objects.shown(now).order_by().values_list("key")
+    return shown.annotate(score=Sum("points")).order_by("-score", "key")
+
+
+def _ranked(found: Iterable[tuple[int, int]], now: dt.datetime) -> list[RankedKey]:
+    scores = dict(found)
     keys = Key.objects.select_related("organization").in_bulk(scores)
-    return _ranked({keys[pk]: score for pk, score in scores.items()}, now)
-
-
-def _ranked(scores: dict[Key, int], now: dt.datetime) -> list[RankedKey]:
     titles: dict[int, list[str]] = {}
-    shown = Signal.objects.shown(now).filter(key__in=list(scores))
+    shown = Signal.objects.shown(now).filter(key__in=keys)
     for signal in shown.order_by("-points", "pk"):
         titles.setdefault(signal.key_id, []).append(watch.title(signal))
-    return [RankedKey(key, score, titles.get(key.pk, [])) for key, score in scores.items()]
+    return [RankedKey(keys[pk], score, titles.get(pk, [])) for pk, score in scores.items()]

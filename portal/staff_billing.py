@@ -65,7 +65,7 @@ def page(period: Period, now: dt.datetime) -> StaffBilling:
         totals[row.currency] = totals.get(row.currency, 0) + row.total
     closed = _newest_closed()
     verified = Verification.objects.in_bulk([*map(str, closed), Verification.JOURNALS])
-    given = Credit.objects.select_related("organization").order_by("-given_at", "-id")[:CREDITS]
+    given = Credit.objects.select_related("organization").order_by("-id")[:CREDITS]
     return StaffBilling(
         period=period,
         closed=next((each for each in closed if each.period == period.first_day and each.closed_at), None),

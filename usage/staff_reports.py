@@ -18,7 +18,7 @@ from keys.models import Key, Organization
 from keys.verdicts import Code
 from usage import findings, room, watermark
 from usage.meters import Meter
-from usage.models import ResourceBound, Rollup, Spool
+from usage.models import OrganizationRollup, ResourceBound, Rollup, Spool
 from usage.reports import ACCEPTED, Day
 
 BEHIND = dt.timedelta(minutes=2)  # a journal whose last tick is older is not being drained
@@ -199,13 +199,11 @@ def table(filters: Filters, number: str | None, meter: Meter | None) -> Table:
 
     `meter` is the one in whose units quantities can be written: None where several are mixed.
     """
-    rows = _between(filters.start, filters.end)
+    rows = _between(filters.start, filters.end, filters.key)
     if filters.meter:
         rows = rows.filter(meter=filters.meter)
     if filters.organization is not None:
         rows = rows.filter(organization=filters.organization)
-    if filters.key is not None:
-        rows = rows.filter(organization=filters.key.organization_id, key=filters.key)
     if filters.outcome:
         rows = (
             rows.exclude(ACCEPTED) if filters.outcome == "refused" else rows.filter(outcome=filters.outcome)
@@ -237,11 +235,12 @@ def _text(quantity: int, meter: Meter | None) -> str:
     return "" if meter is None else meter.as_text(quantity)
 
 
-def _between(start: dt.date, end: dt.date) -> QuerySet[Rollup]:
-    """By hours; the booked period, never earlier than the month of the call, is what has an index."""
-    return Rollup.objects.filter(
-        booked_period__gte=start.replace(day=1), hour__gte=midnight(start), hour__lt=midnight(end)
-    )
+def _between(start: dt.date, end: dt.date, key: Key | None = None) -> QuerySet[Any]:
+    """Roll-ups by hours: of a key, or of all together, for which there are rows without keys."""
+    rows: QuerySet[Any] = OrganizationRollup.objects.all()
+    if key is not None:
+        rows = Rollup.objects.filter(organization=key.organization_id, key=key)
+    return rows.filter(hour__gte=midnight(start), hour__lt=midnight(end))
 
 
 def _calls(condition: Q) -> Coalesce:

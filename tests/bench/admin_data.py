@@ -4,6 +4,7 @@ The database makes them itself, in one statement a table: `lifecycle` would take
 plausible and no more: digests are numbers, and the audit's chain does not hold.
 """
 
+import datetime as dt
 import json
 from typing import Any
 
@@ -34,17 +35,20 @@ def fill(first: int, last: int) -> None:
     _history(first, last)
     _journals(first, last)
     with connection.cursor() as cursor:
-        cursor.execute("ANALYZE")
+        cursor.execute("VACUUM ANALYZE")  # as a database that has been there for a while is
 
 
 def rollups(number: int, keys: int) -> None:
-    """So many roll-ups, of all keys in turn, as many in each hour of DAYS; every tenth was refused."""
+    """So many roll-ups, of all keys of some customers in each hour of DAYS; one key in ten is refused."""
     from django.db import connection
+    from django.utils import timezone
 
+    from usage import organization_rollups
     from usage.models import Rollup
 
     hour = f"date_trunc('hour', now() - (n::bigint * {DAYS * 24} / {number}) * interval '1 hour', 'UTC')"
-    key = f"(n::bigint * 7919 %% {keys})"
+    customers = keys // A_CUSTOMER
+    key = f"(n::bigint / {A_CUSTOMER} * 7919 %% {customers} * {A_CUSTOMER} + n %% {A_CUSTOMER})"
     _insert(
         Rollup,
         1,
@@ -58,8 +62,10 @@ def rollups(number: int, keys: int) -> None:
         calls="100",
         quantity="CASE WHEN n %% 10 = 0 THEN 0 ELSE 100 END",
     )
+    tomorrow = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0) + dt.timedelta(days=1)
+    organization_rollups.mend(tomorrow - dt.timedelta(days=DAYS + 2), tomorrow)
     with connection.cursor() as cursor:
-        cursor.execute("ANALYZE usage_rollup")
+        cursor.execute("VACUUM ANALYZE")  # as a database that has been there for a while is
 
 
 def _by_hand() -> None:

@@ -21,7 +21,7 @@ from portal.admin_overview import Overview, change, overview
 from portal.models import Mail, User
 from tests import builders
 from usage import resources, staff_reports
-from usage.models import Finding, Refusal, Rollup, Signal, Spool
+from usage.models import Finding, OrganizationRollup, Refusal, Rollup, Signal, Spool
 
 pytestmark = pytest.mark.django_db
 
@@ -297,7 +297,8 @@ def test_the_usage_table_is_paged_in_the_same_queries(signed_in: Client) -> None
 def test_usage_of_an_organization_that_is_gone_is_still_shown(signed_in: Client) -> None:
     key = builders.key(builders.organization("acme")).key
     count(key, timezone.now(), 4)
-    Rollup.objects.update(organization_id=987_654)
+    for rows in (Rollup, OrganizationRollup):
+        rows.objects.update(organization_id=987_654)
     assert "Unknown (987654)" in text(signed_in.get(reverse("staff_usage")))
     assert "Unknown (987654)" in text(signed_in.get(reverse("staff")))
 

@@ -105,6 +105,7 @@ class Subscription(models.Model):
         ]
         indexes: ClassVar[list[models.Index]] = [
             models.Index(fields=["organization", "start"], name="subscription_of_organization"),
+            models.Index(fields=["start"], name="subscription_start"),  # which was the first?
         ]
 
     def __str__(self) -> str:

@@ -22,7 +22,12 @@ class Spool(models.Model):
     retired_reason = models.CharField(max_length=200, blank=True, db_default="")  # code before it writes none
 
     class Meta:
-        indexes: ClassVar[list[models.Index]] = [models.Index(fields=["finished_at"])]
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["finished_at"]),
+            models.Index(
+                fields=["retired_at"], name="spool_retired", condition=models.Q(retired_at__isnull=False)
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.host}/{self.pid} ({self.id})"

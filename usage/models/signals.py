@@ -49,6 +49,11 @@ class Signal(models.Model):
         ]
         indexes: ClassVar[list[models.Index]] = [
             models.Index(fields=["organization", "cleared_at"], name="signal_of_organization"),
+            models.Index(  # all that ranks keys, without a look at the rows
+                fields=["key", "points", "dismissed_at", "dismissed_until"],
+                name="signal_raised",
+                condition=Q(cleared_at=None),
+            ),
         ]
 
     def __str__(self) -> str:
