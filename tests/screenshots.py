@@ -100,6 +100,7 @@ def pages(acme: Any) -> Iterator[tuple[str, str, str]]:
             yield name, reverse(name, kwargs=arguments(route, acme, **known)), who
     yield from ((name, reverse(name), "owner") for name in ACCOUNT_PAGES)
     yield from ((name, reverse(name), "visitor") for name in VISITOR_PAGES)
+    yield "billing_by_key", reverse("billing", kwargs={"organization": acme.slug}) + "?by=key", "owner"
     yield "not_found", "/o/nobody/", "owner"
     for name in ("index", "keys_key_changelist", "keys_organization_changelist", "portal_user_changelist"):
         yield f"admin_{name}", reverse(f"admin:{name}"), "staff"

@@ -143,6 +143,11 @@ def _rollups(organization: int, keys: list[int], rows: int) -> Iterator[Any]:
         yield organization, hour, key, "requests", "orders", outcome, period, 100, quantity
 
 
+def path(name: str, organization: "Organization", key: "Key", month: str) -> str:
+    """The address of one of `PAGES`."""
+    return f"/o/{organization.slug}/" + PAGES[name].replace("KEY", key.public_id).replace("MONTH", month)
+
+
 def cost(browser: "Client", path: str, rounds: int) -> Cost:
     """The median of some rounds, after two that warm up what a process keeps."""
     from django.db import connection
@@ -210,8 +215,7 @@ def main() -> None:
         browser, acme, key, month = prepare(options.keys, options.rows)
         costs = {}
         for name in options.only:
-            path = f"/o/{acme.slug}/" + PAGES[name].replace("KEY", key.public_id).replace("MONTH", month)
-            costs[name] = cost(browser, path, options.rounds)
+            costs[name] = cost(browser, path(name, acme, key, month), options.rounds)
         found = table(costs, options.keys, options.rows)
     print(found)
     if options.only == list(PAGES):

@@ -158,6 +158,7 @@ def paths(issued: lifecycle.Issued) -> Iterator[str]:
     yield reverse("keys", kwargs={"organization": "acme"}) + "?q=nothing-like-it"
     yield reverse("keys", kwargs={"organization": "acme"}) + "?sort=-calls&label=team"
     yield reverse("usage", kwargs={"organization": "acme"}) + "?by=key&range=7d&bucket=hour&compare=on"
+    yield reverse("billing", kwargs={"organization": "acme"}) + "?by=key"
     refusals = reverse("refusals", kwargs={"organization": "acme"})
     yield f"{refusals}?request={'a' * 11}-3.17&key={issued.key.public_id}"
     yield f"{refusals}?request={'b' * 11}-3&code=REVOKED"
