@@ -5,7 +5,7 @@ older keys outside it, and this module says which and why. It decides nothing an
 """
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
@@ -81,11 +81,12 @@ class Facts:
     secret_made_at: dt.datetime | None = None  # the current secret's; None: not looked at
 
     @classmethod
-    def of(cls, key: Key, secret: Secret | None = None) -> Self:
-        """The key's; fetch its scopes with it. Without its current `secret`, its settings alone."""
+    def of(cls, key: Key, secret: Secret | None = None, scopes: Collection[str] | None = None) -> Self:
+        """The key's; fetch its scopes with it, or give their names. Without its current `secret`, its
+        settings alone."""
         return cls(
             environment=key.environment,
-            scopes=frozenset(scope.name for scope in key.scopes.all()),
+            scopes=frozenset((scope.name for scope in key.scopes.all()) if scopes is None else scopes),
             networks=tuple(key.networks),
             expires_at=key.expires_at,
             secret_made_at=None if secret is None else secret.created_at,

@@ -5,7 +5,8 @@ time, through `organization.<related>` and `usage.reports`, and never writes.
 """
 
 import datetime as dt
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -116,20 +117,25 @@ def badge(key: Key, now: dt.datetime) -> Badge:
     return Badge(state.value, state.label)
 
 
-def broken(key: Key, secret: Secret | None, terms: Terms, now: dt.datetime) -> list[Rule]:
-    """The rules that a key breaks while anyone could still use it or let it be used again."""
+def broken(
+    key: Key, secret: Secret | None, terms: Terms, now: dt.datetime, scopes: Collection[str] | None = None
+) -> list[Rule]:
+    """The rules that a key breaks while anyone could still use it or let it be used again; `scopes` as for
+    `Facts`."""
     if key.state_at(now) in (KeyState.REVOKED, KeyState.EXPIRED):
         return []
-    return compliance.broken(terms, Facts.of(key, secret), now)
+    return compliance.broken(terms, Facts.of(key, secret, scopes), now)
 
 
-def note(key: Key, secret: Secret | None, terms: Terms, now: dt.datetime) -> str:
-    """What a policy wants of a key, in a few words; the most urgent."""
+def note(
+    key: Key, secret: Secret | None, terms: Terms, now: dt.datetime, scopes: Collection[str] | None = None
+) -> str:
+    """What a policy wants of a key, in a few words; the most urgent. `scopes` as for `Facts`."""
     if key.is_retired and key.state_at(now) == KeyState.DISABLED:
         return "Retired: it was not used"
     if key.retires_at is not None and key.state_at(now) in (KeyState.ACTIVE, KeyState.EXPIRING):
         return f"Not used: retires in {span(key.retires_at - now)}"
-    rules = broken(key, secret, terms, now)
+    rules = broken(key, secret, terms, now, scopes)
     if compliance.SETTINGS.intersection(rules):
         return "Outside the policy"
     return "Rotation due" if Rule.ROTATION in rules else ""
@@ -236,14 +242,13 @@ def key_rows(
     many calls in `CHART_DAYS`."""
     calls = None if isinstance(keys, QuerySet) else keys
     # Any: a page of keys, or of primary keys.
-    page: Page[Any] = Paginator(
-        keys.prefetch_related("scopes") if isinstance(keys, QuerySet) else list(keys), size
-    ).get_page(number)
+    page: Page[Any] = Paginator(keys if isinstance(keys, QuerySet) else list(keys), size).get_page(number)
     shown: list[Key] = list(page.object_list)
     if calls is not None:
-        found = organization.keys.prefetch_related("scopes").in_bulk(page.object_list)
+        found = organization.keys.in_bulk(page.object_list)
         shown = [found[pk] for pk in page.object_list if pk in found]
     ids = [key.pk for key in shown]
+    scopes = _scopes(ids)
     current = Secret.objects.filter(key__in=ids, stops_at=None).order_by()
     secrets = {secret.key_id: secret for secret in current.annotate(used=reports.last_use_of("key"))}
     for key in shown:
@@ -256,12 +261,21 @@ def key_rows(
         KeyRow(
             key=key,
             secret=secrets.get(key.pk),
-            scopes=[scope.name for scope in key.scopes.all()],
+            scopes=scopes[key.pk],
             badge=badge(key, now),
-            note=note(key, secrets.get(key.pk), terms, now),
+            note=note(key, secrets.get(key.pk), terms, now, scopes[key.pk]),
             spark=sparkline(recent[key.pk].line) if any(recent[key.pk].line) else "",
             requests=recent[key.pk].calls if calls is None else calls[key.pk],
             last_used=secrets[key.pk].used if key.pk in secrets else None,
         )
         for key in shown
     ]
+
+
+def _scopes(key_ids: Collection[int]) -> defaultdict[int, list[str]]:
+    """Their names only, in order: as objects they would cost as much as all else of a row."""
+    held: defaultdict[int, list[str]] = defaultdict(list)
+    rows = Key.scopes.through.objects.filter(key__in=key_ids).order_by("scope__name")
+    for key_id, name in rows.values_list("key_id", "scope__name"):
+        held[key_id].append(name)
+    return held

@@ -6,6 +6,7 @@ comes back is as long as there are groups, or as there are buckets times `TOP`; 
 
 import datetime as dt
 from collections.abc import Collection, Iterable, Mapping
+from operator import add, sub
 from typing import Any, Final, NamedTuple
 
 from django.db.models import Case, CharField, F, QuerySet, Sum, Value, When
@@ -113,7 +114,10 @@ def buckets(
     organization: Organization, asked: Asked, by: str, bucket: str, top: Collection[Group] | None = None
 ) -> dict[tuple[dt.datetime, Group | None], Part]:
     """What the groups in `top` used in each bucket, and all others together under None; without `top` every
-    group by itself. (bucket's beginning, group) → sums; buckets without calls are left out. One query."""
+    group by itself. (bucket's beginning, group) → sums; buckets without calls are left out. One query; two
+    of keys."""
+    if by == "key" and top is not None and asked.key is None:
+        return _buckets_of_keys(organization, asked, bucket, top)
     column = series.GROUPS[by]
     group: Combinable = F(column)
     if top is not None:
@@ -122,6 +126,34 @@ def buckets(
     rows = _rows(organization, asked, by).annotate(cut=series.cut_to(bucket), part=group)
     grouped = rows.values_list("cut", "part").annotate(calls_sum=Sum("calls"), quantity_sum=_QUANTITY)
     return {(series.moment(cut), part): Part(*sums) for cut, part, *sums in grouped}
+
+
+def _buckets_of_keys(
+    organization: Organization, asked: Asked, bucket: str, top: Collection[Group]
+) -> dict[tuple[dt.datetime, Group | None], Part]:
+    """The others are what is left of all keys' sums: two queries for few rows, however many keys there are.
+    All are read last, so that they have what was counted in between."""
+    found: dict[tuple[dt.datetime, Group | None], Part] = {}
+    named: dict[dt.datetime, Part] = {}
+    if top:
+        of_top = _rows(organization, asked, "key").filter(key__in=top)
+        for cut, key, *sums in _by_bucket(of_top, bucket, "key_id"):
+            at = series.moment(cut)
+            found[at, key] = part = Part(*sums)
+            named[at] = Part(*map(add, named.get(at, Part(0, 0)), part))
+    for cut, *sums in _by_bucket(_rows(organization, asked, "environment"), bucket):
+        at = series.moment(cut)
+        others = Part(*map(sub, sums, named.get(at, Part(0, 0))))
+        if any(others):
+            found[at, None] = others
+    return found
+
+
+# Any: rows with annotations have no type that could be named here.
+def _by_bucket(rows: QuerySet[Any], bucket: str, *columns: str) -> QuerySet[Any, Any]:
+    cut = rows.annotate(cut=series.cut_to(bucket)).values_list("cut", *columns)
+    sums: QuerySet[Any, Any] = cut.annotate(calls_sum=Sum("calls"), quantity_sum=_QUANTITY)
+    return sums
 
 
 def cuts(start: dt.datetime, end: dt.datetime, bucket: str) -> list[dt.datetime]:

@@ -100,6 +100,12 @@ def notice_icon(tone: str) -> str:
 
 
 @register.filter
+def grouped(number: int) -> str:
+    """A whole number with commas between its thousands, for tables: `intcomma` costs twenty times as much."""
+    return f"{number:,}"
+
+
+@register.filter
 def compact(value: Any) -> str:
     """A whole number in at most four figures: `7.5k`, `1.2M`. Anything else is returned as text."""
     return compact_number(value) if isinstance(value, int) else str(value)
