@@ -1,13 +1,14 @@
 """Kill -9 of everything that `serve` started, again and again, under load: nothing answered may be lost.
 
 `python -m tests.faults.kill --rounds N` is the long form, on a database of its own; `test_kill.py` runs a few
-rounds. What a client saw answered is compared with what the roll-ups hold.
+rounds. What a client saw answered is compared with what the roll-ups hold. Ctrl-C ends it after this round.
 """
 
 import argparse
 import collections
 import os
 import random
+import signal
 import sys
 import threading
 import time
@@ -21,6 +22,7 @@ from tests.faults.server import Server, free_port
 
 COST = 3
 THREADS = 4
+PATIENCE = 120.0  # seconds that a busy machine may take to serve
 
 
 @dataclass
@@ -69,15 +71,22 @@ def _load(port: int, secret: str, tally: Tally, stop: threading.Event) -> None:
 
 
 def run(
-    rounds: int, secret: str, environment: Mapping[str, str], log: Path, *, workers: int = 2, seed: int = 1
+    rounds: int,
+    secret: str,
+    environment: Mapping[str, str],
+    log: Path,
+    *,
+    workers: int = 2,
+    seed: int = 1,
+    enough: threading.Event | None = None,
 ) -> Tally:
     """Serve, call, kill; `rounds` times; then once more, but end in peace, so that all is drained."""
-    tally = Tally(rounds)
+    tally = Tally()
 
     def load(port: int, stop: threading.Event) -> None:
         _load(port, secret, tally, stop)
 
-    kill_under(load, rounds, environment, log, workers=workers, seed=seed)
+    tally.rounds = kill_under(load, rounds, environment, log, workers=workers, seed=seed, enough=enough)
     return tally
 
 
@@ -90,23 +99,30 @@ def kill_under(
     workers: int,
     seed: int,
     longest: float = 1.5,
-) -> None:
-    """Serve on some port, have several threads load it, kill, `rounds` times; then once more, in peace."""
-    chance = random.Random(seed)
-    for number in range(rounds + 1):
+    enough: threading.Event | None = None,
+) -> int:
+    """Serve on some port, have several threads load it, kill, `rounds` times or until it is `enough`; then
+    once more, in peace. Returns how many were killed."""
+    chance, kills, ends = random.Random(seed), 0, False
+    while not ends:
+        ends = kills == rounds or (enough is not None and enough.is_set())
         stop = threading.Event()
-        with Server(environment, "--workers", str(workers), log=log, port=free_port()) as server:
+        waiting = Server(environment, "--workers", str(workers), log=log, port=free_port())
+        waiting.ready_seconds = PATIENCE
+        with waiting as server:
             threads = [threading.Thread(target=load, args=(server.port, stop)) for _ in range(THREADS)]
             for thread in threads:
                 thread.start()
             time.sleep(chance.uniform(0.2, longest))
-            if number < rounds:
-                server.kill()
-            else:
+            if ends:
                 assert server.stop() == 0
+            else:
+                server.kill()
+                kills += 1
             stop.set()
             for thread in threads:
                 thread.join()
+    return kills
 
 
 def figures(tally: Tally, counted: int) -> str:
@@ -133,7 +149,9 @@ def main() -> None:
         secret = builders.key(builders.organization(f"kill-{options.seed}")).plaintext
         before = Rollup.objects.filter(outcome="VALID").aggregate(calls=Sum("calls"))["calls"] or 0
         connections.close_all()
-        tally = run(options.rounds, secret, environment, folder / "log", seed=options.seed)
+        enough = threading.Event()
+        signal.signal(signal.SIGINT, lambda *_: enough.set())
+        tally = run(options.rounds, secret, environment, folder / "log", seed=options.seed, enough=enough)
         for problem in drain_once(timezone.now()).problems:  # what `serve` had no time for at its end
             print(problem)
         after = Rollup.objects.filter(outcome="VALID").aggregate(calls=Sum("calls"))["calls"] or 0
