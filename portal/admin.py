@@ -177,7 +177,7 @@ class UserAdmin(LongLists, Audited, DjangoUserAdmin):  # type: ignore[type-arg] 
         ("Dates", {"fields": ("last_login", "date_joined")}),
     )
     add_fieldsets = ((None, {"fields": ("email", "usable_password", "password1", "password2")}),)
-    list_display = ("email", "first_name", "last_name", "is_active", "is_staff", "date_joined", "terms")
+    list_display = ("email", "is_active", "is_staff", "date_joined", "terms")
     list_filter = ("is_active", "is_staff", "is_superuser", TermsFilter)
     search_fields = ("email", "first_name", "last_name", "memberships__organization__slug__exact")
     search_help_text = "Email address, name, or an organization's slug."

@@ -6,6 +6,7 @@ written to static/pictures. No picture has a secret in it: pages that make one a
 """
 
 import argparse
+import datetime as dt
 import html
 import os
 import secrets
@@ -14,12 +15,17 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import django
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
 ROOT = Path(__file__).resolve().parent.parent
 URL: Final = "http://127.0.0.1:8000"  # what the pages say, wherever they are served
+FAILURE: Final = "/failure/"  # no page of the portal, which fails on none
+DAY: Final = dt.timedelta(days=1)
 PICTURES: Final = {  # page, look → file in static/pictures
     ("overview", "light"): "overview.png",
     ("overview", "dark"): "overview-dark.png",
@@ -45,6 +51,8 @@ LOOKS: Final = (
 
 def environment(folder: Path) -> dict[str, str]:
     """Settings for a portal in this folder, and nothing of the developer's own."""
+    terms = folder / "terms.txt"
+    terms.write_text("Keys are yours to keep secret.\n\nWe count calls, and keep the counts for 400 days.")
     return {
         "DJANGO_SETTINGS_MODULE": "portal.settings",
         "ENV_FILE": os.devnull,
@@ -53,22 +61,37 @@ def environment(folder: Path) -> dict[str, str]:
         "USAGE_JOURNAL_DIR": str(folder / "journal"),
         "EMAIL_URL": f"filemail://{folder / 'mails'}",
         "PORTAL_URL": URL,
+        "TERMS": str(terms),
+        "TERMS_VERSION": "2026-06-01",
         "PYTHONPATH": str(ROOT),
     }
 
 
 def seed() -> Any:
-    """The demo, with an invitation that waits. Returns its organization."""
+    """The demo with what waits in it: an invitation, a request for a scope, more keys than a page has; and a
+    newcomer who has not accepted the terms. Returns its organization."""
     from django.core.management import call_command
     from django.utils import timezone
 
-    from portal import demo
+    from keys.models import Key
+    from portal import demo, terms
+    from portal.models import User
     from tests import builders
 
     call_command("migrate", verbosity=0, interactive=False)
-    acme = demo.seed(timezone.now()).key.organization
+    now = timezone.now()
+    acme = demo.seed(now).key.organization
     demo.renew_password()
     builders.invitation(acme, "colleague@example.com")
+    builders.scope_request(acme, "billing:refund")
+    Key.objects.bulk_create(
+        Key(organization=acme, name=f"Kiosk {n}", created_at=now - 32 * DAY, expires_at=now + 60 * DAY)
+        for n in range(150)
+    )
+    builders.user("colleague")
+    for person in User.objects.all():
+        terms.accept(person, terms.version(), now)
+    builders.user("newcomer")
     return acme
 
 
@@ -81,7 +104,7 @@ def pages(acme: Any) -> Iterator[tuple[str, str, str]]:
     from tests.portal.test_routes import TABLE, arguments, own_routes
     from usage.billing import Period
 
-    key = acme.keys.filter(revoked_at=None).order_by("created_at").first()
+    key = acme.keys.filter(revoked_at=None).exclude(secrets=None).order_by("created_at").first()
     known = {
         "key_id": key.public_id,
         "period": Period.of(timezone.now()).previous,  # the demo has closed it
@@ -100,10 +123,25 @@ def pages(acme: Any) -> Iterator[tuple[str, str, str]]:
             yield name, reverse(name, kwargs=arguments(route, acme, **known)), who
     yield from ((name, reverse(name), "owner") for name in ACCOUNT_PAGES)
     yield from ((name, reverse(name), "visitor") for name in VISITOR_PAGES)
-    yield "billing_by_key", reverse("billing", kwargs={"organization": acme.slug}) + "?by=key", "owner"
+    here = {"organization": acme.slug}
+    yield "keys_page", reverse("keys", kwargs=here) + "?page=2", "owner"
+    yield "keys_none", reverse("keys", kwargs=here) + "?q=nothing-like-it", "owner"
+    yield "billing_by_key", reverse("billing", kwargs=here) + "?by=key", "owner"
+    yield "usage_compared", reverse("usage", kwargs=here) + "?by=key&range=7d&compare=on", "owner"
     yield "not_found", "/o/nobody/", "owner"
+    yield "not_allowed", reverse("key_new", kwargs=here), "viewer"
+    yield "keys_of_viewer", reverse("keys", kwargs=here), "viewer"
+    yield "statement_print", reverse("statement", kwargs=here | {"period": known["period"]}), "owner"
+    yield "terms_to_accept", reverse("terms_accept"), "newcomer"
+    invited = {"invitation_id": known["invitation_id"]}
+    yield "invitation_signed_in", reverse("invitation", kwargs=invited), "colleague"
+    yield "terms", reverse("terms"), "visitor"
+    yield "failure", FAILURE, "visitor"
+    yield "form_expired", reverse("account_login"), "visitor"
     for name in ("index", "keys_key_changelist", "keys_organization_changelist", "portal_user_changelist"):
         yield f"admin_{name}", reverse(f"admin:{name}"), "staff"
+    yield "admin_keys_key_rotate", reverse("admin:keys_key_rotate", args=[key.pk]), "staff"
+    yield "admin_keys_policy_change", reverse("admin:keys_policy_change", args=[acme.policy_id]), "staff"
 
 
 def take(folder: Path, only: list[str]) -> list[str]:
@@ -124,7 +162,7 @@ def take(folder: Path, only: list[str]) -> list[str]:
         portal = Portal(f"http://127.0.0.1:{port}", folder)
         for look in LOOKS:
             (folder / look.name).mkdir(parents=True, exist_ok=True)
-            for who in ("visitor", "owner", "staff"):
+            for who in ("visitor", "owner", "staff", "viewer", "colleague", "newcomer"):
                 size = {"width": look.width, "height": look.height}
                 come = Visitor(chromium.new_context(color_scheme=look.scheme, viewport=size))  # type: ignore[arg-type]  # plain texts and numbers
                 if who != "visitor":
@@ -132,7 +170,7 @@ def take(folder: Path, only: list[str]) -> list[str]:
                 for name, address, by in wanted:
                     if by != who:
                         continue
-                    come.page.goto(portal.url + address)
+                    _open(come.page, name, portal.url + address)
                     come.page.screenshot(path=folder / look.name / f"{name}.png", full_page=True)
                     if picture := PICTURES.get((name, look.name)):
                         come.page.screenshot(path=folder / picture)
@@ -140,6 +178,24 @@ def take(folder: Path, only: list[str]) -> list[str]:
                 come.context.close()
         chromium.close()
     return taken
+
+
+def _open(page: "Page", name: str, address: str) -> None:
+    """The page as its name says: on paper, after a form without its token, as a failure."""
+    from django.template.loader import render_to_string
+
+    from portal import brand
+
+    page.emulate_media(media="print" if name.endswith("_print") else "screen")
+    if address.endswith(FAILURE):
+        body = render_to_string("500.html", brand.looks())
+        page.route(address, lambda route: route.fulfill(status=500, content_type="text/html", body=body))
+    page.goto(address)
+    if name == "form_expired":
+        page.evaluate("document.querySelector('[name=csrfmiddlewaretoken]').remove()")
+        page.evaluate("document.querySelector('main form').submit()")
+        page.wait_for_url(address)
+        page.wait_for_load_state()
 
 
 def _chromium() -> str:

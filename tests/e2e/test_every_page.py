@@ -209,7 +209,8 @@ def test_nothing_is_wrong_with_the_pages_that_each_role_sees_in_its_way(
         builders.member(person, acme, role)
         portal.sign_in(come, person)
         seen, refused = (pages_of(role, issued, status) for status in (200, 403))
-        assert wrong(come, portal, seen, axe=False) == {}, role
+        # Of these pages a viewer's differ most from the owner's, which axe has seen.
+        assert wrong(come, portal, seen, axe=role is Role.VIEWER) == {}, role
         assert wrong(come, portal, refused[:1], axe=False, status=403) == {}, role
     closed(come)
 
