@@ -243,6 +243,7 @@ def test_nothing_is_wrong_with_the_pages_of_a_visitor_and_of_a_newcomer(
     come.page.get_by_role("button", name="Create and show my key").click()
     come.page.locator("#secret").wait_for()
     assert violations(come.page) == []
+    assert come.page.evaluate("document.documentElement.scrollWidth") == SMALL["width"]
     assert wrong(come, portal, ["/o/acme/"]) == {}
 
 
