@@ -96,14 +96,14 @@ class InvitationState(admin.SimpleListFilter):
 class InvitationAdmin(ReadOnly, LifecycleAdmin[Invitation]):
     """Who is asked to join whom."""
 
-    list_display = ("email", "organization_link", "role", "state", "invited_by_label", "sent_at")
+    list_display = ("email", "organization_link", "role", "state", "sender", "sent_at")
     list_filter = (InvitationState, "role", OrganizationFilter)
     search_fields = ("email", "organization__slug__exact")
     search_help_text = "A part of the invited address, or an organization's slug."
     ordering = ("-id",)  # as they were made, by the primary key's index
     sortable_by = ("email", "sent_at")
     fields = (
-        *("email", "organization_link", "role", "state", "invited_by_label", "created_at", "sent_at"),
+        *("email", "organization_link", "role", "state", "sender", "created_at", "sent_at"),
         *("expires_at", "accepted_at", "accepted_by", "withdrawn_at"),
     )
     readonly_fields = fields
@@ -118,6 +118,10 @@ class InvitationAdmin(ReadOnly, LifecycleAdmin[Invitation]):
     @admin.display(description="organization")
     def organization_link(self, invitation: Invitation) -> str:
         return link(invitation.organization)
+
+    @admin.display(description="invited by")
+    def sender(self, invitation: Invitation) -> str:
+        return invitation.invited_by_label
 
     @admin.display(description="state")
     def state(self, invitation: Invitation) -> str:

@@ -66,6 +66,8 @@ class NarrowList(ChangeList):
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
+        if not self.filter_params:
+            self.full_result_count = self.result_count  # "Show all" is offered where something is left out
         first, last = 0, self.result_count
         if self.multi_page and not (self.show_all and self.can_show_all):
             first = (self.page_num - 1) * self.list_per_page

@@ -125,6 +125,8 @@ def test_a_list_shows_its_pages_in_order_and_finds_each_word_wherever_it_is(
     assert shown(q='"Key 1" ACM') == ["Key 1"]
     assert shown(q="other", o="1", p="2") == ["Key 4"]
     assert shown(q="acme other") == shown(q="nothing") == []
+    assert "Show all" in admin.get(address(Organization), {"q": "acme"}).content.decode()
+    assert "Show all" not in admin.get(address(Organization)).content.decode()
     assert shown(q='"') == shown() == ["Key 4", "Key 3"]
     people = admin.get(address(Organization), {"q": "ALICE@exam"}).context["cl"].result_list
     assert people == [acme]
