@@ -77,6 +77,7 @@ def seed() -> Any:
     from portal import demo, terms
     from portal.models import User
     from tests import builders
+    from usage import watch
 
     call_command("migrate", verbosity=0, interactive=False)
     now = timezone.now()
@@ -92,6 +93,7 @@ def seed() -> Any:
     for person in User.objects.all():
         terms.accept(person, terms.version(), now)
     builders.user("newcomer")
+    watch.refresh(list(acme.keys.select_related("organization")), now)  # as the worker will before long
     return acme
 
 
