@@ -240,22 +240,23 @@ def key_rows(
 ) -> tuple[Page[Any], list[KeyRow]]:
     """One page of `keys` in their order, and its lines; or of those with these primary keys, which made so
     many calls in `CHART_DAYS`."""
-    calls = None if isinstance(keys, QuerySet) else keys
-    # Any: a page of keys, or of primary keys.
-    page: Page[Any] = Paginator(keys if isinstance(keys, QuerySet) else list(keys), size).get_page(number)
-    shown: list[Key] = list(page.object_list)
-    if calls is not None:
-        found = organization.keys.in_bulk(page.object_list)
-        shown = [found[pk] for pk in page.object_list if pk in found]
-    ids = [key.pk for key in shown]
+    # Any: a page of primary keys.
+    pks = list(keys) if isinstance(keys, dict) else keys.values_list("pk", flat=True)
+    page: Page[Any] = Paginator(pks, size).get_page(number)
+    ids, tomorrow = list(page.object_list), _today(now) + DAY
+    rows = organization.keys.all()
+    if not isinstance(keys, dict):
+        start = _midnight(tomorrow - CHART_DAYS * DAY)
+        rows = rows.annotate(calls=reports.calls_of("pk", start, _midnight(tomorrow)))
+    found = rows.in_bulk(ids)
+    shown = [found[pk] for pk in ids if pk in found]
     scopes = _scopes(ids)
     current = Secret.objects.filter(key__in=ids, stops_at=None).order_by()
     secrets = {secret.key_id: secret for secret in current.annotate(used=reports.last_use_of("key"))}
     for key in shown:
         if key.pk in secrets:
             secrets[key.pk].key = key
-    days = CHART_DAYS if calls is None else LINE_DAYS
-    recent = reports.recent(organization, ids, _today(now) + DAY, line=LINE_DAYS, days=days)
+    recent = reports.recent(organization, ids, tomorrow, line=LINE_DAYS, days=LINE_DAYS)
     terms = Terms.of(organization.policy)
     return page, [
         KeyRow(
@@ -265,7 +266,7 @@ def key_rows(
             badge=badge(key, now),
             note=note(key, secrets.get(key.pk), terms, now, scopes[key.pk]),
             spark=sparkline(recent[key.pk].line) if any(recent[key.pk].line) else "",
-            requests=recent[key.pk].calls if calls is None else calls[key.pk],
+            requests=keys[key.pk] if isinstance(keys, dict) else key.calls,  # type: ignore[attr-defined]  # as annotated
             last_used=secrets[key.pk].used if key.pk in secrets else None,
         )
         for key in shown

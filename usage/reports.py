@@ -193,6 +193,13 @@ def calls_by_key(organization: Organization, start: dt.datetime, end: dt.datetim
     return dict(_of_keys(organization, start, end).values_list("key_id").annotate(total=Sum("calls")))
 
 
+def calls_of(key: str, start: dt.datetime, end: dt.datetime) -> Coalesce:
+    """Calls of [start, end), refused ones too, beside each row of a query; `key` is where the row has its
+    key's primary key. For few rows: each is looked up by itself."""
+    rows = Rollup.objects.filter(key=OuterRef(key), hour__gte=start, hour__lt=end).order_by().values("key")
+    return Coalesce(Subquery(rows.annotate(total=Sum("calls")).values("total")), 0)
+
+
 def recent(
     organization: Organization, key_ids: Collection[int], end: dt.date, *, line: int = 7, days: int = 30
 ) -> dict[int, Recent]:

@@ -114,6 +114,7 @@ def test_each_order(alice: Client, acme: Organization) -> None:
     calls(old.key, 10)
     calls(middle.key, 20)
     calls(middle.key, 21, ago=20 * DAY)
+    calls(middle.key, 99, ago=40 * DAY)
     used(old.secret, now)
     used(middle.secret, now - DAY)
     assert names(alice) == ["gamma", "Alpha", "beta"]
