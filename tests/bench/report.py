@@ -150,8 +150,8 @@ def write(figures: Figures) -> None:
     replace("figures", f"{where}\n\n{text(figures)}")
 
 
-def replace(name: str, body: str) -> None:
-    """Put a text between the marks of this name in the README beside this module."""
+def replace(name: str, body: str, into: Path = README) -> None:
+    """Put a text between the marks of this name in the README beside this module, or another file."""
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    old = README.read_text()
-    README.write_text(re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{body}\n{end}", old, flags=re.DOTALL))
+    old = into.read_text()
+    into.write_text(re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{body}\n{end}", old, flags=re.DOTALL))
