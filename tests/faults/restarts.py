@@ -22,6 +22,7 @@ from tests.faults.load import AUTHORIZE
 from tests.faults.server import Server, descendants
 
 THREADS = 4
+LOG_SHOWN = 20_000  # characters
 FRESH = 5  # calls on one connection, so that new ones are made all the time
 
 
@@ -187,6 +188,7 @@ def main() -> None:
         counted = (Rollup.objects.aggregate(calls=Sum("calls"))["calls"] or 0) - before
         print(figures(tally, counted))
         if not is_right(tally, counted):
+            print((folder / "log").read_text()[-LOG_SHOWN:], file=sys.stderr)
             sys.exit("Not as it should be.")
 
 
