@@ -24,7 +24,7 @@ from usage import watch
 from usage.models import Signal
 from usage.signals import MEANINGS, Evidence, Kind
 
-PAGE: Final = 50
+PAGE: Final = 25
 STAFF_ORGANIZATIONS: Final = 20
 _WITH: Final = ("key__organization__policy", "key__created_by")
 

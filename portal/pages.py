@@ -22,7 +22,7 @@ from portal.charts import BarChart, bar_chart, sparkline
 from usage import ledger, reports
 from usage.reports import Outcome
 
-PAGE = 50
+PAGE = 25
 CHART_DAYS = 30
 LINE_DAYS = 7  # of a key in the list
 LABELS = 3  # of a key in the list

@@ -18,7 +18,7 @@ from usage.explorer import Group, Part
 from usage.meters import Meter
 from usage.reports import Calls
 
-PAGE: Final = 100  # rows
+PAGE: Final = 50  # rows
 
 
 class GroupRow(NamedTuple):

@@ -13,6 +13,7 @@ from keys import lifecycle
 from keys.models import AuditEvent, Key, Organization
 from keys.permissions import Role
 from portal import key_list
+from portal.pages import PAGE
 from tests import builders
 from tests.portal.test_pages import calls, queries, url, used
 
@@ -54,16 +55,16 @@ def test_any_page_is_one_step_away_and_a_large_one_holds_as_many_as_can_be_chose
     now = timezone.now()
     Key.objects.bulk_create(Key(organization=acme, name=f"Key {n}", created_at=now) for n in range(450))
     first = alice.get(url("keys"), {"sort": "name"})
-    assert "1–50 of 450 keys" in first.text
-    assert 'href="?sort=name&amp;page=9"' in first.text
+    assert f"1–{PAGE} of 450 keys" in first.text
+    assert 'href="?sort=name&amp;page=18"' in first.text
     assert 'href="?sort=name&amp;per=200"' in first.text
     large = alice.get(url("keys"), {"per": "200", "page": "3"})
     assert len(large.context["rows"]) == 50
     assert "401–450 of 450 keys" in large.text
-    assert "50 a page" in large.text
+    assert f"{PAGE} a page" in large.text
     for junk in ("201", "1e9", "-1", "\x00", "٢٠٠"):
-        assert len(alice.get(url("keys"), {"per": junk}).context["rows"]) == 50
-    assert len(alice.get(url("keys"), {"page": "9999"}).context["rows"]) == 50
+        assert len(alice.get(url("keys"), {"per": junk}).context["rows"]) == PAGE
+    assert len(alice.get(url("keys"), {"page": "9999"}).context["rows"]) == PAGE
 
 
 # --- found ----------------------------------------------------------------------------------------
@@ -162,7 +163,7 @@ def test_the_list_takes_the_same_few_queries_however_many_keys(alice: Client, ac
     scope = builders.scope("a:b")
     through.objects.bulk_create(through(key=key, scope=scope) for key in keys)
     assert [queries(alice, path) for path in paths] == before
-    assert len(names(alice, q="a", label="team", scope="a:b", state="active", sort="name", page="60")) == 50
+    assert len(names(alice, q="a", label="team", scope="a:b", state="active", sort="name", page="60")) == PAGE
 
 
 # --- several at once ------------------------------------------------------------------------------
