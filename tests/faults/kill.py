@@ -135,6 +135,7 @@ def figures(tally: Tally, counted: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--workers", type=int, default=2, help="that serve, and are all killed in each round")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     options = parser.parse_args()
     with alone.portal(os.environ.get("DATABASE_URL", "")) as (environment, folder):
@@ -151,12 +152,13 @@ def main() -> None:
         connections.close_all()
         enough = threading.Event()
         signal.signal(signal.SIGINT, lambda *_: enough.set())
-        tally = run(options.rounds, secret, environment, folder / "log", seed=options.seed, enough=enough)
+        chosen = {"workers": options.workers, "seed": options.seed, "enough": enough}
+        tally = run(options.rounds, secret, environment, folder / "log", **chosen)
         for problem in drain_once(timezone.now()).problems:  # what `serve` had no time for at its end
             print(problem)
         after = Rollup.objects.filter(outcome="VALID").aggregate(calls=Sum("calls"))["calls"] or 0
         counted = after - before
-        print(figures(tally, counted), f"(seed {options.seed})")
+        print(figures(tally, counted), f"({options.workers} workers each; seed {options.seed})")
         if tally.repeated or not tally.total <= counted <= tally.total + tally.in_doubt:
             sys.exit("Lost or repeated.")
 
