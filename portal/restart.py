@@ -25,7 +25,9 @@ logger = logging.getLogger(__name__)
 
 _HANDED_ON: Final = "SERVE_HANDED_ON"  # the socket's descriptor, then the old processes' ids
 _TRY_SECONDS: Final = 60
-_READY_SECONDS: Final = 60.0
+# So long the old processes go on while the new ones are not ready: to read a million keys, or to get a turn
+# at a busy database, takes a while, and until then their answer would be 503.
+READY_SECONDS: Final = 300.0
 
 
 class Predecessor:
@@ -36,6 +38,11 @@ class Predecessor:
         self._pids = pids
         self._lock = threading.Lock()
 
+    @property
+    def serves(self) -> bool:
+        """Are there processes that still do?"""
+        return bool(self._pids)
+
     def replace(self, http: Server) -> None:
         """End the old processes once all new ones are ready to serve, in the background."""
         http.started = threading.Thread(target=self._replace, args=(http,), daemon=True).start
@@ -43,7 +50,7 @@ class Predecessor:
     def _replace(self, http: Server) -> None:
         waiting = threading.Thread(target=_wait_for_all, args=(http,), daemon=True)
         waiting.start()
-        waiting.join(_READY_SECONDS)
+        waiting.join(READY_SECONDS)
         self.end()
         logger.info("The new processes serve; the old ones have ended.")
 

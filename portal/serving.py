@@ -35,13 +35,15 @@ ROLES = {"all": "application", "gateway": "gateway", "portal": "pages"}
 _SECRET_VARIABLES = ("SECRET_KEY", "DATABASE_URL", "EMAIL_URL", "VALKEY_URL")
 _PR_SET_PDEATHSIG = 1
 _RESTART_SECONDS = 1.0
-_KEYS_SECONDS = 5.0
+KEYS_SECONDS = 5.0
 _END_SECONDS = 10.0  # for a transaction to finish
 _LAST_PASS_SECONDS = 10.0
 
 
-def load(target: str) -> Callable[..., Any]:  # a WSGI callable, as the server wants it
-    """In a new server process: end with the parent, import the application, begin to follow the keys."""
+# A WSGI callable, as the server wants it.
+def load(target: str, patience: float = KEYS_SECONDS) -> Callable[..., Any]:
+    """In a new server process: end with the parent, import the application, begin to follow the keys; wait
+    for them, but no longer than `patience`, in seconds."""
     parent = multiprocessing.parent_process()
     if parent is not None and parent.pid is not None:
         end_with_parent(parent.pid, signal.SIGKILL)
@@ -50,7 +52,7 @@ def load(target: str) -> Callable[..., Any]:  # a WSGI callable, as the server w
     for variable in _SECRET_VARIABLES:
         os.environ.pop(variable, None)
     # Of the portal's role only the machine API needs them: its pages need not wait.
-    _follow_the_keys(seconds=0 if name == ROLES["portal"] else _KEYS_SECONDS)
+    _follow_the_keys(seconds=0 if name == ROLES["portal"] else patience)
     return application
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +67,19 @@ class Command(PortalCommand):
             self.say(f"Serving http://{where}:{port}/ (process {os.getpid()}); Ctrl-C ends it.")
             if before is not None:
                 before.replace(http)
-            http.run(serving.load)
+            http.run(partial(_load, before))
         finally:
             if before is not None:
                 before.end()
             if housekeeping is not None:
                 housekeeping.stop()
             serving.drain_what_is_left()
+
+
+def _load(before: restart.Predecessor | None, target: str) -> server.Application:
+    """As `serving.load`; while others still serve, a new process takes the time that it needs."""
+    waits = before is not None and before.serves
+    return serving.load(target, restart.READY_SECONDS if waits else serving.KEYS_SECONDS)
 
 
 def _listen(host: str, port: int) -> socket.socket:
