@@ -40,14 +40,16 @@ def _values(rows: Sequence[Row]) -> tuple[str, list[Any]]:
 
 def _arrays(rows: Sequence[Row]) -> tuple[str, list[Any]]:
     """What is the same in all rows goes over once; only the rest is an array."""
-    names, columns, arrays, scalars, parameters = [], [], [], [], []
+    names: list[str] = []
+    columns: list[str] = []
+    arrays: list[str] = []
+    scalars: list[Any] = []
+    parameters: list[Any] = []
     for number, column in enumerate(zip(*rows, strict=True)):
         kind = next((type(value) for value in column if value is not None), None)
         if kind is None:
             names.append("NULL")  # takes the type of the column that it goes into
-        elif number and column.count(column[0]) == len(
-            column
-        ):  # one array there must be, which has the length
+        elif arrays and column.count(column[0]) == len(column):  # one array says how many rows there are
             names.append(f"%s::{_TYPES[kind]}")
             scalars.append(column[0])
         else:
