@@ -16,10 +16,9 @@ from django.http import QueryDict
 from keys.models import Key, Organization
 from keys.verdicts import Code
 from portal.charts import Layer, StackedChart, stacked_chart
-from portal.pages import Answered, Reason, answers, percent, reasons
+from portal.pages import PAGE, Answered, Reason, answers, percent, reasons
 from portal.usage_pages.question import ExplorerForm, fitting_bucket
 from portal.usage_pages.table import (
-    PAGE,
     Before,
     GroupRow,
     Measure,
@@ -176,7 +175,7 @@ def explore(
         quantity=grouped(meter.as_text(calls.quantity)) if meter else "",
         before=before and _compared(before, calls, measure),
         page=page,
-        groups=group_rows(page.object_list, by, found.groups, before, names, known, meter, measure),
+        groups=group_rows(page.object_list, by, found.groups, calls, before, names, known, meter, measure),
         times=time_rows(cuts, titles, bucket, span, layers, line, measure),
         total=measure.text(part_of(calls)[measure.place]),
         reasons=reasons(_refusals(found.outcomes)),

@@ -18,7 +18,7 @@ from usage.explorer import Group, Part
 from usage.meters import Meter
 from usage.reports import Calls
 
-PAGE: Final = 50  # rows
+_MANY: Final = 100  # keys
 
 
 class GroupRow(NamedTuple):
@@ -79,13 +79,14 @@ def group_rows(
     shown: Iterable[Group],
     by: str,
     found: Mapping[Group, Calls],
+    all_calls: Calls,
     before: Before | None,
     names: Mapping[Group, Name],
     known: Mapping[str, Meter],
     meter: Meter | None,
     measure: Measure,
 ) -> list[GroupRow]:
-    total = part_of(all_of(found))[measure.place]
+    total = part_of(all_calls)[measure.place]
     rows = []
     for group in shown:
         calls = found[group]
@@ -149,7 +150,12 @@ def part_of(calls: Calls) -> Part:
 
 def all_of(groups: Mapping[Group, Calls]) -> Calls:
     """Of all groups together."""
-    return Calls(*map(sum, zip(Calls(0, 0, 0), *groups.values(), strict=True)))
+    accepted = refused = quantity = 0
+    for each in groups.values():
+        accepted += each.accepted
+        refused += each.refused
+        quantity += each.quantity
+    return Calls(accepted, refused, quantity)
 
 
 def known_meter(name: str, known: Mapping[str, Meter]) -> Meter:
@@ -187,7 +193,7 @@ def names_of(
             if only is not None:
                 return {only.pk: _key_name(only.pk, only)}
             keys = organization.keys.order_by()
-            keys = keys.filter(pk__in=groups) if len(groups) <= 2 * PAGE else keys
+            keys = keys.filter(pk__in=groups) if len(groups) <= _MANY else keys
             found = {key.pk: key for key in keys}
             return {group: _key_name(group, found.get(int(group))) for group in groups}
         case "meter":

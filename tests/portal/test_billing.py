@@ -147,6 +147,25 @@ def test_the_dearest_keys_come_first_and_the_others_on_further_pages(
     assert junk.context["costs"].rows == first.context["costs"].rows
 
 
+@pytest.mark.parametrize("others", [0, 100])
+def test_each_key_is_named_however_many_there_are(acme: Organization, others: int) -> None:
+    period = Period.of(timezone.now())
+    builders.subscription(acme, builders.version("basic", requests={"unit_price": "0.01"}), period.start)
+    named = builders.key(acme, name="Backend").key
+    lost = Key(pk=999_999, organization=acme)  # that a restored database does not have
+    cheap = Key.objects.bulk_create(
+        Key(organization=acme, name=f"Cheap {n}", created_at=period.start) for n in range(others)
+    )
+    for key, quantity in ((named, 200), (lost, 100), *((key, 1) for key in cheap)):
+        used(key, quantity, period.start)
+    found = key_costs.costs(acme, None, timezone.now())
+    assert [(row.public_id, row.name, row.amount) for row in found.rows[:2]] == [
+        (named.public_id, "Backend", "2.00"),
+        (f"unknown-{lost.pk}", "", "1.00"),
+    ]
+    assert {row.name.split()[0] for row in found.rows[2:]} == ({"Cheap"} if others else set())
+
+
 def test_without_a_plan_no_key_costs_anything(alice: Client, acme: Organization) -> None:
     used(builders.key(acme).key, 10, Period.of(timezone.now()).start)
     assert "No plan yet" in alice.get("/o/acme/billing/?by=key").text

@@ -4,8 +4,7 @@ They are the shares that `usage.billing.rating` gives them, so that all keys' to
 to, to the minor unit. It only reads.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -26,10 +25,10 @@ class KeySum:
 
     name: str = ""
     amount: int = 0
-    quantities: Counter[str] = field(default_factory=Counter)
+    quantities: dict[str, int] = field(default_factory=dict)
 
     def add(self, meter: str, quantity: int, amount: int) -> None:
-        self.quantities[meter] += quantity
+        self.quantities[meter] = self.quantities.get(meter, 0) + quantity
         self.amount += amount
 
 
@@ -48,11 +47,12 @@ def of_organization(organization: Organization, period: Period, agreed: Mapping[
     )
     sums = list(_sums(rows, agreed, period))
     corrected: list[Line] = []
-    if any(row[-1] < period.start for row in sums):
-        sums = list(_sums(rows.filter(hour__gte=period.start), agreed, period))
+    start = period.start
+    if any(row[-1] < start for row in sums):
+        sums = list(_sums(rows.filter(hour__gte=start), agreed, period))
         corrected = list(corrections.lines(period, organization, statement=statement.lines_of))
     currency = currency_of(agreed) or min((line.currency for line in corrected if line.currency), default="")
-    found = _rated(sums, agreed)
+    found = _rated(organization, sums, agreed)
     for line in corrected:
         if line.key and line.environment != Environment.TEST and (line.currency or currency) == currency:
             amount = money.in_minor(line.amount, currency) if line.amount and currency else 0
@@ -70,16 +70,19 @@ def _sums(rollups: QuerySet[Rollup], agreed: Mapping[int, Terms], period: Period
     return sums.values_list("key_id", "meter", "resource", "agreed", "sum", "first")
 
 
-def _rated(sums: Iterable[tuple[Any, ...]], agreed: Mapping[int, Terms]) -> dict[str, KeySum]:
-    rows = list(sums)
-    named = callers({row[0] for row in rows})
+def _rated(
+    organization: Organization, sums: Sequence[tuple[Any, ...]], agreed: Mapping[int, Terms]
+) -> dict[str, KeySum]:
+    named = callers({row[0] for row in sums}, organization)
     live = [
         Used(subscription, named[key].public_id, True, meter, resource, int(quantity))
-        for key, meter, resource, subscription, quantity, _ in rows
+        for key, meter, resource, subscription, quantity, _ in sums
         if named[key].environment != Environment.TEST
     ]
-    found = {caller.public_id: KeySum(caller.name) for caller in named.values()}
+    names = {caller.public_id: caller.name for caller in named.values()}
+    found: dict[str, KeySum] = {}
     for rated in rating.rate(live, agreed):
         for share in rated.shares:
-            found[share.key].add(rated.meter, share.quantity, share.amount)
-    return {key: each for key, each in found.items() if each.quantities}
+            each = found.get(share.key) or found.setdefault(share.key, KeySum(names[share.key]))
+            each.add(rated.meter, share.quantity, share.amount)
+    return found

@@ -21,6 +21,7 @@ from usage.meters import Meter
 from usage.models import OrganizationRollup, Rollup
 
 CHUNK = 2000  # rows fetched at once
+MANY = 100  # keys
 _GROUP = ("organization_id", "key_id", "meter", "resource")
 ROWS = 100_000  # roll-ups of organizations that are summed at once, if one has not more
 FEE_UNIT = "s"
@@ -260,10 +261,12 @@ def _used_by(named: Sequence[tuple[str, int]], rollups: QuerySet[Rollup]) -> Ite
     yield from found.values()
 
 
-def callers(pks: Collection[int]) -> dict[int, Caller]:
-    """These keys (by primary key) as lines name them; those that were lost, too."""
-    rows = Key.objects.filter(pk__in=pks).values_list("pk", "public_id", "name", "environment")
-    found = {pk: Caller(*facts) for pk, *facts in rows}
+def callers(pks: Collection[int], organization: Organization | None = None) -> dict[int, Caller]:
+    """These keys (by primary key) as lines name them; those that were lost, too. Where many are of one
+    `organization`, all of its keys are found sooner than each by its number."""
+    is_whole = organization is not None and len(pks) > MANY
+    keys = Key.objects.filter(organization=organization) if is_whole else Key.objects.filter(pk__in=pks)
+    found = {pk: Caller(*facts) for pk, *facts in keys.values_list("pk", "public_id", "name", "environment")}
     return {pk: found.get(pk) or Caller(f"unknown-{pk}", "", "") for pk in pks}
 
 
