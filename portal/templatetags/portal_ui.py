@@ -11,8 +11,10 @@ from django import template
 from django.contrib.messages import constants
 from django.core.paginator import Page
 from django.template.loader import get_template
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.timesince import timesince
 
 from portal.charts import compact as compact_number
 
@@ -79,6 +81,14 @@ def moment(at: dt.datetime, date_only: object = False) -> SafeString:
     return format_html(
         '<time datetime="{}" data-local="{}" data-utc="{}">{}</time>', utc.isoformat(), kind, full, shown
     )
+
+
+@register.filter
+def ago(at: dt.datetime) -> str:
+    """How long ago that was, in its two largest units (`2 hours, 5 minutes ago`), or `just now`."""
+    if timezone.now() - at < dt.timedelta(minutes=1):
+        return "just now"
+    return f"{timesince(at)} ago"
 
 
 @register.filter

@@ -12,7 +12,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django.views.decorators.http import require_http_methods, require_safe
 
 from keys import lifecycle
 from keys.access import MemberRequest, member
@@ -166,11 +166,11 @@ def invitation(request: HttpRequest, invitation_id: str) -> HttpResponse:
 
 
 @never_cache
-@require_POST
+@require_http_methods(["GET", "HEAD", "POST"])
 def invitation_accept(request: HttpRequest, invitation_id: str) -> HttpResponse:
-    """Join. Whoever it is not for sees the page again."""
+    """Join. Whoever it is not for sees the page again; so does who comes here by a reload or a bookmark."""
     found = _found(invitation_id)
-    if not isinstance(request.user, User):
+    if request.method != "POST" or not isinstance(request.user, User):
         return redirect("invitation", invitation_id)
     try:
         people.accept(request.user, found, now=timezone.now())

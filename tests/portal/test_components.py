@@ -13,11 +13,12 @@ from django.core.paginator import Paginator
 from django.template.exceptions import TemplateDoesNotExist
 from django.template.loader import render_to_string
 from django.test import Client, RequestFactory
+from django.utils import timezone
 
 from keys.models import KeyState
 from keys.permissions import Role
 from keys.verdicts import Code
-from portal.templatetags.portal_ui import TONES, icon, tone
+from portal.templatetags.portal_ui import TONES, ago, icon, tone
 from tests import builders
 
 COMPONENTS = settings.BASE_DIR / "templates/components"
@@ -87,6 +88,13 @@ def test_a_badge_needs_no_state() -> None:
 def test_an_unknown_state_is_neutral() -> None:
     assert tone("something new") == "neutral"
     assert tone(Code.VALID) == "good"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(-5, "just now"), (0, "just now"), (50, "just now"), (60, "1 minute ago")]
+)
+def test_what_is_not_a_minute_old_was_just_now(seconds: int, said: str) -> None:
+    assert ago(timezone.now() - dt.timedelta(seconds=seconds)).replace("\xa0", " ") == said
 
 
 def test_an_unknown_icon_is_an_error() -> None:
