@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from django.db import connection
-from django.db.models import F, Q, QuerySet, TextField
+from django.db.models import Exists, F, OuterRef, Q, QuerySet, Subquery, TextField
 from django.db.models.expressions import OrderBy
 from django.db.models.fields.json import KeyTransform
 from django.db.models.functions import Cast, Lower
@@ -21,7 +21,7 @@ from django.views.decorators.debug import sensitive_variables
 from keys import oversight, tokens
 from keys.audit import Actor
 from keys.lifecycle import Refused
-from keys.models import Key, Organization, Scope
+from keys.models import Key, Organization, Scope, Secret
 from portal import revocations
 from portal.pages import CHART_DAYS, DAY
 from usage import reports
@@ -61,11 +61,12 @@ def find(
     if environment:
         keys = keys.filter(environment=environment)
     if scope:
-        keys = keys.filter(pk__in=organization.keys.filter(scopes__name=scope).values("pk"))
+        named = Subquery(Scope.objects.filter(name=scope).values("pk")[:1])
+        keys = keys.filter(Exists(Key.scopes.through.objects.filter(key=OuterRef("pk"), scope=named)))
     if label:
         keys = _labelled(keys, label)
     if q:
-        keys = keys.filter(_matching(organization, q))
+        keys = _matching(keys, q)
     if sort.endswith("calls"):
         return _by_calls(organization, keys, now, most_first=sort.startswith("-"))
     return _ordered(keys, sort)
@@ -85,16 +86,15 @@ def _labelled(keys: QuerySet[Key], label: str) -> QuerySet[Key]:
     return keys.annotate(label=KeyTransform(name, "metadata")).filter(label=value)
 
 
-def _matching(organization: Organization, q: str) -> Q:
+def _matching(keys: QuerySet[Key], q: str) -> QuerySet[Key]:
     # SQLite has JSON as it was written, where what is not ASCII is escaped.
     written = json.dumps(q)[1:-1] if connection.vendor == "sqlite" else q
-    labelled = organization.keys.annotate(written=Cast("metadata", TextField())).exclude(metadata={})
-    found = Q(name__icontains=q) | Q(public_id=q)
-    found |= Q(pk__in=labelled.filter(written__icontains=written).values("pk"))
+    labelled = ~Q(metadata={}) & Q(written__icontains=written)
+    found = Q(name__icontains=q) | Q(public_id=q) | labelled
     last_four = q.rpartition("…")[2]
     if len(last_four) == tokens.HINT_LENGTH:
-        found |= Q(pk__in=organization.keys.filter(secrets__hint=last_four).values("pk"))
-    return found
+        found |= Q(Exists(Secret.objects.filter(key=OuterRef("pk"), hint=last_four)))
+    return keys.alias(written=Cast("metadata", TextField())).filter(found)
 
 
 def _ordered(keys: QuerySet[Key], sort: str) -> QuerySet[Key]:

@@ -3,6 +3,7 @@
 import datetime as dt
 
 import pytest
+from django.db import connection, transaction
 from django.test import Client
 from django.utils import timezone
 from hypothesis import HealthCheck, given
@@ -148,20 +149,32 @@ def test_junk_in_the_address_is_no_error(alice: Client, acme: Organization, junk
         assert alice.get(url("keys"), {name: junk}).status_code == 200
 
 
+def many(organization: Organization, scope: str) -> None:
+    keys = Key.objects.bulk_create(
+        Key(organization=organization, name=f"Key a{n}", created_at=timezone.now(), metadata={"team": "a"})
+        for n in range(3000)
+    )
+    held, through = builders.scope(scope), Key.scopes.through
+    through.objects.bulk_create(through(key=key, scope=held) for key in keys)
+
+
 def test_the_list_takes_the_same_few_queries_however_many_keys(alice: Client, acme: Organization) -> None:
+    if (
+        connection.vendor == "postgresql"
+    ):  # which may plan for tables that it knew empty
+        with transaction.atomic():
+            many(acme, "a:b")
+            transaction.set_rollback(True)
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE")
+            cursor.execute("SET LOCAL statement_timeout = '20s'")
     builders.key(acme, scopes=("a:b",), metadata={"team": "a"})
     paths = [
         f"{url('keys')}?{query}"
         for query in ("", "sort=-calls", "sort=used", "q=a&label=team&scope=a:b&state=active&sort=name")
     ]
     before = [queries(alice, path) for path in paths]
-    keys = Key.objects.bulk_create(
-        Key(organization=acme, name=f"Key a{n}", created_at=timezone.now(), metadata={"team": "a"})
-        for n in range(3000)
-    )
-    through = Key.scopes.through
-    scope = builders.scope("a:b")
-    through.objects.bulk_create(through(key=key, scope=scope) for key in keys)
+    many(acme, "a:b")
     assert [queries(alice, path) for path in paths] == before
     assert len(names(alice, q="a", label="team", scope="a:b", state="active", sort="name", page="60")) == PAGE
 
