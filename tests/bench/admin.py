@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode
 
 from tests.bench import admin_data, report
-from tests.bench.pages import Cost, cost
+from tests.bench.pages import Cost, costs
 from tests.faults import alone
 from tests.faults.postgres import Postgres
 
@@ -113,8 +113,8 @@ def table(
         f"| as it comes, ms | slowest, ms (≤ {MUST_MS}) | which |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name, costs in many.items():
-        worst = worst_of(few.get(name, {}), costs)
+    for name, ways in many.items():
+        worst = worst_of(few.get(name, {}), ways)
         lines.append(
             f"| {name} | {worst.ways} | {worst.grew} | {_shown(worst.queries, MUST_QUERIES)} "
             f"| {worst.plain:.0f} | {_shown(worst.slowest, MUST_MS)} | {worst.way} |"
@@ -139,11 +139,7 @@ def _shown(value: float, most: int) -> str:
 
 
 def ask(browser: "Client", rounds: int, only: str) -> dict[str, dict[str, Cost]]:
-    return {
-        name: {way: cost(browser, url, rounds) for way, url in asked.items()}
-        for name, asked in questions(browser).items()
-        if only in name
-    }
+    return {name: costs(browser, asked, rounds) for name, asked in questions(browser).items() if only in name}
 
 
 def main() -> None:

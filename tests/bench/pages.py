@@ -9,9 +9,9 @@ import argparse
 import contextlib
 import datetime as dt
 import gzip
-import os
 import re
 import statistics
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -148,8 +148,9 @@ def path(name: str, organization: "Organization", key: "Key", month: str) -> str
     return f"/o/{organization.slug}/" + PAGES[name].replace("KEY", key.public_id).replace("MONTH", month)
 
 
-def cost(browser: "Client", path: str, rounds: int) -> Cost:
-    """The median of some rounds, after two that warm up what a process keeps."""
+def costs(browser: "Client", paths: Mapping[str, str], rounds: int) -> dict[str, Cost]:
+    """By name of a page the medians of some rounds. All pages are asked in turn, round after round, so that a
+    slow moment of the machine is everyone's; each twice, once to warm up."""
     from django.db import connection
     from django.test.utils import CaptureQueriesContext
 
@@ -157,22 +158,27 @@ def cost(browser: "Client", path: str, rounds: int) -> Cost:
         cursor.execute("SET max_parallel_workers_per_gather = 0")  # whose time would be nobody's
         cursor.execute("SELECT pg_backend_pid()")
         database = int(cursor.fetchone()[0])
-    taken = []
-    for _ in range(rounds + 2):
-        began = _milliseconds(os.getpid()), _milliseconds(database)
-        response = browser.get(path)
-        ended = _milliseconds(os.getpid()), _milliseconds(database)
-        taken.append((ended[0] - began[0], ended[1] - began[1]))
-        assert response.status_code == 200, (path, response.status_code)
-    own, its = (statistics.median(each) for each in zip(*taken[2:], strict=True))
-    with CaptureQueriesContext(connection) as captured:
-        browser.get(path)
-    return Cost(len(captured), its, own + its, first_load(response.content) / 1000)
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in paths}
+    for _ in range(rounds):
+        for name, path in paths.items():
+            browser.get(path)
+            began = time.thread_time(), _seconds_of(database)
+            response = browser.get(path)
+            ended = time.thread_time(), _seconds_of(database)
+            taken[name].append((ended[0] - began[0], ended[1] - began[1]))
+            assert response.status_code == 200, (path, response.status_code)
+    found = {}
+    for name, path in paths.items():
+        own, its = (statistics.median(each) * 1000 for each in zip(*taken[name], strict=True))
+        with CaptureQueriesContext(connection) as captured:
+            response = browser.get(path)
+        found[name] = Cost(len(captured), its, own + its, first_load(response.content) / 1000)
+    return found
 
 
-def _milliseconds(pid: int) -> float:
-    """Processor time of a process's first thread so far; the clock would tell of what else runs here."""
-    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e6
+def _seconds_of(pid: int) -> float:
+    """Processor time of a process that waits, so far; the clock would tell of what else runs here."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
 def first_load(page: bytes) -> int:
@@ -184,14 +190,14 @@ def first_load(page: bytes) -> int:
     return sum(len(gzip.compress(each, 9)) for each in (page, *files))
 
 
-def table(costs: Mapping[str, Cost], keys: int, rows: int) -> str:
+def table(found: Mapping[str, Cost], keys: int, rows: int) -> str:
     """The figures in Markdown, each page's worst ratio to its limit at the end."""
     lines = [
         f"| {keys:,} keys, {rows:,} roll-ups | queries (≤ {MUST_QUERIES}) | their ms "
         f"| server ms (≤ {MUST_MS}) | first load, KB (≤ {MUST_KB}) | of its limit |",
         "|---|---|---|---|---|---|",
     ]
-    for name, each in costs.items():
+    for name, each in found.items():
         ratio = max(each.queries / MUST_QUERIES, each.server / MUST_MS, each.kilobytes / MUST_KB)
         shown = f"{ratio:.2f}" if ratio <= 1 else f"**{ratio:.2f}**"
         lines.append(
@@ -213,10 +219,8 @@ def main() -> None:
         url = options.url or stack.enter_context(Postgres()).url
         stack.enter_context(alone.portal(url))
         browser, acme, key, month = prepare(options.keys, options.rows)
-        costs = {}
-        for name in options.only:
-            costs[name] = cost(browser, path(name, acme, key, month), options.rounds)
-        found = table(costs, options.keys, options.rows)
+        paths = {name: path(name, acme, key, month) for name in options.only}
+        found = table(costs(browser, paths, options.rounds), options.keys, options.rows)
     print(found)
     if options.only == list(PAGES):
         report.replace("pages", found)

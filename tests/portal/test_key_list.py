@@ -159,9 +159,7 @@ def many(organization: Organization, scope: str) -> None:
 
 
 def test_the_list_takes_the_same_few_queries_however_many_keys(alice: Client, acme: Organization) -> None:
-    if (
-        connection.vendor == "postgresql"
-    ):  # which may plan for tables that it knew empty
+    if connection.vendor == "postgresql":  # which may plan for tables that it knew empty
         with transaction.atomic():
             many(acme, "a:b")
             transaction.set_rollback(True)
