@@ -161,8 +161,8 @@ def main() -> None:
         admin_data.rollups(options.rollups, options.rows)
         many = ask(browser, options.rounds, options.only)
     if options.each:
-        for name, costs in many.items():
-            for way, each in costs.items():
+        for name, ways in many.items():
+            for way, each in ways.items():
                 print(f"{name}, {way}: {each.queries} queries, {each.database:.0f} of {each.server:.0f} ms")
     found = table(few, many, options.rows, options.rollups)
     print(found)
