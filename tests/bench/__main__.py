@@ -109,7 +109,8 @@ class Bench:
     def interleave(self, contenders: list[Contender], cpus: str = "1") -> dict[str, list[Run]]:
         """Each in turn, round after round, so that a slow minute of the machine is everyone's."""
         found: dict[str, list[Run]] = defaultdict(list)
-        for number in range(-1, self.rounds):  # the first warms up
+        # One round more warms up, but for --quick, whose only one means nothing anyway.
+        for number in range(-1 if self.rounds > 1 else 0, self.rounds):
             for each in contenders:
                 done = run(
                     each.server.port, each.asked, self.folder, each.server.process.pid,
