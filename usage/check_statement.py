@@ -111,8 +111,8 @@ class Statement:
         quantity, billable = Fraction(row["quantity"]), Fraction(row["billable"])
         included = Fraction(row["included"] or 0)
         if row["environment"] == "test":
-            if billable or Fraction(row["amount"] or 0):
-                self.differs(f"{where}: a test key's usage is billed.")
+            if included or billable or Fraction(row["amount"] or 0):
+                self.differs(f"{where}: a test key's usage is billed, or uses up what is included.")
         elif quantity != included + billable:
             self.differs(f"{where}: quantity is not what is included and what is billable together.")
         if row["kind"] == "correction" and not row["original_period"]:

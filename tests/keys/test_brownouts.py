@@ -112,7 +112,8 @@ def test_a_key_is_refused_in_its_brownouts_and_at_no_other_time(
     assert refused == [start + dt.timedelta(minutes=minute) for start in coming for minute in (0, 1)]
     assert code(directory, issued.plaintext, end) is Code.EXPIRED
     verdict = verify(issued.plaintext, directory=directory, now=coming[0].timestamp())
-    assert verdict.detail.startswith(f"An announced brownout until {coming[0]:%Y-%m-%dT%H}:")
+    until = coming[0] + dt.timedelta(minutes=2)
+    assert verdict.detail.startswith(f"An announced brownout until {until:%Y-%m-%dT%H:%M:%SZ}:")
     assert verdict.detail.endswith(f"the key expires at {end:%Y-%m-%dT%H:%M:%SZ}.")
 
 

@@ -100,6 +100,15 @@ def test_what_was_changed_by_hand_is_named(statement: Path, column: str, value: 
     assert check_statement.main([str(statement)]) == 1
 
 
+def test_what_is_included_is_noticed_in_every_line(statement: Path) -> None:
+    whole = statement.read_text()
+    for row in range(9):
+        statement.write_text(whole)
+        changed(statement, "included", "5000", row=row)
+
+        assert check_statement.main([str(statement)]) == 1, row
+
+
 def test_a_file_that_was_changed_at_all_has_another_sha256(statement: Path) -> None:
     statement.write_text(statement.read_text().replace("Backend", "Frontend"))
 
