@@ -51,8 +51,12 @@ class Predecessor:
         waiting = threading.Thread(target=_wait_for_all, args=(http,), daemon=True)
         waiting.start()
         waiting.join(READY_SECONDS)
+        late = waiting.is_alive()
         self.end()
-        logger.info("The new processes serve; the old ones have ended.")
+        if late:
+            logger.warning("The new processes were not ready in time; the old ones have ended all the same.")
+        else:
+            logger.info("The new processes serve; the old ones have ended.")
 
     def end(self) -> None:
         """Let them finish what they have begun, and no longer than `serve` itself would."""

@@ -20,7 +20,8 @@ from pytest_django import Settings
 
 from keys import lifecycle
 from keys.directory import Directory
-from portal import serving
+from portal import restart, serving
+from portal.management.commands import serve
 from portal.management.commands.serve import build_static_files
 from tests.builders import environment, key, organization
 from tests.faults.server import Server, descendants, free_port, wait_until_gone
@@ -292,6 +293,18 @@ def test_the_portals_role_follows_the_keys_without_waiting_for_them(
     began = time.monotonic()
     serving.load("portal.wsgi:application", patience=0.2)
     assert time.monotonic() - began >= 0.2
+
+
+def test_a_new_process_takes_its_time_only_while_old_ones_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    patience: list[float] = []
+    monkeypatch.setattr(serving, "load", lambda target, seconds: patience.append(seconds))
+    with socket.socket() as listener, subprocess.Popen(["sleep", "60"]) as old:
+        before = restart.Predecessor(listener, [old.pid])
+        serve._load(None, "portal.wsgi:application")
+        serve._load(before, "portal.wsgi:application")
+        before.end()
+        serve._load(before, "portal.wsgi:application")
+    assert patience == [serving.KEYS_SECONDS, restart.READY_SECONDS, serving.KEYS_SECONDS]
 
 
 # --- beside Django, in this process ----------------------------------------------------------------
