@@ -7,6 +7,7 @@ what is presented, so usage, limits and history survive a rotation.
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Collection
 from typing import ClassVar
 
 from django.conf import settings
@@ -253,6 +254,7 @@ class KeyState(models.TextChoices):
 
 
 EXPIRING_WITHIN = dt.timedelta(days=30)
+MANY = 100  # keys
 
 
 class KeyQuerySet(models.QuerySet["Key"]):
@@ -272,6 +274,11 @@ class KeyQuerySet(models.QuerySet["Key"]):
             case KeyState.ACTIVE:
                 return live
         return self.none()
+
+    def at_least(self, pks: Collection[int]) -> KeyQuerySet:
+        """The keys here with these primary keys, perhaps among others: of many, all are found sooner than
+        each by its number, and a database takes only so many parameters."""
+        return self if len(pks) > MANY else self.filter(pk__in=pks)
 
     def retiring(self) -> KeyQuerySet:
         """Keys whose retirement for want of use is announced and has not come, the soonest first."""

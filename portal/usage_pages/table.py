@@ -6,7 +6,7 @@ Figures are those of `usage.explorer`; the only rows read here are the names of 
 import datetime as dt
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from keys.models import Environment, Key, Organization
 from keys.verdicts import Code
@@ -17,8 +17,6 @@ from usage import meters, series
 from usage.explorer import Group, Part
 from usage.meters import Meter
 from usage.reports import Calls
-
-_MANY: Final = 100  # keys
 
 
 class GroupRow(NamedTuple):
@@ -189,12 +187,9 @@ def names_of(
 ) -> dict[Group, Name]:
     match by:
         case "key":
-            # A database takes only so many parameters in one statement.
             if only is not None:
                 return {only.pk: _key_name(only.pk, only)}
-            keys = organization.keys.order_by()
-            keys = keys.filter(pk__in=groups) if len(groups) <= _MANY else keys
-            found = {key.pk: key for key in keys}
+            found = {key.pk: key for key in organization.keys.at_least([*map(int, groups)])}
             return {group: _key_name(group, found.get(int(group))) for group in groups}
         case "meter":
             return {

@@ -21,7 +21,6 @@ from usage.meters import Meter
 from usage.models import OrganizationRollup, Rollup
 
 CHUNK = 2000  # rows fetched at once
-MANY = 100  # keys
 _GROUP = ("organization_id", "key_id", "meter", "resource")
 ROWS = 100_000  # roll-ups of organizations that are summed at once, if one has not more
 FEE_UNIT = "s"
@@ -262,10 +261,9 @@ def _used_by(named: Sequence[tuple[str, int]], rollups: QuerySet[Rollup]) -> Ite
 
 
 def callers(pks: Collection[int], organization: Organization | None = None) -> dict[int, Caller]:
-    """These keys (by primary key) as lines name them; those that were lost, too. Where many are of one
-    `organization`, all of its keys are found sooner than each by its number."""
-    is_whole = organization is not None and len(pks) > MANY
-    keys = Key.objects.filter(organization=organization) if is_whole else Key.objects.filter(pk__in=pks)
+    """These keys (by primary key) as lines name them; those that were lost, too. All are of one
+    `organization` where it is given, which finds many sooner."""
+    keys = Key.objects.filter(pk__in=pks) if organization is None else organization.keys.at_least(pks)
     found = {pk: Caller(*facts) for pk, *facts in keys.values_list("pk", "public_id", "name", "environment")}
     return {pk: found.get(pk) or Caller(f"unknown-{pk}", "", "") for pk in pks}
 
