@@ -214,10 +214,16 @@ def settle_spool(spool: str) -> None:
 
 
 def settle_the_dead(now: dt.datetime) -> None:
-    """End the leases of processes that are gone without a journal, which nobody would settle otherwise."""
-    QuotaLease.objects.filter(taken_at__lt=now - UNKNOWN_FOR).exclude(
+    """End the leases of processes off the list whose journal is finished, or that never had one.
+
+    A drain that finishes a journal settles it, unless the process then still holds its lock: a disk that is
+    full makes one leave its journal for a while, and one that is killed may let go of its files in any order.
+    """
+    unfinished = Spool.objects.filter(finished_at=None)
+    finished = Spool.objects.exclude(finished_at=None)
+    QuotaLease.objects.filter(Q(spool__in=finished.values("pk")) | Q(taken_at__lt=now - UNKNOWN_FOR)).exclude(
         spool__in=Process.objects.values("pk")
-    ).exclude(spool__in=Spool.objects.filter(finished_at=None).values("pk")).delete()
+    ).exclude(spool__in=unfinished.values("pk")).delete()
 
 
 def forget_the_past(now: dt.datetime) -> None:

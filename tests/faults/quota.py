@@ -6,6 +6,7 @@ a few. First calls come at a pace that leaves time for kills, then as fast as th
 
 import argparse
 import collections
+import math
 import os
 import random
 import signal
@@ -15,16 +16,22 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.faults import alone
 from tests.faults.load import Caller, NoAnswer, NoServer
 from tests.faults.server import Server, is_running
 
+if TYPE_CHECKING:
+    from keys.lifecycle import Issued
+    from keys.models import Key
+
 LIMIT = 1000
 THREADS = 8
 PACED = 0.6  # of the limit, in all that while
 KILL_SECONDS = 1.5  # from one kill to the next
-SILENT_SECONDS = 4.0  # without an allowed call: nothing is left
+SILENT_SECONDS = 1.0  # of refusals, once the ledger says that all is spent
+PATIENCE = 60.0  # seconds without an allowed call, whatever the ledger says
 WITHIN = 2.0  # seconds of hammering, which begins with the last kill, in which the limit must be reached
 
 
@@ -70,7 +77,13 @@ def _load(port: int, secret: str, tally: Tally, stop: threading.Event, pause: li
 
 
 def run(
-    kills: int, secret: str, environment: Mapping[str, str], log: Path, *, workers: int = 2, seed: int = 1
+    kills: int,
+    issued: "Issued",
+    environment: Mapping[str, str],
+    log: Path,
+    *,
+    workers: int = 2,
+    seed: int = 1,
 ) -> Tally:
     """Spend, kill a worker at a time, spend what is left, and end in peace, so that all is drained."""
     from django.db import connections
@@ -79,7 +92,7 @@ def run(
     pause = [THREADS * KILL_SECONDS * max(kills, 1) / (LIMIT * PACED)]
     with Server(environment, "--workers", str(workers), log=log) as server:
         threads = [
-            threading.Thread(target=_load, args=(server.port, secret, tally, stop, pause))
+            threading.Thread(target=_load, args=(server.port, issued.plaintext, tally, stop, pause))
             for _ in range(THREADS)
         ]
         try:
@@ -88,11 +101,13 @@ def run(
             for _ in range(kills):
                 time.sleep(chance.uniform(0.7, 1.3) * KILL_SECONDS)
                 os.kill(_oldest_worker(workers), signal.SIGKILL)
-            connections.close_all()
             tally.hammered_from = time.monotonic()
             pause[0] = 0.0
-            while time.monotonic() - max(tally.last_allowed, tally.hammered_from) < SILENT_SECONDS:
-                time.sleep(0.05)
+            silent = 0.0
+            while silent < PATIENCE and not (silent > SILENT_SECONDS and _is_spent(issued.key)):
+                time.sleep(0.1)
+                silent = time.monotonic() - max(tally.last_allowed, tally.hammered_from)
+            connections.close_all()
         finally:
             stop.set()
             for thread in threads:
@@ -114,7 +129,14 @@ def _oldest_worker(workers: int) -> int:
         time.sleep(0.05)
 
 
-def judge(tally: Tally, counted: int, *, within: float = WITHIN) -> list[str]:
+def _is_spent(key: "Key") -> bool:
+    """Does the ledger hold all of the limit as used?"""
+    from usage.models import QuotaUse
+
+    return QuotaUse.objects.filter(key_id=key.pk, spent__gte=LIMIT).exists()
+
+
+def judge(tally: Tally, counted: int, *, within: float = math.inf) -> list[str]:
     """What is wrong: `counted` is what the roll-ups hold in the end, `within` are seconds of hammering."""
     wrong = []
     if counted > LIMIT or tally.allowed > LIMIT:
@@ -158,11 +180,11 @@ def main() -> None:
             issued = builders.key(organization, quotas=[f"{LIMIT}/month"])
             connections.close_all()
             seed = options.seed + number
-            tally = run(options.kills, issued.plaintext, environment, folder / "log", seed=seed)
+            tally = run(options.kills, issued, environment, folder / "log", seed=seed)
             valid = Rollup.objects.filter(key=issued.key, outcome="VALID")
             counted = valid.aggregate(sum=Sum("quantity"))["sum"] or 0
             print(figures(options.kills, tally, counted), f"(seed {seed})", flush=True)
-            wrong += judge(tally, counted)
+            wrong += judge(tally, counted, within=WITHIN)
         if wrong:
             sys.exit("\n".join(wrong))
 

@@ -415,6 +415,21 @@ def test_a_lease_without_a_journal_ends_once_its_process_is_off_the_list(issued:
     assert outstanding() == 0
 
 
+def test_a_lease_ends_at_once_where_the_journal_was_finished_while_its_process_held_its_lock(
+    issued: Issued,
+) -> None:
+    killed = process(record(issued, "10/month"))
+    killed.call(4)
+    taken = dt.datetime.fromtimestamp(killed.quotas._clock(), tz=dt.UTC)
+    Spool.objects.create(id=killed.spool, host="host", pid=1, started_at=taken, finished_at=taken)
+    presence.join(killed.spool, "host", Path("nowhere.lock"))
+    ledger.settle_the_dead(taken)
+    assert outstanding() == 4  # it may go on in another journal
+    presence.leave(killed.spool)
+    ledger.settle_the_dead(taken)
+    assert outstanding() == 0
+
+
 def test_old_periods_are_forgotten(issued: Issued) -> None:
     one = process(record(issued, "10/month", "10/day"))
     one.call()
@@ -562,7 +577,9 @@ def test_a_journal_that_is_left_by_a_living_process_settles_nothing(
     directory.refresh()
     authorize(issued)
     own = journal.current()
-    held = presence.take_lock(journal_dir / f"{own.spool}.lock")
+    lock = journal_dir / f"{own.spool}.lock"
+    held = presence.take_lock(lock)
+    presence.join(own.spool, "host", lock)
     _leave(own)  # as when its disk was full
     Drain().once(timezone.now())
     assert Spool.objects.get(pk=own.spool).finished_at is not None
