@@ -7,7 +7,7 @@ roll-ups (a worker of a version that knew nothing of this), `mend` finds the day
 
 import datetime as dt
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import batched
 from typing import Final
 
@@ -19,6 +19,7 @@ from usage import bulk, counting
 logger = logging.getLogger(__name__)
 
 RECENT: Final = dt.timedelta(days=3)
+_DAY: Final = dt.timedelta(days=1)
 _CHUNK: Final = 5000  # keys looked up at once
 _GROUP = "organization_id, hour, environment, meter, resource, outcome, booked_period"
 
@@ -64,19 +65,25 @@ def add(added: Sequence[bulk.Row]) -> None:
     bulk.execute(_ADD, [(*group, *sums[group]) for group in sorted(sums)])
 
 
-def mend(start: dt.datetime, end: dt.datetime) -> list[dt.date]:
-    """Sum up anew each UTC day of [start, end), both midnights, that is not what its roll-ups add up to;
-    returns those days. Each of them is a transaction of its own, alone in counting."""
-    found = []
+def wrong(start: dt.datetime, end: dt.datetime) -> Iterator[dt.datetime]:
+    """Each UTC day of [start, end), all midnights, that is not what its roll-ups add up to."""
     while start < end:
-        following = start + dt.timedelta(days=1)
-        if _differs(start, following):
-            with transaction.atomic():
-                counting.alone()
-                _execute(_FORGET, start, following)
-                _execute(_FILL, start, following)
-            found.append(start.date())
+        following = start + _DAY
+        if _execute(_DIFFERS, start, following, start, following):
+            yield start
         start = following
+
+
+def mend(start: dt.datetime, end: dt.datetime) -> list[dt.date]:
+    """Sum up anew each day that is `wrong`; returns those. Each of them is a transaction of its own,
+    alone in counting."""
+    found = []
+    for day in wrong(start, end):
+        with transaction.atomic():
+            counting.alone()
+            _execute(_FORGET, day, day + _DAY)
+            _execute(_FILL, day, day + _DAY)
+        found.append(day.date())
     return found
 
 
@@ -95,10 +102,6 @@ def _environments(keys: set[int]) -> dict[int, str]:
     for some in batched(sorted(keys), _CHUNK):
         found.update(Key.objects.filter(pk__in=some).values_list("pk", "environment"))
     return found
-
-
-def _differs(start: dt.datetime, end: dt.datetime) -> bool:
-    return bool(_execute(_DIFFERS, start, end, start, end))
 
 
 def _execute(statement: str, *moments: dt.datetime) -> list[tuple[object, ...]]:

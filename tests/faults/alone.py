@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,8 @@ def portal(database_url: str = "") -> Iterator[tuple[dict[str, str], Path]]:
     Yields the environment for servers and a folder that goes at the end. Once in a process: what needs
     Django's models must be imported after it.
     """
+    # Who ends a long run early ends its servers too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
     with tempfile.TemporaryDirectory(prefix="latchkey-faults-") as name:
         folder = Path(name)
         url = database_url or f"sqlite:///{folder / 'alone.sqlite3'}"

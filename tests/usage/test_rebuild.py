@@ -18,7 +18,7 @@ from usage.drain import Drain, drain_once
 from usage.event_format import parse
 from usage.journal import Journal
 from usage.kept import FOLDER
-from usage.models import Finding, Rollup, Segment
+from usage.models import Finding, OrganizationRollup, Rollup, Segment
 from usage.rebuild import Result
 from usage.records import HELD
 
@@ -172,12 +172,33 @@ def test_the_command_ends_with_0_or_the_list_and_1(
     with pytest.raises(CommandError) as raised:
         call_command("rebuild_usage", "--organization", "acme")
     assert raised.value.returncode == 1
-    line = capsys.readouterr().out.strip()
-    assert line == (
+    assert capsys.readouterr().out.splitlines() == [
         f"acme {clock.now:%Y-%m-%dT%H:00Z} {issued.key.public_id} requests chat VALID: counted 1 calls, "
-        "quantity 4; recorded 1 calls, quantity 3"
-    )
+        "quantity 4; recorded 1 calls, quantity 3",
+        f"Sums without keys of {clock.now:%Y-%m-%d}: not what the roll-ups add up to.",
+    ]
     call_command("rebuild_usage", "--from", f"{clock.now + DAY:%Y-%m-%d}")
+
+
+def test_the_command_finds_sums_without_keys_that_are_wrong_and_makes_them_anew_when_told_to(
+    journal: Journal,
+    clock: Clock,
+    journal_dir: Path,
+    issued: lifecycle.Issued,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    call(journal, issued, 3)
+    drain_once(clock.now)
+    OrganizationRollup.objects.update(calls=2)
+    with pytest.raises(CommandError, match="--mend-sums makes them anew") as raised:
+        call_command("rebuild_usage")
+    assert raised.value.returncode == 1
+    assert OrganizationRollup.objects.get().calls == 2  # nothing is changed unasked
+    capsys.readouterr()
+    call_command("rebuild_usage", "--mend-sums")
+    assert capsys.readouterr().out.splitlines()[0] == f"Sums without keys of {clock.now:%Y-%m-%d}: made anew."
+    assert OrganizationRollup.objects.get().calls == 1
+    call_command("rebuild_usage")
 
 
 @pytest.mark.parametrize(

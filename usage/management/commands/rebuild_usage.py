@@ -1,4 +1,7 @@
-"""`rebuild_usage`: recompute the roll-ups from kept journals and events, and report any difference."""
+"""`rebuild_usage`: recompute the roll-ups from kept journals and events, and report any difference.
+
+Then it adds them up to the sums without keys that pages show, and reports the days on which these differ.
+"""
 
 import argparse
 import datetime as dt
@@ -12,7 +15,7 @@ from tqdm import tqdm
 
 from keys.management.base import REFUSED, PortalCommand, find_organization, refuse
 from keys.models import Key, Organization
-from usage import rebuild
+from usage import organization_rollups, rebuild
 from usage.events import REMEMBERED
 from usage.rebuild import Difference
 
@@ -27,7 +30,7 @@ def _day(text: str) -> dt.datetime:
 
 
 class Command(PortalCommand):
-    help = "Recompute roll-ups from the journals that are kept and from events; exit 1 if they differ."
+    help = "Recompute roll-ups from kept journals and events, and their sums; exit 1 if any differ."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
@@ -36,7 +39,10 @@ class Command(PortalCommand):
         parser.add_argument(
             "--to", type=_day, metavar="DAY", dest="end", help="UTC, not included; default: tomorrow"
         )
-        parser.add_argument("--organization", metavar="SLUG", help="this one only")
+        parser.add_argument("--organization", metavar="SLUG", help="compare roll-ups of this one only")
+        parser.add_argument(
+            "--mend-sums", action="store_true", help="make sums without keys anew where they differ"
+        )
 
     def handle(
         self,
@@ -44,6 +50,7 @@ class Command(PortalCommand):
         start: dt.datetime | None,
         end: dt.datetime | None,
         organization: str | None,
+        mend_sums: bool,
         **options: Any,
     ) -> None:
         only = None if organization is None else find_organization(organization).pk
@@ -63,11 +70,25 @@ class Command(PortalCommand):
         if len(result.gaps) > SHOWN:
             self.say(f"And {len(result.gaps) - SHOWN} more.")
         self._list(result.differences)
+        days = self._sums(start, end, mend_sums)
         if result.differences:
             refuse(f"{len(result.differences)} of {result.groups} groups differ.", REFUSED)
+        if days and not mend_sums:
+            refuse("The roll-ups are right, and their sums are not; --mend-sums makes them anew.", REFUSED)
         if not result.hours:
             refuse("There is no hour of which everything is still there; nothing was compared.", REFUSED)
         self.stdout.write(f"No difference: {result.groups} groups in {result.hours} hours.")
+
+    def _sums(self, start: dt.datetime, end: dt.datetime, mend: bool) -> int:
+        """Of how many days the sums without keys were wrong; each is told."""
+        if mend:
+            days = organization_rollups.mend(start, end)
+        else:
+            days = [day.date() for day in organization_rollups.wrong(start, end)]
+        told = "made anew" if mend else "not what the roll-ups add up to"
+        for day in days:
+            self.stdout.write(f"Sums without keys of {day}: {told}.")
+        return len(days)
 
     def _list(self, differences: list[Difference]) -> None:
         shown = differences[:SHOWN]
