@@ -15,6 +15,7 @@ from django.contrib.auth import get_user_model
 from django.db import connection
 from django.http import HttpRequest
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from keys import brownouts, lifecycle
@@ -269,3 +270,20 @@ def environment(**overrides: str) -> dict[str, str]:
         "USAGE_JOURNAL_DIR": str(settings.USAGE_JOURNAL_DIR),
         **overrides,
     }
+
+
+# --- what a page answers ----------------------------------------------------------------------------
+
+
+def text(response: Any) -> str:
+    """An answer's body."""
+    content: bytes = response.content
+    return content.decode()
+
+
+def queries(client: Client, path: str) -> int:
+    """How many a page takes once caches and the session are warm."""
+    client.get(path)
+    with CaptureQueriesContext(connection) as captured:
+        assert client.get(path).status_code == 200
+    return len(captured)

@@ -10,9 +10,12 @@ import pytest
 from django.apps import apps
 from django.db import connections
 from django.db.models.signals import post_migrate
+from django.test import Client
 from hypothesis import settings as hypothesis_settings
 from pytest_django import Settings
 
+from portal.models import User
+from tests import builders
 from usage import metering, resources
 
 # A slow moment of a busy machine is no failure; in CI the same code always sees the same examples.
@@ -61,6 +64,18 @@ def _no_test_leaves_its_journal_to_the_next() -> Iterator[None]:
     yield
     metering.stop()
     resources.forget()
+
+
+@pytest.fixture
+def sam(db: None) -> User:
+    """Of the staff."""
+    return builders.staff("sam")
+
+
+@pytest.fixture
+def admin(client: Client, sam: User) -> Client:
+    """Sam's browser, signed in."""
+    return builders.signed_in(client, sam)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from itertools import batched
 from typing import Final, NamedTuple
 
 from django.db import models, transaction
-from django.db.models import Case, F, Q, Sum, Value, When
+from django.db.models import Case, Exists, F, OuterRef, Q, Sum, Value, When
 from django.db.models.functions import Now
 
 from keys.models import Environment, Key, Process
@@ -219,11 +219,12 @@ def settle_the_dead(now: dt.datetime) -> None:
     A drain that finishes a journal settles it, unless the process then still holds its lock: a disk that is
     full makes one leave its journal for a while, and one that is killed may let go of its files in any order.
     """
-    unfinished = Spool.objects.filter(finished_at=None)
-    finished = Spool.objects.exclude(finished_at=None)
-    QuotaLease.objects.filter(Q(spool__in=finished.values("pk")) | Q(taken_at__lt=now - UNKNOWN_FOR)).exclude(
-        spool__in=Process.objects.values("pk")
-    ).exclude(spool__in=unfinished.values("pk")).delete()
+    journal = Spool.objects.filter(pk=OuterRef("spool"))
+    QuotaLease.objects.filter(
+        Q(Exists(journal.filter(finished_at__isnull=False)))
+        | Q(~Exists(journal), taken_at__lt=now - UNKNOWN_FOR),
+        ~Exists(Process.objects.filter(pk=OuterRef("spool"))),
+    ).delete()
 
 
 def forget_the_past(now: dt.datetime) -> None:

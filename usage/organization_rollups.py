@@ -12,9 +12,11 @@ from itertools import batched
 from typing import Final
 
 from django.db import connection, transaction
+from django.db.models import Min
 
 from keys.models import Key
 from usage import bulk, counting
+from usage.models import OrganizationRollup, Rollup
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +69,9 @@ def add(added: Sequence[bulk.Row]) -> None:
 
 def wrong(start: dt.datetime, end: dt.datetime) -> Iterator[dt.datetime]:
     """Each UTC day of [start, end), all midnights, that is not what its roll-ups add up to."""
+    firsts = [table.objects.aggregate(first=Min("hour"))["first"] for table in (Rollup, OrganizationRollup)]
+    first = min((each for each in firsts if each is not None), default=end)
+    start = max(start, first.astimezone(dt.UTC).replace(hour=0, minute=0, second=0, microsecond=0))
     while start < end:
         following = start + _DAY
         if _execute(_DIFFERS, start, following, start, following):

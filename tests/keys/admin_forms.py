@@ -11,15 +11,11 @@ from django.urls import reverse
 
 from keys.models import AuditEvent, Key, Membership, Organization
 from portal.models import User
+from tests.builders import text
 
 
 def page(model: str, name: str = "changelist", *args: Any) -> str:
     return reverse(f"admin:keys_{model}_{name}", args=args)
-
-
-def text(response: Any) -> str:
-    content: bytes = response.content
-    return content.decode()
 
 
 @contextmanager

@@ -19,14 +19,8 @@ from keys import lifecycle
 from keys.admin.audit import ACTS
 from keys.models import AuditEvent, Key, Organization, Scope, Secret
 from tests import builders
-from tests.keys.admin_forms import (
-    act_on,
-    key_form,
-    listed,
-    page,
-    plain,
-    text,
-)
+from tests.builders import text
+from tests.keys.admin_forms import act_on, key_form, listed, page, plain
 
 pytestmark = pytest.mark.django_db
 

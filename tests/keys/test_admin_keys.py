@@ -12,7 +12,8 @@ from keys import lifecycle
 from keys.models import AuditEvent, Key, Organization, Scope, Secret
 from portal.models import User
 from tests import builders
-from tests.keys.admin_forms import act_on, edit_form, key_form, one_act, page, plain, text
+from tests.builders import text
+from tests.keys.admin_forms import act_on, edit_form, key_form, one_act, page, plain
 
 pytestmark = pytest.mark.django_db
 

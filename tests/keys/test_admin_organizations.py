@@ -11,7 +11,8 @@ from keys.models import AuditEvent, Membership, Organization, Policy, Scope
 from keys.permissions import Role
 from portal.models import User
 from tests import builders
-from tests.keys.admin_forms import act_on, one_act, organization_form, page, text
+from tests.builders import text
+from tests.keys.admin_forms import act_on, one_act, organization_form, page
 
 pytestmark = pytest.mark.django_db
 

@@ -14,8 +14,8 @@ from keys.models import AuditEvent, Key, Organization, RequestState, ScopeReques
 from keys.permissions import Role
 from portal.models import User
 from tests import builders, threads
-from tests.builders import NOW
-from tests.keys.admin_forms import act_on, page, text
+from tests.builders import NOW, text
+from tests.keys.admin_forms import act_on, page
 
 pytestmark = pytest.mark.django_db
 COMMAND = lifecycle.command_actor()
@@ -33,11 +33,6 @@ def acme() -> Organization:
 def alice(acme: Organization) -> Actor:
     membership = acme.memberships.get()
     return lifecycle.member_actor(membership.user, membership)
-
-
-@pytest.fixture
-def sam() -> User:
-    return builders.staff("sam")
 
 
 def held(key: Key) -> list[str]:

@@ -12,8 +12,8 @@ from keys import effects, lifecycle
 from keys.compliance import Rule, Terms
 from keys.models import Key, Organization, Policy
 from tests import builders
-from tests.builders import NOW
-from tests.keys.admin_forms import act_on, organization_form, page, text
+from tests.builders import NOW, text
+from tests.keys.admin_forms import act_on, organization_form, page
 
 pytestmark = pytest.mark.django_db
 COMMAND = lifecycle.command_actor()

@@ -14,7 +14,7 @@ from django.urls import reverse
 from keys.models import AuditEvent
 from portal.models import User
 from tests import builders
-from tests.portal.test_staff import text
+from tests.builders import text
 
 pytestmark = pytest.mark.django_db
 
@@ -41,14 +41,14 @@ def user_form(person: User, **fields: Any) -> dict[str, Any]:
     return {name: value for name, value in form.items() if value != ""}
 
 
-def test_staff_add_a_person_who_signs_in_with_that_address(signed_in: Client, sam: User) -> None:
+def test_staff_add_a_person_who_signs_in_with_that_address(admin: Client, sam: User) -> None:
     form = {
         "email": "Bob@Example.com",
         "usable_password": "true",
         "password1": builders.PASSWORD,
         "password2": builders.PASSWORD,
     }
-    response = signed_in.post(reverse("admin:portal_user_add"), form)
+    response = admin.post(reverse("admin:portal_user_add"), form)
     assert response.status_code == 302
     bob = User.objects.get(email="bob@example.com")
     assert bob.check_password(builders.PASSWORD)
@@ -58,7 +58,7 @@ def test_staff_add_a_person_who_signs_in_with_that_address(signed_in: Client, sa
     assert event is not None
     assert (event.act, event.actor_id, event.data["user"]) == ("user.created", sam.pk, "bob@example.com")
     assert builders.PASSWORD not in str(event.data)
-    again = signed_in.post(reverse("admin:portal_user_add"), form | {"email": "BOB@example.com"})
+    again = admin.post(reverse("admin:portal_user_add"), form | {"email": "BOB@example.com"})
     assert again.status_code == 200
     assert "Somebody else has this address" in text(again)
 
@@ -66,18 +66,18 @@ def test_staff_add_a_person_who_signs_in_with_that_address(signed_in: Client, sa
 @pytest.mark.parametrize(
     "email", ["", "nobody", "\x00@example.com", "x" * 300 + "@example.com", "sam@example.com"]
 )
-def test_a_bad_address_is_an_error_of_the_form(signed_in: Client, email: str) -> None:
+def test_a_bad_address_is_an_error_of_the_form(admin: Client, email: str) -> None:
     form = {"email": email, "usable_password": "false"}
-    response = signed_in.post(reverse("admin:portal_user_add"), form)
+    response = admin.post(reverse("admin:portal_user_add"), form)
     assert response.status_code == 200
     assert "errornote" in text(response)
 
 
-def test_what_staff_change_of_a_person_is_audited(signed_in: Client, sam: User) -> None:
+def test_what_staff_change_of_a_person_is_audited(admin: Client, sam: User) -> None:
     alice = builders.user("alice")
     url = reverse("admin:portal_user_change", args=[alice.pk])
     form = user_form(alice, is_staff="on", email="alice@new.example")
-    assert signed_in.post(url, form).status_code == 302
+    assert admin.post(url, form).status_code == 302
     alice.refresh_from_db()
     assert (alice.is_staff, alice.email) == (True, "alice@new.example")
     primary = EmailAddress.objects.get(user=alice, primary=True)
@@ -91,20 +91,20 @@ def test_what_staff_change_of_a_person_is_audited(signed_in: Client, sam: User) 
     }
     verified = user_form(alice, is_staff="on")
     number = [a.email for a in EmailAddress.objects.filter(user=alice)].index("alice@new.example")
-    signed_in.post(url, verified | {f"emailaddress_set-{number}-verified": "on"})
+    admin.post(url, verified | {f"emailaddress_set-{number}-verified": "on"})
     assert EmailAddress.objects.get(email="alice@new.example").verified
     assert not LogEntry.objects.exists()
 
 
-def test_a_person_saved_unchanged_is_no_act(signed_in: Client) -> None:
+def test_a_person_saved_unchanged_is_no_act(admin: Client) -> None:
     alice = builders.user("alice")
     events = AuditEvent.objects.count()
     url = reverse("admin:portal_user_change", args=[alice.pk])
-    assert signed_in.post(url, user_form(alice)).status_code == 302
+    assert admin.post(url, user_form(alice)).status_code == 302
     assert AuditEvent.objects.count() == events
 
 
-def test_a_password_is_set_and_never_written_down(signed_in: Client) -> None:
+def test_a_password_is_set_and_never_written_down(admin: Client) -> None:
     alice = builders.user("alice")
     url = reverse("admin:auth_user_password_change", args=[alice.pk])
     form = {
@@ -112,7 +112,7 @@ def test_a_password_is_set_and_never_written_down(signed_in: Client) -> None:
         "password2": "another long password",
         "usable_password": "true",
     }
-    assert signed_in.post(url, form).status_code == 302
+    assert admin.post(url, form).status_code == 302
     alice.refresh_from_db()
     assert alice.check_password("another long password")
     event = AuditEvent.objects.first()
@@ -121,27 +121,25 @@ def test_a_password_is_set_and_never_written_down(signed_in: Client) -> None:
     assert event.data == {"user": alice.email, "changes": {"password": [None, "set"]}}
 
 
-def test_a_groups_powers_are_audited_and_for_superusers_to_give(signed_in: Client, client: Client) -> None:
+def test_a_groups_powers_are_audited_and_for_superusers_to_give(admin: Client, client: Client) -> None:
     permission = Permission.objects.get(codename="view_key")
     form = {"name": "Support", "permissions": [permission.pk]}
-    assert signed_in.post(reverse("admin:auth_group_add"), form).status_code == 302
+    assert admin.post(reverse("admin:auth_group_add"), form).status_code == 302
     event = AuditEvent.objects.first()
     assert event is not None
     assert (event.act, event.data["group"]) == ("group.created", "Support")
     group = Group.objects.get()
-    assert (
-        signed_in.post(reverse("admin:auth_group_delete", args=[group.pk]), {"post": "1"}).status_code == 403
-    )
+    assert admin.post(reverse("admin:auth_group_delete", args=[group.pk]), {"post": "1"}).status_code == 403
     mia = builders.user("mia", is_staff=True)
     mia.user_permissions.set(Permission.objects.filter(codename__in=["change_group", "view_group"]))
     builders.signed_in(client, mia)
     assert client.post(reverse("admin:auth_group_change", args=[group.pk]), form).status_code == 403
 
 
-def test_nobody_is_deleted(signed_in: Client) -> None:
+def test_nobody_is_deleted(admin: Client) -> None:
     alice = builders.user("alice")
     url = reverse("admin:portal_user_delete", args=[alice.pk])
-    assert signed_in.post(url, {"post": "yes"}).status_code == 403
+    assert admin.post(url, {"post": "yes"}).status_code == 403
 
 
 def test_only_superusers_give_powers_or_change_superusers(client: Client, sam: User) -> None:
@@ -157,12 +155,12 @@ def test_only_superusers_give_powers_or_change_superusers(client: Client, sam: U
     assert client.post(password, {"password1": "x", "password2": "x"}).status_code == 403
 
 
-def test_people_are_listed_in_the_same_queries(signed_in: Client) -> None:
+def test_people_are_listed_in_the_same_queries(admin: Client) -> None:
     url = reverse("admin:portal_user_changelist")
 
     def queries() -> int:
         with CaptureQueriesContext(connection) as captured:
-            assert signed_in.get(url, {"q": "example"}).status_code == 200
+            assert admin.get(url, {"q": "example"}).status_code == 200
         return len(captured)
 
     queries()

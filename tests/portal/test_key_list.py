@@ -16,7 +16,8 @@ from keys.permissions import Role
 from portal import key_list
 from portal.pages import PAGE
 from tests import builders
-from tests.portal.test_pages import calls, queries, url, used
+from tests.builders import queries
+from tests.portal.test_pages import calls, url, used
 
 pytestmark = pytest.mark.django_db
 

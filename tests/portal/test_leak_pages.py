@@ -13,8 +13,8 @@ from keys.models import LeakDoor, LeakResponse, Organization
 from keys.verdicts import Code
 from portal import leak_pages
 from tests import builders
-from tests.builders import NOW
-from tests.portal.test_pages import calls, queries
+from tests.builders import NOW, queries
+from tests.portal.test_pages import calls
 from usage.models import Source
 
 pytestmark = pytest.mark.django_db

@@ -19,7 +19,7 @@ from keys.verdicts import Code
 from portal import key_pages, pages, reference
 from portal.api.key_schemas import EditKeyBody, NewKeyBody
 from tests import builders
-from tests.builders import NOW
+from tests.builders import NOW, queries
 from tests.portal.test_routes import TABLE
 from tests.usage.test_gateway import PORTAL_HEADERS
 from usage import event_format, gateway, watch
@@ -92,15 +92,6 @@ def used(secret: Secret, at: dt.datetime) -> None:
     SecretUse.objects.create(
         secret=secret, calls=1, last_used_at=at, address="203.0.113.9", user_agent="acme-tiles/4.2"
     )
-
-
-def queries(client: Client, path: str) -> int:
-    client.get(path)  # caches and the session are warm
-    with CaptureQueriesContext(
-        connection,
-    ) as captured:
-        assert client.get(path).status_code == 200
-    return len(captured)
 
 
 # --- home -----------------------------------------------------------------------------------------

@@ -29,16 +29,6 @@ def acme() -> Organization:
     return organization
 
 
-@pytest.fixture
-def sam() -> User:
-    return builders.staff("sam")
-
-
-@pytest.fixture
-def admin(client: Client, sam: User) -> Client:
-    return builders.signed_in(client, sam)
-
-
 def made_by(name: str, of: Organization, key_name: str = "Backend") -> Key:
     key = builders.key(of, name=key_name).key
     Key.objects.filter(pk=key.pk).update(created_by=User.objects.get(email=f"{name}@example.com"))

@@ -15,8 +15,8 @@ from keys.permissions import Role
 from portal import trials as shown
 from portal.models import Mail
 from tests import builders
-from tests.builders import NOW
-from tests.portal.test_pages import calls, queries
+from tests.builders import NOW, queries
+from tests.portal.test_pages import calls
 from usage import trials
 from usage.models import ScopeUse, Source, Trial
 

@@ -15,7 +15,8 @@ from keys.models import Environment, Organization
 from keys.verdicts import Code
 from portal import usage_pages
 from tests import builders
-from tests.portal.test_pages import DAY, calls, queries, url
+from tests.builders import queries
+from tests.portal.test_pages import DAY, calls, url
 from usage import definitions
 from usage.models import ResourceBound, Spool
 

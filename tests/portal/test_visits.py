@@ -33,11 +33,6 @@ def acme() -> Organization:
 
 
 @pytest.fixture
-def sam() -> User:
-    return builders.staff("sam")
-
-
-@pytest.fixture
 def visiting(client: Client, sam: User, acme: Organization) -> Client:
     """Sam's browser, in which a visit to Acme has begun."""
     begin(builders.signed_in(client, sam))

@@ -9,7 +9,8 @@ from django.urls import reverse
 from keys.models import AuditEvent
 from portal.models import User
 from tests import builders
-from tests.keys.admin_forms import one_act, text
+from tests.builders import text
+from tests.keys.admin_forms import one_act
 from usage.models import Meter
 
 pytestmark = pytest.mark.django_db
@@ -19,16 +20,6 @@ HOURS = {"slug": "gpu-hours", "title": "GPU hours", "unit": "hour", "aggregation
 
 def page(name: str = "changelist", *args: Any) -> str:
     return reverse(f"admin:usage_meter_{name}", args=args)
-
-
-@pytest.fixture
-def sam(db: None) -> User:
-    return builders.staff()
-
-
-@pytest.fixture
-def admin(client: Client, sam: User) -> Client:
-    return builders.signed_in(client, sam)
 
 
 def test_a_meter_is_defined_and_only_its_title_changes(admin: Client, sam: User) -> None:

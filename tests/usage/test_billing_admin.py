@@ -14,7 +14,8 @@ from keys.lifecycle.organizations import standard_policy
 from keys.models import AuditEvent, Organization
 from portal.models import User
 from tests import builders
-from tests.keys.admin_forms import once, one_act, text
+from tests.builders import text
+from tests.keys.admin_forms import once, one_act
 from tests.threads import at_once
 from usage import meters
 from usage.billing import price_text, subscriptions
@@ -25,16 +26,6 @@ pytestmark = pytest.mark.django_db
 
 def page(model: str, name: str = "changelist", *args: Any) -> str:
     return reverse(f"admin:usage_{model}_{name}", args=args)
-
-
-@pytest.fixture
-def sam(db: None) -> User:
-    return builders.staff()
-
-
-@pytest.fixture
-def admin(client: Client, sam: User) -> Client:
-    return builders.signed_in(client, sam)
 
 
 def test_a_plan_is_made_priced_published_and_then_only_read(admin: Client, sam: User) -> None:

@@ -105,7 +105,6 @@ def test_what_is_included_is_noticed_in_every_line(statement: Path) -> None:
     for row in range(9):
         statement.write_text(whole)
         changed(statement, "included", "5000", row=row)
-
         assert check_statement.main([str(statement)]) == 1, row
 
 

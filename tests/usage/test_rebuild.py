@@ -199,6 +199,12 @@ def test_the_command_finds_sums_without_keys_that_are_wrong_and_makes_them_anew_
     assert capsys.readouterr().out.splitlines()[0] == f"Sums without keys of {clock.now:%Y-%m-%d}: made anew."
     assert OrganizationRollup.objects.get().calls == 1
     call_command("rebuild_usage")
+    # Sums need no events, so that those of any day can be compared; days before the first are not looked at.
+    stray, long_ago = OrganizationRollup.objects.get(), clock.now - 100 * DAY
+    stray.hour = long_ago
+    stray.save(force_insert=True)
+    call_command("rebuild_usage", "--from", "0001-01-01", "--mend-sums")
+    assert OrganizationRollup.objects.get().hour != long_ago
 
 
 @pytest.mark.parametrize(

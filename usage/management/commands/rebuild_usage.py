@@ -58,7 +58,8 @@ class Command(PortalCommand):
         # Older events are forgotten, so that nobody could tell what they added.
         earliest = today - REMEMBERED + dt.timedelta(days=1)
         tomorrow = today + dt.timedelta(days=1)
-        start, end = max(start or earliest, earliest), min(end or tomorrow, tomorrow)
+        since = start or earliest  # of sums, which need no events
+        start, end = max(since, earliest), min(end or tomorrow, tomorrow)
         if end <= start:
             refuse("There is no day between them that could be compared; at most 69 days ago can be.")
         with tqdm(unit="B", unit_scale=True, desc="Journals", disable=None, leave=False) as bar:
@@ -70,11 +71,13 @@ class Command(PortalCommand):
         if len(result.gaps) > SHOWN:
             self.say(f"And {len(result.gaps) - SHOWN} more.")
         self._list(result.differences)
-        days = self._sums(start, end, mend_sums)
+        days = self._sums(since, end, mend_sums)
         if result.differences:
             refuse(f"{len(result.differences)} of {result.groups} groups differ.", REFUSED)
         if days and not mend_sums:
-            refuse("The roll-ups are right, and their sums are not; --mend-sums makes them anew.", REFUSED)
+            refuse(
+                f"Sums without keys are wrong on {days} of the days; --mend-sums makes them anew.", REFUSED
+            )
         if not result.hours:
             refuse("There is no hour of which everything is still there; nothing was compared.", REFUSED)
         self.stdout.write(f"No difference: {result.groups} groups in {result.hours} hours.")
