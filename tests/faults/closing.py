@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 KEYS, RESOURCES = 10, 40  # of each month, so that a statement takes a moment to write
 AT_ONCE = 2
 QUANTITY = 3
-LONGEST = 0.25  # seconds before a kill
+PAUSE = 0.005  # seconds between two reports, for others who write
 HOUR = dt.timedelta(hours=1)
 
 
@@ -70,15 +70,20 @@ def _report(keys: "list[Key]", told: memoryview, first: "Period", seed: int) -> 
                 Reported("faults", f"{seed}-{number}", public_id, "requests", value, at, "", "", False)
             )
         events.report(batch, period.end + HOUR)
+        time.sleep(PAUSE)
 
 
 def _use(keys: "list[Key]", period: "Period") -> None:
     """What the keys used in the month, in as many lines as make the statement take a moment."""
+    from django.db import transaction
+
     from tests import builders
 
-    for key in keys:
-        for number in range(RESOURCES):
-            builders.used(key, QUANTITY, period.start, resource=f"/{number}")
+    # In one transaction: SQLite hands its lock to nobody in turn, and the reporter hardly lets go of it.
+    with transaction.atomic():
+        for key in keys:
+            for number in range(RESOURCES):
+                builders.used(key, QUANTITY, period.start, resource=f"/{number}")
 
 
 def close_and_kill(keys: "list[Key]", kills: int, first: "Period", seed: int) -> tuple[list["Period"], int]:
@@ -91,6 +96,7 @@ def close_and_kill(keys: "list[Key]", kills: int, first: "Period", seed: int) ->
     chance = random.Random(seed)
     told = memoryview(mmap.mmap(-1, 8)).cast("I")  # end now; how many months are done
     months, killed, unwritten = [first], 0, 0
+    took = 0.1  # seconds that a closing takes, as the last one did that was not killed
     release_database()
     reporter = _fork(lambda: _report(keys, told, first, seed))
     try:
@@ -99,13 +105,17 @@ def close_and_kill(keys: "list[Key]", kills: int, first: "Period", seed: int) ->
             _use(keys, period)
             while not periods.is_closed(period):
                 release_database()
+                begun = time.monotonic()
                 children = [_fork(partial(_close, period)) for _ in range(AT_ONCE)]
                 for pid in children:
                     if chance.random() < 0.8:
-                        time.sleep(chance.uniform(0, LONGEST))
+                        time.sleep(chance.uniform(0, took))
                         os.kill(pid, signal.SIGKILL)
                     _, status = os.waitpid(pid, 0)
-                    killed += os.WIFSIGNALED(status)
+                    if os.WIFSIGNALED(status):
+                        killed += 1
+                    else:
+                        took = time.monotonic() - begun
                 unwritten += ClosedPeriod.objects.filter(closed_at=None).exists()
             if killed >= kills:
                 break

@@ -17,7 +17,7 @@ def run(capsys: pytest.CaptureFixture[str], module: str, *arguments: str) -> str
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
