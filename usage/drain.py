@@ -21,7 +21,7 @@ from django.db import DataError, transaction
 
 from keys import presence
 from keys.verdicts import VALID
-from usage import counting, findings, holds, kept, ledger, sources, watermark
+from usage import breaks, counting, findings, holds, kept, ledger, sources, watermark
 from usage.journal import NEW_SUFFIX
 from usage.models import Finding, Segment, Spool
 from usage.records import (
@@ -122,7 +122,7 @@ class Drain:
         earlier event. `progress` is told the bytes read; `stop` is asked before each transaction. Raises
         DatabaseError when the database is away, with everything as it was.
         """
-        report = DrainReport()
+        report, stop = DrainReport(), breaks.with_breaks(stop)
         spools = self._list()
         self._bury_the_empty(spools, now, report)
         # Every journal that is listed holds the watermark back from now on, not only once its turn comes.

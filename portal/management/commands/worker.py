@@ -17,7 +17,17 @@ from keys import lifecycle, presence
 from keys.management.base import PortalCommand
 from portal import alerts, canaries, digest, expiry, folder, notices, outbox, serving, trials
 from portal.chores import Chore
-from usage import kept, ledger, organization_rollups, refusal_log, reports, retention, watch, watermark
+from usage import (
+    breaks,
+    kept,
+    ledger,
+    organization_rollups,
+    refusal_log,
+    reports,
+    retention,
+    watch,
+    watermark,
+)
 from usage.billing import subscriptions
 from usage.drain import Drain
 from usage.trials import forget as forget_trials
@@ -69,7 +79,7 @@ class Command(PortalCommand):
 
 def _chores(sweep: watch.Sweep, stop: threading.Event) -> list[Chore]:
     """What is done besides the drain, in this order."""
-    is_over = stop.is_set
+    is_over = breaks.with_breaks(stop.is_set)
 
     def timed(act: Callable[[dt.datetime], object]) -> Callable[[], object]:
         return lambda: act(timezone.now())
