@@ -1,10 +1,16 @@
 """The pages of failures for which there may be no request to trust: they have the provider's name and looks,
 from settings alone, and ask no database."""
 
+import sys
+from typing import Final
+
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 
 from portal import brand
+
+RETRY_SECONDS: Final = "5"
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -13,7 +19,11 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """A failure of ours."""
+    """A failure of ours; while the database is away, or too busy, it is one that passes."""
+    if isinstance(sys.exception(), (OperationalError, InterfaceError)):
+        response = _page("503.html", 503)
+        response["Retry-After"] = RETRY_SECONDS
+        return response
     return _page("500.html", 500)
 
 

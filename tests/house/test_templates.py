@@ -45,7 +45,9 @@ def test_no_template_does_what_is_forbidden(pattern: str, reason: str) -> None:
     assert not found, reason
 
 
-@pytest.mark.parametrize("error", ["400.html", "403.html", "403_csrf.html", "404.html", "500.html"])
+@pytest.mark.parametrize(
+    "error", ["400.html", "403.html", "403_csrf.html", "404.html", "500.html", "503.html"]
+)
 def test_each_error_has_a_page_of_ours(error: str) -> None:
     found = get_template(error)
     assert Path(found.origin.name).is_relative_to(ROOT / "templates")  # type: ignore[attr-defined]  # the Django backend's

@@ -4,8 +4,10 @@ import os
 import threading
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
+
+from tests import builders
 
 pytestmark = pytest.mark.django_db(transaction=True)
 ON_SQLITE = "sqlite" in os.environ["DATABASE_URL"]
@@ -43,6 +45,38 @@ def test_a_restarted_database_fails_nobodys_page(client: Client) -> None:
     connection.close()
     _terminate(mine)
     assert client.get("/docs/").status_code == 200
+
+
+def test_a_page_that_waits_for_the_database_in_vain_says_so(client: Client) -> None:
+    organization = builders.organization("acme")
+    key = builders.key(organization).key
+    builders.member(alice := builders.user("alice"), organization)
+    builders.signed_in(client, alice)
+    client.raise_request_exception = False
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with transaction.atomic():
+            if not ON_SQLITE:
+                with connection.cursor() as cursor:
+                    cursor.execute("LOCK TABLE keys_organization IN ACCESS EXCLUSIVE MODE")
+            held.set()
+            done.wait(timeout=30)
+        connection.close()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(timeout=30)
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA busy_timeout = 100" if ON_SQLITE else "SET lock_timeout = '100ms'")
+    try:
+        response = client.post(f"/o/acme/keys/{key.public_id}/disable/")
+    finally:
+        done.set()
+        holder.join()
+        connection.close()
+    assert (response.status_code, response["Retry-After"]) == (503, "5")
+    assert "cannot reach its database" in builders.text(response)
 
 
 def _terminate(pid: int) -> None:
