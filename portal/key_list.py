@@ -26,7 +26,8 @@ from portal import revocations
 from portal.pages import CHART_DAYS, DAY
 from usage import reports
 
-MOST: Final = 200  # keys at once
+LARGER_PAGE: Final = 200  # keys; who wants to look through many has so many on a page
+MOST: Final = 1_000  # keys changed at once
 REVOKED: Final = "It is revoked already."
 
 
@@ -148,6 +149,13 @@ def chosen(organization: Organization, public_ids: Iterable[str]) -> tuple[list[
     wanted = {public_id for public_id in public_ids if _ID.fullmatch(public_id)}
     keys = list(organization.keys.filter(public_id__in=wanted).order_by("-created_at", "-id"))
     return keys, len(wanted) - len(keys)
+
+
+def matching(organization: Organization, now: dt.datetime, **chosen: str) -> list[Key]:
+    """The keys that `find` finds and that can still be changed, newest first; no more than one above MOST."""
+    found = find(organization, now, **{**chosen, "sort": ""})
+    assert isinstance(found, QuerySet)  # only by calls it has numbers
+    return list(found.filter(revoked_at=None)[: MOST + 1])
 
 
 def revoke(actor: Actor, keys: Sequence[Key], *, reason: str, now: dt.datetime) -> Done:

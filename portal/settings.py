@@ -312,6 +312,7 @@ CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_AGE = 14 * 86_400  # seconds
 MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1_048_576  # bytes
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 1_100  # a form may choose a thousand keys (`portal.key_list.MOST`)
 
 # --- logs: no request body, header or query string ever enters one ---
 LOGGING = {

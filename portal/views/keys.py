@@ -1,7 +1,7 @@
 """The key list: keys found, and several of them changed at once.
 
-What is to be changed is chosen by check boxes and sent by POST, shown again with the question, and done key
-by key. Rows are reached through `request.organization` only.
+What is to be changed is chosen by check boxes (or is all that match, on whatever page), sent by POST, shown
+again with the question, and done key by key. Rows are reached through `request.organization` only.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,14 +38,15 @@ def keys(request: MemberRequest) -> HttpResponse:
     chosen = form.chosen()
     now = timezone.now()
     found = key_list.find(request.organization, now, **chosen)
-    size = key_list.MOST if request.GET.get("per") == str(key_list.MOST) else pages.PAGE
+    larger = key_list.LARGER_PAGE
+    size = larger if request.GET.get("per") == str(larger) else pages.PAGE
     page, rows = pages.key_rows(request.organization, found, request.GET.get("page"), now, size=size)
     filtered = any(value for name, value in chosen.items() if name != "sort")
     context = {
         "form": form,
         "page": page,
         "rows": rows,
-        "sizes": [pages.PAGE, key_list.MOST],  # all of the larger can be chosen at once
+        "sizes": [pages.PAGE, larger],
         "filtered": filtered,
         "label": chosen["label"],
         "expiring": 0 if filtered else pages.expiring(request.organization, now),
@@ -107,13 +108,19 @@ def _several(
 ) -> HttpResponse:
     """The question, or once that is answered the act on the chosen keys."""
     here = reverse("keys", args=[request.organization.slug])
-    back = QueryDict(request.POST.get("back", "")[:MAX_BACK]).urlencode()
-    back = f"{here}?{back}" if back else here
-    ids = request.POST.getlist("key")
-    if len(ids) > key_list.MOST:
-        messages.error(request, f"Choose at most {key_list.MOST} keys at once.")
+    asked = QueryDict(request.POST.get("back", "")[:MAX_BACK])
+    back = f"{here}?{asked.urlencode()}" if asked else here
+    if "all" in request.POST:
+        filters = KeyFilterForm(asked, key_list.held_scopes(request.organization)).chosen()
+        chosen, unknown = key_list.matching(request.organization, timezone.now(), **filters), 0
+    else:
+        chosen, unknown = key_list.chosen(request.organization, request.POST.getlist("key"))
+    if len(chosen) + unknown > key_list.MOST:
+        most = f"{key_list.MOST:,}"
+        messages.error(
+            request, f"At most {most} keys can be changed at once; narrow the list, or choose fewer."
+        )
         return redirect(back)
-    chosen, unknown = key_list.chosen(request.organization, ids)
     if not chosen:
         messages.info(request, "Choose keys from the list first.")
         return redirect(back)
@@ -135,7 +142,7 @@ def _tell(request: MemberRequest, done: key_list.Done, verb: str, unknown: int) 
     """Say how many were changed, and name each that was not."""
     if done.changed:
         count = len(done.changed)
-        messages.success(request, f"{verb} {count} key{'' if count == 1 else 's'}.")
+        messages.success(request, f"{verb} {count:,} key{'' if count == 1 else 's'}.")
     for failure in done.failures[:NAMED]:
         messages.error(request, f"“{failure.key.name}” stays as it was: {failure.sentence}")
     left = len(done.failures[NAMED:]) + unknown

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from portal.pages import PAGE
 from tests import builders
 from tests.e2e.conftest import Portal, Visitor
 from tests.e2e.look import violations
@@ -39,6 +40,32 @@ def test_keys_are_chosen_labelled_and_revoked(portal: Portal, visitor: Callable[
     assert first.revoked_at is not None
     assert third.revoked_at is None
     assert [key.metadata for key in (first, second, third)] == [{"team": "maps"}, {}, {"team": "maps"}]
+
+
+def test_keys_of_all_pages_are_chosen_at_once(portal: Portal, visitor: Callable[..., Visitor]) -> None:
+    alice = builders.user("alice")
+    acme = builders.organization("acme", owner=alice)
+    for number in range(PAGE + 2):
+        builders.key(acme, name=f"Key {number}")
+    come = visitor()
+    page = come.page
+    portal.sign_in(come, alice)
+    page.goto(f"{portal.url}/o/acme/keys/")
+    everywhere = page.get_by_role("checkbox", name=f"All {PAGE + 2} on all pages")
+    assert not everywhere.is_visible()
+    every_row = page.get_by_role("checkbox", name="Choose all keys of this page")
+    every_row.check()
+    everywhere.check()
+    assert page.get_by_text("All chosen:").is_visible()
+    assert violations(page) == []
+    every_row.uncheck()
+    every_row.check()
+    assert not everywhere.is_checked()
+    everywhere.check()
+    page.get_by_role("button", name="Revoke…").click()
+    page.get_by_role("button", name=f"Revoke {PAGE + 2} keys").click()
+    page.get_by_text(f"Revoked {PAGE + 2} keys.").wait_for()
+    assert not acme.keys.filter(revoked_at=None).exists()
 
 
 def test_ones_own_address_is_added_to_the_networks_once(

@@ -51,9 +51,7 @@ def send(client: Client, route: str, *keys: Key, **fields: str) -> str:
 # --- pages ----------------------------------------------------------------------------------------
 
 
-def test_any_page_is_one_step_away_and_a_large_one_holds_as_many_as_can_be_chosen(
-    alice: Client, acme: Organization
-) -> None:
+def test_any_page_is_one_step_away_and_a_large_one_has_many(alice: Client, acme: Organization) -> None:
     now = timezone.now()
     Key.objects.bulk_create(Key(organization=acme, name=f"Key {n}", created_at=now) for n in range(450))
     first = alice.get(url("keys"), {"sort": "name"})
@@ -286,8 +284,48 @@ def test_too_many_at_once_is_refused_before_any_is_changed(alice: Client, acme: 
     key = builders.key(acme).key
     ids = [key.public_id, *(f"key_{n:016}" for n in range(key_list.MOST))]
     page = alice.post(url("keys_revoke"), {"key": ids, "confirmed": "yes"}, follow=True).text
-    assert "at most 200 keys" in page
+    assert "At most 1,000 keys" in page
     assert builders.reloaded(key).revoked_at is None
+
+
+def test_all_that_match_are_chosen_on_whatever_page(alice: Client, acme: Organization) -> None:
+    for number in range(PAGE + 3):
+        builders.key(acme, name=f"job {number}")
+    builders.key(acme, name="billing")
+    revoked = builders.key(acme, name="job of old").key
+    revoke(alice, revoked)
+    builders.key(builders.organization("globex"), name="job of theirs")
+    assert f"All {PAGE + 4} on all pages" in alice.get(url("keys"), {"q": "job"}).text
+    asked = alice.post(url("keys_revoke"), {"all": "yes", "back": "q=job&sort=-calls&page=2"})
+    chosen = [key for key, _ in asked.context["chosen"]]
+    assert {key.name for key in chosen} == {f"job {number}" for number in range(PAGE + 3)}
+    assert f"Revoke {PAGE + 3} keys?" in asked.text
+    page = revoke(alice, *chosen, back="q=job")
+    assert f"Revoked {PAGE + 3} keys." in page
+    assert [key.name for key in acme.keys.filter(revoked_at=None)] == ["billing"]
+
+
+@pytest.mark.parametrize("back", ["", "q=", "q=none", "q=%00", "state=none&scope=%F0%9F%94%91&sort=-calls"])
+def test_all_of_any_list_asks_or_says_that_there_is_none(
+    alice: Client, acme: Organization, back: str
+) -> None:
+    builders.key(acme)
+    assert alice.post(url("keys_label"), {"all": "yes", "back": back}).status_code in (200, 302)
+
+
+def test_more_than_can_be_changed_at_once_is_not_chosen(alice: Client, acme: Organization) -> None:
+    now = timezone.now()
+    Key.objects.bulk_create(
+        Key(organization=acme, name="job", public_id=f"key_{n:016}", created_at=now)
+        for n in range(key_list.MOST + 1)
+    )
+    asked = {"all": "yes", "back": ""}
+    assert "At most 1,000 keys" in alice.post(url("keys_revoke"), asked, follow=True).text
+    Key.objects.order_by("pk").first().delete()  # type: ignore[union-attr]  # there are a thousand
+    asked_again = alice.post(url("keys_revoke"), asked)
+    ids = [key.public_id for key, _ in asked_again.context["chosen"]]
+    answered = alice.post(url("keys_revoke"), {"key": ids, "confirmed": "yes", "back": ""}, follow=True)
+    assert "Revoked 1,000 keys." in answered.text
 
 
 def test_one_comes_back_to_the_list_as_it_was_and_nowhere_else(alice: Client, acme: Organization) -> None:
