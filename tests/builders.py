@@ -206,9 +206,22 @@ def used(
 
 def rollup(**fields: Any) -> Rollup:
     """A roll-up that was not counted, and what it adds to those without keys."""
-    made = Rollup.objects.create(**fields)
-    group = made.organization_id, made.hour, made.key_id, made.meter, made.resource, made.outcome
-    organization_rollups.add([(*group, made.booked_period, made.calls, made.quantity)])
+    (made,) = counted([Rollup(**fields)])
+    return made
+
+
+def counted(rows: list[Rollup]) -> list[Rollup]:
+    """These roll-ups in the database, and what they add to those without keys."""
+    made = Rollup.objects.bulk_create(rows)
+    organization_rollups.add(
+        [
+            (
+                *(each.organization_id, each.hour, each.key_id, each.meter, each.resource, each.outcome),
+                *(each.booked_period, each.calls, each.quantity),
+            )
+            for each in made
+        ]
+    )
     return made
 
 
