@@ -15,10 +15,11 @@ from keys.lifecycle.locks import lock_key
 from keys.lifecycle.secrets import disable_key, revoke_key
 from keys.models import Key, KeyState, LeakDoor, LeakReport, LeakResponse, Secret
 
-MOST = 100  # reports of one key; who holds it could otherwise fill the table
+MOST = 100  # reports of one secret; who holds it could otherwise fill the table
 PLACE_LENGTH = 500
 SOURCE_LENGTH = 40
 _WORKS = (KeyState.ACTIVE, KeyState.EXPIRING)
+_ENDS = (LeakResponse.REVOKE, LeakResponse.DISABLE)
 
 
 def report_leak(
@@ -43,10 +44,12 @@ def report_leak(
         secret = key.secrets.get(pk=secret.pk)  # as it is now: a rotation may just have replaced it
         works = secret.works_at(now) and key.state_at(now) in _WORKS
         done = response if works else LeakResponse.NOTHING
-        reports = LeakReport.objects.filter(key=key)
-        known = reports.filter(secret=secret, door=door, place=place, source=source).exists()
-        known = known or (door is not LeakDoor.CANARY and reports.count() >= MOST)
+        reports = LeakReport.objects.filter(secret=secret)
+        known = reports.filter(door=door, place=place, source=source).exists()
         if known and not (works and door is LeakDoor.HOLDER):
+            return None
+        # Enough is enough, but not where a secret that still works is now ended.
+        if done not in _ENDS and door is not LeakDoor.CANARY and reports.count() >= MOST:
             return None
         report = LeakReport(
             key=key, secret=secret, door=door, place=place, source=source, response=done, reported_at=now

@@ -188,6 +188,30 @@ def test_reports_of_one_key_have_a_bound(acme: Organization, monkeypatch: pytest
     assert LeakReport.objects.count() == 3
 
 
+@pytest.mark.parametrize("response", ["revoke", "notify"])
+def test_reports_of_an_old_secret_do_not_use_up_those_of_the_next(
+    acme: Organization, settings: Settings, monkeypatch: pytest.MonkeyPatch, response: str
+) -> None:
+    monkeypatch.setattr("keys.lifecycle.leaks.MOST", 3)
+    settings.LEAK_RESPONSE_LIVE = response
+    old, command = builders.key(acme), lifecycle.command_actor()
+    new = lifecycle.rotate_key(command, old.key, overlap=dt.timedelta(0), now=timezone.now())
+    send([entry(old, f"https://example.com/{number}") for number in range(9)])
+    send([entry(new)])
+    assert LeakReport.objects.get(secret=new.secret).response == response
+
+
+def test_a_key_that_works_again_is_ended_however_often_it_was_reported(
+    acme: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("keys.lifecycle.leaks.MOST", 3)
+    issued = builders.key(acme, environment="test")
+    send([entry(issued, f"https://example.com/{number}") for number in range(9)])
+    lifecycle.enable_key(lifecycle.command_actor(), issued.key, now=timezone.now())
+    send([entry(issued)])
+    assert state_of(issued.key) == "disabled"
+
+
 def test_what_is_told_of_a_place_can_be_shown(acme: Organization) -> None:
     issued = builders.key(acme)
     place = f"https://example.com/\x00\n\ud800?key={issued.plaintext}&" + "é" * 9000
