@@ -18,6 +18,7 @@ from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
 from django.contrib.auth.models import Group
+from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import Exists, Model, OuterRef, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse
@@ -203,7 +204,9 @@ class UserAdmin(LongLists, Audited, DjangoUserAdmin):  # type: ignore[type-arg] 
         return fields if getattr(request.user, "is_superuser", False) else (*fields, *POWERS)
 
     def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
-        if obj is not None and obj.is_superuser and not getattr(request.user, "is_superuser", False):
+        """Whoever sets the address or password of others of the staff could act as they: superusers alone."""
+        is_colleague = obj is not None and obj.pk != request.user.pk and (obj.is_staff or obj.is_superuser)
+        if is_colleague and not getattr(request.user, "is_superuser", False):
             return False
         return super().has_change_permission(request, obj)
 
@@ -218,6 +221,8 @@ class UserAdmin(LongLists, Audited, DjangoUserAdmin):  # type: ignore[type-arg] 
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         """The audit's events that have this person's address as actor."""
+        if not self.has_view_or_change_permission(request):
+            raise PermissionDenied
         person = self.get_object(request, unquote(object_id))
         query = "?" + urlencode({"q": person.email}) if person else ""
         return redirect(reverse("admin:keys_auditevent_changelist") + query)

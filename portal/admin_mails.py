@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from django.contrib import admin
 from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
@@ -145,6 +146,8 @@ class InvitationAdmin(ReadOnly, LifecycleAdmin[Invitation]):
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         """The acts of its organization, among which its own are."""
+        if not self.has_view_or_change_permission(request):
+            raise PermissionDenied
         invitation = self.get_object(request, unquote(object_id))
         query = "?" + urlencode({"organization": invitation.organization.slug}) if invitation else ""
         return redirect(reverse("admin:keys_auditevent_changelist") + query)

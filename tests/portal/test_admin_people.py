@@ -155,6 +155,26 @@ def test_only_superusers_give_powers_or_change_superusers(client: Client, sam: U
     assert client.post(password, {"password1": "x", "password2": "x"}).status_code == 403
 
 
+def test_only_superusers_change_others_of_the_staff(client: Client) -> None:
+    mia, sue = builders.user("mia", is_staff=True), builders.user("sue", is_staff=True)
+    mia.user_permissions.set(Permission.objects.filter(codename__in=["change_user", "view_user"]))
+    builders.signed_in(client, mia)
+    new = {"usable_password": "true", "password1": "a word of mia's", "password2": "a word of mia's"}
+    assert client.post(reverse("admin:auth_user_password_change", args=[sue.pk]), new).status_code == 403
+    page = reverse("admin:portal_user_change", args=[sue.pk])
+    assert client.post(page, user_form(sue, email="mia@elsewhere.example")).status_code == 403
+    sue.refresh_from_db()
+    assert (sue.email, sue.check_password(builders.PASSWORD)) == ("sue@example.com", True)
+
+
+def test_a_history_tells_no_address_to_who_may_not_see_people(client: Client) -> None:
+    alice = builders.user("alice")
+    invitation = builders.invitation(builders.organization("acme", alice))
+    builders.signed_in(client, builders.user("mia", is_staff=True))
+    assert client.get(reverse("admin:portal_user_history", args=[alice.pk])).status_code == 403
+    assert client.get(reverse("admin:keys_invitation_history", args=[invitation.pk])).status_code == 403
+
+
 def test_people_are_listed_in_the_same_queries(admin: Client) -> None:
     url = reverse("admin:portal_user_changelist")
 
