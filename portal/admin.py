@@ -212,10 +212,10 @@ class UserAdmin(LongLists, Audited, DjangoUserAdmin):  # type: ignore[type-arg] 
 
     # --- saving ---
 
-    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
-        super().save_model(request, obj, form, change)
-        if "email" in form.changed_data:
-            sign_in_with(obj)
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        super().save_related(request, form, formsets, change)
+        if "email" in form.changed_data:  # behind the addresses' own rows, which would bring the old one back
+            sign_in_with(form.instance, instead_of=form.initial.get("email", ""))
 
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
@@ -325,9 +325,11 @@ class GroupAdmin(Audited, DjangoGroupAdmin):
         return super().has_change_permission(request, obj) and getattr(request.user, "is_superuser", False)
 
 
-def sign_in_with(person: User) -> None:
-    """Make the person's address the one to sign in with; they prove it by a code when they do."""
+def sign_in_with(person: User, *, instead_of: str) -> None:
+    """Make the person's address the one to sign in with; they prove it by a code when they do. Whoever has
+    the one that it replaces can do so no more."""
     addresses = EmailAddress.objects.filter(user=person)
+    addresses.filter(email=instead_of).exclude(email=person.email).delete()
     addresses.exclude(email=person.email).update(primary=False)
     address, _ = EmailAddress.objects.get_or_create(user=person, email=person.email)
     addresses.filter(pk=address.pk).update(primary=True)

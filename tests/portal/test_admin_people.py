@@ -6,6 +6,7 @@ import pytest
 from allauth.account.models import EmailAddress
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, Permission
+from django.core import mail
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -94,6 +95,20 @@ def test_what_staff_change_of_a_person_is_audited(admin: Client, sam: User) -> N
     admin.post(url, verified | {f"emailaddress_set-{number}-verified": "on"})
     assert EmailAddress.objects.get(email="alice@new.example").verified
     assert not LogEntry.objects.exists()
+
+
+@pytest.mark.parametrize("untick", [False, True])
+def test_an_address_that_staff_replace_lets_nobody_in(admin: Client, untick: bool) -> None:
+    alice = builders.user("alice")
+    form = user_form(alice, email="alice@new.example")
+    if untick:
+        del form["emailaddress_set-0-verified"]
+    assert admin.post(reverse("admin:portal_user_change", args=[alice.pk]), form).status_code == 302
+    assert [each.email for each in EmailAddress.objects.filter(user=alice)] == ["alice@new.example"]
+    asked = {"login": "alice@example.com", "password": builders.PASSWORD}
+    assert Client().post(reverse("account_login"), asked).status_code == 200
+    Client().post(reverse("account_request_login_code"), {"email": "alice@example.com"})
+    assert "code" not in mail.outbox[-1].subject
 
 
 def test_a_person_saved_unchanged_is_no_act(admin: Client) -> None:
