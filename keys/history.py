@@ -260,6 +260,7 @@ def find(
 
 
 def latest_edit(key: Key) -> str:
-    """The number of a key's last edit, as a form's hidden field has it; empty: it never was edited."""
-    edits = key.events.filter(act="key.edited").order_by("-number")
+    """The number of the last act that changed a key's settings, as a form's hidden field has it; empty: none
+    did."""
+    edits = key.events.filter(act__in=("key.edited", "key.scope_approved")).order_by("-number")
     return str(edits.values_list("number", flat=True).first() or "")

@@ -8,6 +8,7 @@ import datetime as dt
 from collections.abc import Callable
 
 from django.contrib import messages
+from django.db import transaction
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
@@ -27,6 +28,7 @@ from keys.forms import (
     tried,
 )
 from keys.lifecycle import Conflict, Invalid, Issued
+from keys.lifecycle.locks import lock_key
 from keys.models import Key, Secret
 from keys.once import Once, Spent
 from keys.permissions import Act
@@ -133,6 +135,16 @@ def _running(key: Key, now: dt.datetime) -> list[Secret]:
     return list(key.secrets.filter(stops_at__gt=now).select_related("key"))
 
 
+def _current(key: Key) -> Secret:
+    return key.secrets.select_related("key").get(stops_at=None)
+
+
+def _seen(request: MemberRequest) -> int | None:
+    """The number of the secret that the reader's page took for the current one."""
+    number = request.POST.get("current", "")
+    return int(number) if number.isascii() and number.isdigit() and len(number) <= 18 else None
+
+
 @member(Act.EDIT_KEY)
 @require_http_methods(["GET", "HEAD", "POST"])
 def key_edit(request: MemberRequest, key_id: str) -> HttpResponse:
@@ -144,14 +156,19 @@ def key_edit(request: MemberRequest, key_id: str) -> HttpResponse:
         return redirect("key", request.organization.slug, key.public_id)
     limits = tried(request.GET)
     form = EditKeyForm(key, now, request.POST if request.method == "POST" else None, initial=limits)
-    latest = history.latest_edit(key)
+    # A page with an error of the form still saw what it saw.
+    seen = request.POST.get("seen", "") if request.method == "POST" else history.latest_edit(key)
     if request.method == "POST" and form.is_valid():
         try:
-            if request.POST.get("seen", "") != latest:
-                raise Conflict(
-                    "Someone edited this key meanwhile: see its history. Saving again overwrites it."
-                )
-            lifecycle.edit_key(request.actor, key, **form.values(), now=now)
+            with transaction.atomic():
+                lock_key(key)  # of two who save at once, one reads here of the other
+                latest = history.latest_edit(key)
+                if seen != latest:
+                    seen = latest
+                    raise Conflict(
+                        "Someone edited this key meanwhile: see its history. Saving again overwrites it."
+                    )
+                lifecycle.edit_key(request.actor, key, **form.values(), now=now)
         except (Invalid, Conflict) as refusal:
             form.refuse(refusal)
         else:
@@ -160,7 +177,7 @@ def key_edit(request: MemberRequest, key_id: str) -> HttpResponse:
     context = {
         "key": key,
         "form": form,
-        "seen": latest,
+        "seen": seen,
         "address": request.META.get("REMOTE_ADDR", ""),
         "tried": bool(limits),
     }
@@ -248,9 +265,14 @@ def key_end_overlap(request: MemberRequest, key_id: str) -> HttpResponse:
     key = _key(request, key_id)
     now = timezone.now()
     if request.method != "POST":
-        return render(request, "keys/end_overlap.html", {"key": key, "running": _running(key, now)})
-    lifecycle.end_overlap(request.actor, key, now=now)
-    messages.success(request, "The old secret no longer works.")
+        context = {"key": key, "running": _running(key, now), "current": _current(key)}
+        return render(request, "keys/end_overlap.html", context)
+    try:
+        lifecycle.end_overlap(request.actor, key, seen=_seen(request), now=now)
+    except Conflict as refusal:
+        messages.error(request, refusal.sentence)
+    else:
+        messages.success(request, "The old secret no longer works.")
     return redirect("key", request.organization.slug, key.public_id)
 
 
@@ -267,13 +289,21 @@ def key_extend_overlap(request: MemberRequest, key_id: str) -> HttpResponse:
     form = ExtendOverlapForm(stops_at, now, request.POST if request.method == "POST" else None)
     if form.is_valid():
         try:
-            lifecycle.extend_overlap(request.actor, key, overlap=form.overlap_from_now(), now=now)
+            lifecycle.extend_overlap(
+                request.actor, key, overlap=form.overlap_from_now(), seen=_seen(request), now=now
+            )
         except (Invalid, Conflict) as refusal:
             form.refuse(refusal)
         else:
             messages.success(request, "The old secret works longer.")
             return redirect("key", request.organization.slug, key.public_id)
-    context = {"key": key, "form": form, "old": running[0], "stops_at": stops_at}
+    context = {
+        "key": key,
+        "form": form,
+        "old": running[0],
+        "stops_at": stops_at,
+        "current": _current(key),
+    }
     return render(request, "keys/extend_overlap.html", context)
 
 
@@ -287,10 +317,10 @@ def key_roll_back(request: MemberRequest, key_id: str) -> HttpResponse:
     if not running:
         return _no_overlap(request, key)
     if request.method != "POST":
-        new = key.secrets.select_related("key").get(stops_at=None)
-        return render(request, "keys/roll_back.html", {"key": key, "old": running[0], "new": new})
+        context = {"key": key, "old": running[0], "current": _current(key)}
+        return render(request, "keys/roll_back.html", context)
     try:
-        lifecycle.roll_back_rotation(request.actor, key, now=now)
+        lifecycle.roll_back_rotation(request.actor, key, seen=_seen(request), now=now)
     except Conflict as refusal:
         messages.error(request, refusal.sentence)
     else:

@@ -261,11 +261,16 @@ def rotate_key(
     return issued
 
 
-def end_overlap(actor: Actor, key: Key, *, now: dt.datetime) -> Key:
-    """Stop the replaced secrets of a key now. Nothing to stop: nothing is written."""
+def end_overlap(actor: Actor, key: Key, *, seen: int | None = None, now: dt.datetime) -> Key:
+    """Stop the replaced secrets of a key now. Nothing to stop: nothing is written.
+
+    `seen` here and below is the number of the secret that the caller took for the current one: with another
+    one the overlap is another, and the act a Conflict.
+    """
     require(actor, Act.ROTATE_KEY, key.organization)
     with transaction.atomic():
         key = lock_key(key)
+        _refuse_unless_current(key, seen)
         ended = list(key.secrets.filter(stops_at__gt=now))
         if ended:
             key.secrets.filter(stops_at__gt=now).update(stops_at=now)
@@ -274,7 +279,9 @@ def end_overlap(actor: Actor, key: Key, *, now: dt.datetime) -> Key:
     return key
 
 
-def extend_overlap(actor: Actor, key: Key, *, overlap: dt.timedelta, now: dt.datetime) -> Key:
+def extend_overlap(
+    actor: Actor, key: Key, *, overlap: dt.timedelta, seen: int | None = None, now: dt.datetime
+) -> Key:
     """Let the replaced secret work for `overlap` from now on, at most until the key expires.
 
     Raises Conflict if none is working any more, Invalid if it would stop no later than it does anyway.
@@ -285,6 +292,7 @@ def extend_overlap(actor: Actor, key: Key, *, overlap: dt.timedelta, now: dt.dat
     with transaction.atomic():
         key = lock_key(key)
         _refuse_unless_usable(key, now)
+        _refuse_unless_current(key, seen)
         running = _running_overlap(key, now)
         stops_at = now + overlap if key.expires_at is None else min(now + overlap, key.expires_at)
         if stops_at <= max(secret.stops_at or now for secret in running):
@@ -295,13 +303,14 @@ def extend_overlap(actor: Actor, key: Key, *, overlap: dt.timedelta, now: dt.dat
     return key
 
 
-def roll_back_rotation(actor: Actor, key: Key, *, now: dt.datetime) -> Key:
+def roll_back_rotation(actor: Actor, key: Key, *, seen: int | None = None, now: dt.datetime) -> Key:
     """Undo a rotation while its overlap runs: the old secret is the key's current one again, and the new one
     stops now. What else the rotation changed, as the key's expiry, stays. Without an overlap: Conflict."""
     require(actor, Act.ROTATE_KEY, key.organization)
     with transaction.atomic():
         key = lock_key(key)
         _refuse_unless_usable(key, now)
+        _refuse_unless_current(key, seen)
         old = _running_overlap(key, now)[0]
         new = key.secrets.get(stops_at=None)
         # In this order: a key has one current secret.
@@ -309,6 +318,11 @@ def roll_back_rotation(actor: Actor, key: Key, *, now: dt.datetime) -> Key:
         key.secrets.filter(pk=old.pk).update(stops_at=None)
         audit.append_of(key, "key.rolled_back", actor, now, {"secret": old.display, "ended": new.display})
     return key
+
+
+def _refuse_unless_current(key: Key, seen: int | None) -> None:
+    if seen is not None and not key.secrets.filter(pk=seen, stops_at=None).exists():
+        raise Conflict("This key was rotated again meanwhile, or rolled back; look at its secrets first.")
 
 
 def _running_overlap(key: Key, now: dt.datetime) -> list[Secret]:

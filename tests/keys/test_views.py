@@ -4,6 +4,7 @@ import datetime as dt
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from django.conf import settings
@@ -42,6 +43,12 @@ def once(client: Client, path: str) -> str:
     found = re.search(r'name="once" value="([^"]+)"', client.get(path).content.decode())
     assert found is not None
     return found[1]
+
+
+def hidden(page: Any) -> dict[str, str]:
+    """The hidden fields of a page's form."""
+    fields = re.findall(r'<input type="hidden" name="([a-z_]+)" value="([^"]*)"', page.text)
+    return {name: value for name, value in fields if name != "csrfmiddlewaretoken"}
 
 
 def new_key(client: Client, **fields: object) -> dict[str, object]:
@@ -336,6 +343,25 @@ def test_an_edit_does_not_undo_anothers_unseen(alice: Client, acme: Organization
     assert (builders.reloaded(key).name, builders.reloaded(key).networks) == ("Mine", [])
 
 
+def test_an_error_of_the_form_does_not_hide_anothers_edit(alice: Client, acme: Organization) -> None:
+    key = builders.key(acme).key
+    mine = {"name": "Mine", "expiry": "keep", "seen": alice.get(url("key_edit", key)).context["seen"]}
+    lifecycle.edit_key(lifecycle.command_actor(), key, networks=["10.0.0.0/8"], now=timezone.now())
+    wrong = alice.post(url("key_edit", key), mine | {"name": ""})
+    mended = alice.post(url("key_edit", key), mine | hidden(wrong))
+    assert "edited this key meanwhile" in mended.content.decode()
+    assert builders.reloaded(key).networks == ["10.0.0.0/8"]
+
+
+def test_an_edit_does_not_take_back_what_staff_approved_unseen(alice: Client, acme: Organization) -> None:
+    asked = builders.scope_request(acme)
+    seen = alice.get(url("key_edit", asked.key)).context["seen"]
+    lifecycle.approve_scope(lifecycle.command_actor(), asked, now=timezone.now())
+    refused = alice.post(url("key_edit", asked.key), {"name": "Mine", "expiry": "keep", "seen": seen})
+    assert "edited this key meanwhile" in refused.content.decode()
+    assert list(builders.reloaded(asked.key).scopes.all()) == [asked.scope]
+
+
 @pytest.mark.parametrize("seen", ["", "x", "-1", "\x00", "9" * 40])
 def test_a_made_up_mark_of_what_was_seen_is_no_error(alice: Client, acme: Organization, seen: str) -> None:
     key = builders.key(acme).key
@@ -433,6 +459,23 @@ def test_a_rotation_can_be_rolled_back_once(alice: Client, acme: Organization) -
     assert AuditEvent.objects.filter(act="key.rolled_back").count() == 1
 
 
+@pytest.mark.parametrize("name", ["key_end_overlap", "key_extend_overlap", "key_roll_back"])
+def test_a_page_about_an_overlap_does_nothing_to_the_next_one(
+    alice: Client, acme: Organization, name: str
+) -> None:
+    issued = builders.key(acme)
+    alice.post(url("key_rotate", issued.key), rotation(issued))
+    shown = hidden(alice.get(url(name, issued.key)))
+    command, now = lifecycle.command_actor(), timezone.now()
+    lifecycle.end_overlap(command, issued.key, now=now)
+    new = issued.key.secrets.get(stops_at=None)
+    lifecycle.rotate_key(command, issued.key, overlap=HOUR, current=new, now=now)
+    before = list(issued.key.secrets.order_by("pk").values_list("pk", "stops_at"))
+    answer = alice.post(url(name, issued.key), shown | {"overlap": str(7 * 86_400)}, follow=True)
+    assert "This key was rotated again meanwhile" in answer.text
+    assert list(issued.key.secrets.order_by("pk").values_list("pk", "stops_at")) == before
+
+
 @pytest.mark.parametrize("name", ["key_edit", "key_rotate"])
 def test_a_revoked_key_is_not_changed_and_the_page_says_why(
     alice: Client, acme: Organization, name: str
@@ -509,3 +552,15 @@ def test_two_people_who_rotate_at_once_get_one_successor(alice: Client, acme: Or
     )
     assert statuses == [200, 409, 409]
     assert issued.key.secrets.count() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_edits_at_once_that_saw_the_same_one_is_saved(alice: Client, acme: Organization) -> None:
+    key = builders.key(acme).key
+    names = iter("ABCDEF")
+
+    def save(tab: Client) -> int:
+        return tab.post(url("key_edit", key), {"name": next(names), "expiry": "keep", "seen": ""}).status_code
+
+    assert at_once(copies(alice, 6), save) == [200, 200, 200, 200, 200, 302]
+    assert key.events.filter(act="key.edited").count() == 1
