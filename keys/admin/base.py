@@ -4,6 +4,7 @@
 way: the audit feed is the one record of what staff did.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -21,6 +22,7 @@ from django.shortcuts import redirect
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -32,6 +34,7 @@ from keys.once import Claim, Once, Spent
 
 MAX_SELECTED = 500  # objects that one confirmed action may change
 SHOWN_REFUSALS = 5
+AS_SHOWN = "as_shown"  # the hidden field's name
 EVERYWHERE = [ActionLocation.CHANGE_LIST, ActionLocation.CHANGE_FORM]  # of an action
 
 if TYPE_CHECKING:
@@ -115,16 +118,33 @@ class LifecycleForm[M: Model](_ModelForm[M]):
     """A form that shows why lifecycle refused what it asked for."""
 
     refused: ClassVar[Refused | None] = None
+    _is_told = False  # that somebody changed the object since the page was made
 
     def clean(self) -> dict[str, Any] | None:
         cleaned = super().clean()
+        if self.data.get(AS_SHOWN, self._as_it_is) != self._as_it_is:
+            self._is_told = True
+            self.add_error(None, "Somebody changed this meanwhile. Saving again overwrites it.")
         if self.refused is not None:
             field = self.refused.field if self.refused.field in self.fields else None
             self.add_error(field, self.refused.sentence)
         return cleaned
 
+    @property
+    def as_shown(self) -> str:
+        """What the page was made from, to come back with it. A page with an error was made from the same."""
+        return self._as_it_is if self._is_told else self.data.get(AS_SHOWN, self._as_it_is)
+
+    @cached_property
+    def _as_it_is(self) -> str:
+        """The object's values, in a word; empty: there is none yet."""
+        if self.instance.pk is None:
+            return ""
+        values = [str(self.get_initial_for_field(field, name)) for name, field in self.fields.items()]
+        return hashlib.sha256(repr(values).encode()).hexdigest()
+
     def changes(self) -> dict[str, Any]:
-        """What the person changed, and nothing that somebody else may have changed meanwhile."""
+        """What the person changed."""
         return {name: self.cleaned_data[name] for name in self.changed_data if name in self.cleaned_data}
 
 
@@ -152,6 +172,8 @@ class ReadOnly:
 
 class LifecycleAdmin[M: Model](LongLists, Autocompletes, _ModelAdmin[M]):
     """Subclasses say in `perform` which act a form stands for."""
+
+    change_form_template = "admin/as_shown_form.html"
 
     def perform(self, request: HttpRequest, form: Any, obj: M, change: bool) -> Model:
         """Carry out what the form asks for and return the row. May raise Refused."""

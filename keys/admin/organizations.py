@@ -117,6 +117,10 @@ class MembersInline(TabularInline[Membership, Organization]):
         self.organization = obj  # Django asks for the rows afterwards, without saying whose
         return super().get_formset(request, obj, **kwargs)
 
+    def formfield_for_choice_field(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        """With what the page showed: a role that somebody else changed since is not put back."""
+        return super().formfield_for_choice_field(db_field, request, show_hidden_initial=True, **kwargs)
+
     def has_add_permission(self, request: HttpRequest, obj: Organization | None = None) -> bool:
         return False
 

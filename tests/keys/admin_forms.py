@@ -86,6 +86,11 @@ def organization_form(of: Organization, members: list[Membership], **fields: Any
     return form | fields
 
 
+def shown(response: Any) -> dict[str, str]:
+    """What a page says of the object that it was made from, for its form to bring back."""
+    return dict(re.findall(r'name="(as_shown|initial-[a-z0-9-]+)" value="([^"]*)"', text(response)))
+
+
 def plain(response: Any) -> str:
     found = re.search(r'<code id="secret">(lk_[^<]+)</code>', text(response))
     assert found, text(response)

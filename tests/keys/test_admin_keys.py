@@ -13,7 +13,7 @@ from keys.models import AuditEvent, Key, Organization, Scope, Secret
 from portal.models import User
 from tests import builders
 from tests.builders import text
-from tests.keys.admin_forms import act_on, edit_form, key_form, one_act, page, plain
+from tests.keys.admin_forms import act_on, edit_form, key_form, one_act, page, plain, shown
 
 pytestmark = pytest.mark.django_db
 
@@ -254,6 +254,22 @@ def test_disabling_enabling_and_ending_an_overlap(admin: Client, sam: User, acme
     )
     with one_act("key.overlap_ended", sam):
         act_on(admin, "key", "end_overlap", issued.key, confirmed="yes")
+
+
+def test_a_page_that_was_left_open_does_not_undo_an_edit(admin: Client, acme: Organization) -> None:
+    key = builders.key(acme, scopes=("orders:read", "orders:write")).key
+    url = page("key", "change", key.pk)
+    mine = edit_form(key, name="Mine") | shown(admin.get(url))
+    command, now = lifecycle.command_actor(), timezone.now()
+    lifecycle.edit_key(command, key, scopes=["orders:read"], networks=["10.0.0.0/8"], now=now)
+    assert "Somebody changed this meanwhile" in text(admin.post(url, mine))
+    told = admin.post(url, mine | {"name": ""})
+    assert "Somebody changed this meanwhile" in text(told)
+    assert builders.reloaded(key).networks == ["10.0.0.0/8"]
+    # Having read so, one may save all the same; an error in between says nothing else.
+    wrong = admin.post(url, mine | shown(told) | {"rates": "fast"})
+    assert admin.post(url, mine | shown(wrong)).status_code == 302
+    assert (builders.reloaded(key).name, builders.reloaded(key).networks) == ("Mine", [])
 
 
 def test_a_refused_action_says_so_and_the_others_go_on(admin: Client, acme: Organization) -> None:

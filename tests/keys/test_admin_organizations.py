@@ -12,7 +12,7 @@ from keys.permissions import Role
 from portal.models import User
 from tests import builders
 from tests.builders import text
-from tests.keys.admin_forms import act_on, one_act, organization_form, page
+from tests.keys.admin_forms import act_on, one_act, organization_form, page, shown
 
 pytestmark = pytest.mark.django_db
 
@@ -86,6 +86,23 @@ def test_a_refusal_inline_undoes_the_whole_form(admin: Client, acme: Organizatio
     assert "needs an owner" in text(response)
     acme.refresh_from_db()
     assert (acme.name, AuditEvent.objects.count()) == ("Acme", events)
+
+
+def test_a_page_that_was_left_open_puts_nothing_back(admin: Client, acme: Organization) -> None:
+    bob = builders.member(builders.user("bob"), acme, Role.ADMIN)
+    url, command, now = page("organization", "change", acme.pk), lifecycle.command_actor(), timezone.now()
+    mine = organization_form(acme, list(acme.memberships.all()), name="Acme & Co") | shown(admin.get(url))
+    strict = lifecycle.create_policy(command, slug="strict", name="Strict", now=now)
+    lifecycle.apply_policy(command, acme, strict, now=now)
+    lifecycle.change_role(command, bob, Role.VIEWER, now=now)
+    told = admin.post(url, mine)
+    assert "Somebody changed this meanwhile" in text(told)
+    acme.refresh_from_db()
+    assert (acme.name, acme.policy) == ("Acme", strict)
+    assert admin.post(url, mine | shown(told) | {"policy": strict.pk}).status_code == 302
+    acme.refresh_from_db()
+    bob.refresh_from_db()
+    assert (acme.name, acme.policy, bob.role) == ("Acme & Co", strict, Role.VIEWER.value)
 
 
 def test_memberships_are_added_changed_and_removed_on_their_own_pages(
