@@ -28,6 +28,7 @@ STALE_SECONDS = (1, 3600)
 MAX_WORKERS = 64
 MIN_JOURNAL_BYTES = 16 * 1024**2  # for each worker
 MAX_KEEP_DAYS = 36_500
+MAX_LIFETIME_DAYS = 36_500  # as a policy's: no date is behind the last that there is
 REFUSAL_DAYS = (1, 366)
 MAX_RESOURCES = 100_000
 SOURCE_DAYS = (1, 366)
@@ -142,10 +143,11 @@ def key_prefix(**kwargs: Any) -> Iterator[CheckMessage]:
 @register("portal")
 def lifetimes(**kwargs: Any) -> Iterator[CheckMessage]:
     default, longest = settings.KEY_DEFAULT_LIFETIME_DAYS, settings.KEY_MAX_LIFETIME_DAYS
-    if default < 1 or longest < 0 or (longest and default > longest):
+    if not 1 <= default <= (longest or MAX_LIFETIME_DAYS) or not 0 <= longest <= MAX_LIFETIME_DAYS:
         yield Error(
             f"KEY_DEFAULT_LIFETIME_DAYS={default} and KEY_MAX_LIFETIME_DAYS={longest} do not go together.",
-            hint="The default is at least 1 day and at most the maximum; a maximum of 0 means none.",
+            hint=f"The default is at least 1 day and at most the maximum; a maximum of 0 means none, and "
+            f"{MAX_LIFETIME_DAYS} is the most for both.",
             id="portal.E008",
         )
 
@@ -355,7 +357,14 @@ def resources(**kwargs: Any) -> Iterator[CheckMessage]:
 
 @register("portal")
 def usage_detail(**kwargs: Any) -> Iterator[CheckMessage]:
-    if settings.USAGE_DETAIL_DAYS and settings.USAGE_DETAIL_DAYS < DETAIL_DAYS:
+    days = settings.USAGE_DETAIL_DAYS
+    if days > MAX_KEEP_DAYS:
+        yield Error(
+            f"USAGE_DETAIL_DAYS={days} goes back to before there were dates.",
+            hint="Use 0 to keep hours for ever; 400 is the default.",
+            id="portal.E023",
+        )
+    elif days and days < DETAIL_DAYS:
         yield Error(
             f"USAGE_DETAIL_DAYS={settings.USAGE_DETAIL_DAYS}: hours would go that late events still change, "
             "and that rebuild_usage compares.",
