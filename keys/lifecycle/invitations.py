@@ -142,7 +142,8 @@ def sender_may_still(invitation: Invitation) -> bool:
     """Could whoever sent it send it now? The provider always can."""
     if invitation.by_provider:
         return True
-    sender = invitation.organization.memberships.filter(user_id=invitation.invited_by_id or 0).first()
+    members = invitation.organization.memberships.filter(user__is_active=True)
+    sender = members.filter(user_id=invitation.invited_by_id or 0).first()
     needed = [Act.MANAGE_TEAM]
     if invitation.role == Role.OWNER.value:
         needed.append(Act.TRANSFER_OWNERSHIP)

@@ -1,7 +1,7 @@
 """Who is in an organization, and as what: adding, changing, removing, handing over.
 
-Whoever makes or unmakes an owner must be one. An organization always keeps an owner; invitations are
-next door.
+Whoever makes or unmakes an owner must be one. An organization always keeps an owner who can sign in;
+invitations are next door.
 """
 
 import datetime as dt
@@ -104,6 +104,8 @@ def transfer_ownership(
             raise Conflict("This person is no longer a member.", "to")
         if after.pk == before.pk:
             raise Invalid("Choose somebody else.", "to")
+        if not after.user.is_active:
+            raise Conflict("This person cannot sign in any more.", "to")
         before.role, after.role = Role.ADMIN.value, Role.OWNER.value
         for membership in (before, after):
             membership.save(update_fields=["role"])
@@ -131,6 +133,6 @@ def require_role_change(actor: Actor, organization: Organization, *roles: str) -
 
 
 def _keep_an_owner(organization: Organization, leaving: Membership) -> None:
-    owners = organization.memberships.filter(role=Role.OWNER.value)
+    owners = organization.memberships.filter(role=Role.OWNER.value, user__is_active=True)
     if leaving.role == Role.OWNER.value and not owners.exclude(pk=leaving.pk).exists():
         raise Conflict("An organization needs an owner; make someone else one first.")

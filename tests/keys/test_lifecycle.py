@@ -570,6 +570,19 @@ def test_the_last_owner_stays() -> None:
     assert [m.user for m in acme.memberships.all()] == [bob]
 
 
+def test_an_owner_who_cannot_sign_in_is_not_the_one_that_stays() -> None:
+    alice = builders.user("alice")
+    acme = builders.organization("acme", alice)
+    gone = builders.member(builders.user("bob", is_active=False), acme, Role.OWNER)
+    membership = acme.memberships.get(user=alice)
+    actor = lifecycle.member_actor(alice, membership)
+    with pytest.raises(lifecycle.Conflict, match="needs an owner"):
+        lifecycle.remove_member(actor, membership, now=NOW)
+    with pytest.raises(lifecycle.Conflict, match="cannot sign in"):
+        lifecycle.transfer_ownership(actor, acme, gone, now=NOW)
+    lifecycle.remove_member(actor, gone, now=NOW)
+
+
 def test_an_admin_can_make_no_owner() -> None:
     alice, bob = builders.user("alice"), builders.user("bob")
     acme = builders.organization("acme", alice)

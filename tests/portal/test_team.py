@@ -236,6 +236,16 @@ def test_it_can_do_no_more_than_its_sender_still_may(acme: Organization) -> None
     assert roles(acme) == {"alice": "owner", "carol": "developer"}
 
 
+def test_an_invitation_ends_with_its_senders_account(acme: Organization) -> None:
+    carol = builders.user("carol")
+    builders.member(carol, acme, Role.ADMIN)
+    invitation = builders.invitation(acme, actor=actor(acme, "carol"))
+    carol.is_active = False
+    carol.save(update_fields=["is_active"])
+    with pytest.raises(Conflict, match="no longer"):
+        team.accept(builders.user("bob"), invitation, now=timezone.now())
+
+
 def test_an_admin_invites_no_owner(acme: Organization) -> None:
     carol = builders.user("carol")
     builders.member(carol, acme, Role.ADMIN)
