@@ -90,31 +90,41 @@ def report(events: Sequence[Reported | Refusal], now: dt.datetime, *, wait: floa
     """Count the events of one batch, each as if it had come alone and in this order.
 
     What is accepted is durable on return. `wait` is how many seconds a settlement may wait for the drain.
-    Raises DatabaseError when the database is away; then nothing of the batch is counted.
+    Raises DatabaseError when the database is away; then the batch is to be sent again.
     """
     outcomes: dict[int, _Outcome] = {}
-    leaders: dict[_Identity, int] = {}  # who came first with an id that is not known yet
-    chosen: dict[int, _Counted] = {}
     sent = [event for event in events if isinstance(event, Reported)]
     known = _digests((event.source, event.id) for event in sent)
     facts = _look_up([event for event in sent if (event.source, event.id) not in known], wait)
-    for index, event in enumerate(events):
-        if isinstance(event, Refusal):
-            outcomes[index] = event
-        elif (event.source, event.id) in known:
-            outcomes[index] = _again(event, known[event.source, event.id])
-        elif (event.source, event.id) not in leaders:
-            try:
-                chosen[index] = _check(event, facts, now)
-                leaders[event.source, event.id] = index
-            except Refusal as refusal:
-                outcomes[index] = refusal
-    outcomes |= _count(chosen, now)
-    for index, event in enumerate(events):
-        if index not in outcomes and isinstance(event, Reported):
-            outcomes[index] = _behind(
-                event, chosen[leader := leaders[event.source, event.id]], outcomes[leader]
-            )
+    waiting = list(range(len(events)))
+    while waiting:
+        leaders: dict[_Identity, int] = {}  # who came first with an id that is not known yet
+        chosen: dict[int, _Counted] = {}
+        for index in waiting:
+            event = events[index]
+            if isinstance(event, Refusal):
+                outcomes[index] = event
+            elif (event.source, event.id) in known:
+                outcomes[index] = _again(event, known[event.source, event.id])
+            elif (event.source, event.id) not in leaders:
+                try:
+                    chosen[index] = _check(event, facts, now)
+                    leaders[event.source, event.id] = index
+                except Refusal as refusal:
+                    outcomes[index] = refusal
+        outcomes |= _count(chosen, now)
+        behind, waiting = [index for index in waiting if index not in outcomes], []
+        for index in behind:
+            event = events[index]
+            assert isinstance(event, Reported)
+            leader = leaders[event.source, event.id]
+            again = _again(event, chosen[leader].event.digest)
+            if not isinstance(outcomes[leader], Refusal):
+                outcomes[index] = again
+            elif again is True:
+                outcomes[index] = outcomes[leader]
+            else:
+                waiting.append(index)  # nobody has counted under its id: it is free
     return _summed(outcomes)
 
 
@@ -135,12 +145,6 @@ def _again(event: Reported, digest: str) -> _Outcome:
     if event.digest == digest:
         return True
     return Refusal(Rejection.CONFLICT, "An event with this id was counted, and it said something else.")
-
-
-def _behind(event: Reported, leader: _Counted, outcome: _Outcome) -> _Outcome:
-    """The outcome of an event with the id of an earlier one in its batch."""
-    again = _again(event, leader.event.digest)
-    return outcome if again is True and isinstance(outcome, Refusal) else again
 
 
 # --- what an event means ---------------------------------------------------------------------------

@@ -490,6 +490,18 @@ def test_a_call_is_settled_once(journal: Journal, key: Key) -> None:
     assert send(event(key, "other")).accepted == 1
 
 
+def test_an_id_that_settled_nothing_is_free_for_the_same_batch_too(journal: Journal, key: Key) -> None:
+    request, open_one = hold(journal, key), hold(journal, key)
+    drain_once(NOW)
+    send(settlement(request, value=Decimal(3)))
+    late = settlement(request, "other", value=Decimal(3))
+    report = send(late, late, settlement(request, "other", void=True), event(key, "other"))
+    assert (report.accepted, codes(report)) == (1, [(0, "SETTLED"), (1, "SETTLED"), (2, "SETTLED")])
+    report = send(settlement(request, "new", void=True), settlement(open_one, "new", value=Decimal(4)))
+    assert (report.accepted, codes(report)) == (1, [(0, "SETTLED")])
+    assert sum(quantities().values()) == 3 + 4 + 1
+
+
 @pytest.mark.parametrize(
     ("fields", "code"),
     [
