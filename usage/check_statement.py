@@ -138,7 +138,10 @@ class Statement:
     # --- lines that share a price -----------------------------------------------------------------
 
     def _check_prices(self, rows: list[Row]) -> None:
-        fees = Counter((row["period"], row["organization"]) for row in rows if row["kind"] == "fee")
+        fees: dict[tuple[str, str], list[Fraction]] = defaultdict(list)
+        for row in rows:
+            if row["kind"] == "fee":
+                fees[row["period"], row["organization"]].append(Fraction(row["quantity"]))
         decimals: dict[str, int] = {}
         groups: dict[Price, list[Row]] = defaultdict(list)
         for row in rows:
@@ -162,20 +165,24 @@ class Statement:
             for row in shares:
                 weights[price[:4]][row["key"]] += Fraction(row["quantity"])
         for price, shares in groups.items():
-            self._check_price(price, shares, fees[price.period, price.organization], weights[price[:4]])
+            seconds = fees[price.period, price.organization]
+            # Where their fees are not for the whole month, there may be plans besides that have none.
+            plans = len(seconds) if sum(seconds) == _seconds(price.period) else 0
+            self._check_price(price, shares, plans, weights[price[:4]])
         credits = sum(row["kind"] == "correction" and not row["meter"] for row in rows)
         if credits:
             self.notes.append(f"{credits} credits are what somebody decided; they were only added up.")
 
-    def _check_price(self, price: Price, rows: list[Row], fees: int, weights: dict[str, Fraction]) -> None:
+    def _check_price(self, price: Price, rows: list[Row], plans: int, weights: dict[str, Fraction]) -> None:
         """The keys' amounts add up to the price's, which is rounded once for each subscription, and each has
-        its share of it by what it used (`weights`), to less than a cent."""
-        # As many subscriptions as there are fees, or lines of one key; where no plan has a fee, as lines.
-        roundings = max(fees or len(rows), *Counter(row["key"] for row in rows).values())
+        its share of it by what it used (`weights`), to less than a cent. `plans` is how many subscriptions
+        there were, 0 where nothing says it."""
+        # At most one for each line, of which a key has one under each subscription.
+        roundings = max(plans or len(rows), *Counter(row["key"] for row in rows).values())
         difference, note = _judged(price, rows, roundings, self.packages)
         self.differences += difference
         self.notes += note
-        if not difference and fees == 1:
+        if not difference and plans == 1:
             self.differences += _unfair(str(price), rows, weights)
 
     # --- the whole file ---------------------------------------------------------------------------
@@ -230,6 +237,10 @@ def _judged(
     name = price.meter + (f"/{price.resource}" if price.resource else "")
     size = packages.get(name)
     exact = unit_price * (billable if size is None else math.ceil(billable / size))
+    if size is not None and roundings > 1:
+        # Each subscription has begun packages of its own.
+        begun = range(math.ceil(billable / size), math.ceil(billable / size) + roundings)
+        exact = next((unit_price * many for many in begun if unit_price * many == amount), exact)
     if amount == _rounded(exact, cent) or (roundings > 1 and abs(amount - exact) <= roundings * cent / 2):
         return [], []
     sold = amount / unit_price if unit_price and not price.tier else Fraction(1, 2)

@@ -128,7 +128,9 @@ def test_a_changed_amount_is_found_without_the_manifest(
     assert "1.234 at 0.333 are 0.41" in capsys.readouterr().out
 
 
-def test_a_share_that_moved_from_one_key_to_another_is_found(statement: Path) -> None:
+def test_a_share_that_moved_from_one_key_to_another_is_found(key: Key, statement: Path) -> None:
+    key.organization.subscriptions.update(start=MAY.start)  # so that no other plan can have had a part in it
+    export("--output", str(statement))
     Path(f"{statement}.manifest.json").unlink()
     rows = list(csv.DictReader(io.StringIO(statement.read_text(), newline="")))
     first, second = [place for place, row in enumerate(rows) if row["tier"] == "2"][:2]
@@ -152,6 +154,39 @@ def test_packages_are_checked_when_their_size_is_told(
     assert "2 packages at 5" in capsys.readouterr().out
     assert check_statement.main([str(file), "--package", "requests=1000"]) == 0
     assert check_statement.main([str(file), "--package", "requests=500"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("price", "first", "second"),
+    [
+        ({"unit_price": "0.01", "included": 10}, 10, 2000),  # one key's share is all included
+        ({"unit_price": "0.005"}, 1, 1),  # each plan's is rounded
+        ({"model": "package", "package": 7, "unit_price": "1.25"}, 1, 1),  # each plan's begins a package
+    ],
+)
+@pytest.mark.parametrize("fees", [(0, 0), (0, 3100), (100, 3100)])
+def test_a_plan_that_follows_another_in_the_month_checks(
+    key: Key,
+    journal_dir: Path,
+    tmp_path: Path,
+    price: dict[str, object],
+    first: int,
+    second: int,
+    fees: list[int],
+) -> None:
+    middle = MAY.start.replace(day=15)
+    old, new = (builders.version("basic", fee=fee, requests=price) for fee in fees)
+    builders.subscription(key.organization, old, MAY.start, middle)
+    builders.subscription(key.organization, new, middle)
+    builders.used(key, first, MAY.start)
+    builders.used(builders.key(key.organization).key, second, middle)
+    file = tmp_path / "may.csv"
+    export("--output", str(file))
+
+    packages = ["--package", "requests=7"] * ("package" in price)
+    assert check_statement.main([str(file), *packages]) == 0
+    changed(file, "amount", "99.00")
+    assert check_statement.main([str(file), *packages]) == 1
 
 
 @pytest.mark.parametrize("argv", [(), ("--organization", "acme")])
