@@ -33,6 +33,7 @@ NUMBERS = ("quantity", "included", "billable", "unit_price", "amount")
 KINDS = ("usage", "fee", "correction")
 SHOWN = 20  # differences of one file; the rest is counted
 _NUMBER = re.compile(r"-?[0-9]{1,60}(\.[0-9]{1,30})?", re.ASCII)
+_SIZE = re.compile(r"[0-9]{1,19}(\.[0-9]{1,6})?", re.ASCII)  # of a package, in units
 _MONTH = re.compile(r"[1-9][0-9]{3}-(0[1-9]|1[0-2])", re.ASCII)
 
 Row = dict[str, str]
@@ -63,7 +64,7 @@ class Price(NamedTuple):
 class Statement:
     """One file: its rows, what its manifest says, and the differences found so far."""
 
-    def __init__(self, path: Path, packages: dict[str, int]) -> None:
+    def __init__(self, path: Path, packages: dict[str, Fraction]) -> None:
         self.path = path
         self.packages = packages
         self.differences: list[str] = []
@@ -228,7 +229,7 @@ class Statement:
 
 
 def _judged(
-    price: Price, rows: list[Row], roundings: int, packages: dict[str, int]
+    price: Price, rows: list[Row], roundings: int, packages: dict[str, Fraction]
 ) -> tuple[list[str], list[str]]:
     """Whether what these rows are billed under one price is what it comes to: a difference, or else a note
     where only the size of a package would tell."""
@@ -236,15 +237,16 @@ def _judged(
     billable, amount = _sum(rows, "billable"), _sum(rows, "amount")
     name = price.meter + (f"/{price.resource}" if price.resource else "")
     size = packages.get(name)
-    exact = unit_price * (billable if size is None else math.ceil(billable / size))
-    if size is not None and roundings > 1:
+    exact, slack = unit_price * billable, roundings * cent / 2
+    if size is not None:
         # Each subscription has begun packages of its own.
-        begun = range(math.ceil(billable / size), math.ceil(billable / size) + roundings)
-        exact = next((unit_price * many for many in begun if unit_price * many == amount), exact)
-    if amount == _rounded(exact, cent) or (roundings > 1 and abs(amount - exact) <= roundings * cent / 2):
+        begun = [math.ceil(billable / size) + more for more in range(roundings)]
+        exact = min((unit_price * many for many in begun), key=lambda each: abs(amount - each))
+    if amount == _rounded(exact, cent) or (roundings > 1 and abs(amount - exact) <= slack):
         return [], []
-    sold = amount / unit_price if unit_price and not price.tier else Fraction(1, 2)
-    if size is None and sold.denominator == 1 and 0 < sold <= math.ceil(billable):
+    sold = round(amount / unit_price) if unit_price and not price.tier else 0
+    is_sold = abs(amount - sold * unit_price) <= (slack if unit_price >= cent else 0)
+    if size is None and is_sold and 0 < sold <= math.ceil(billable / _least(rows)):
         text = f"{sold} packages at {price.unit_price} each; give the size of one with --package {name}=SIZE"
         return [], [f"{price}: {text} to have it checked."]
     return [
@@ -308,7 +310,10 @@ def check_corrections(statements: list[Statement]) -> tuple[list[str], list[str]
 
 
 def _rated_again(
-    corrected: Corrected, late: dict[str, list[Row]], months: dict[str, list[Row]], packages: dict[str, int]
+    corrected: Corrected,
+    late: dict[str, list[Row]],
+    months: dict[str, list[Row]],
+    packages: dict[str, Fraction],
 ) -> tuple[list[str], list[str]]:
     """The same of one month's corrections, `late` by the month that carries them."""
     month = last = max(late)
@@ -445,6 +450,11 @@ def _cent(row: Row) -> Fraction:
     return Fraction(1, 10 ** len(row["amount"].partition(".")[2]))
 
 
+def _least(rows: list[Row]) -> Fraction:
+    """The smallest quantity of the rows' meter, of which a package has at least one."""
+    return Fraction(1, 10 ** max(len(row["billable"].partition(".")[2]) for row in rows))
+
+
 def _rounded(exact: Fraction, cent: Fraction) -> Fraction:
     return round(exact / cent) * cent  # of a fraction, round() is half to even
 
@@ -453,11 +463,11 @@ def _text(value: Fraction) -> str:
     return f"{_decimal(value):f}"
 
 
-def _package(text: str) -> tuple[str, int]:
+def _package(text: str) -> tuple[str, Fraction]:
     name, _, size = text.rpartition("=")
-    if not name or not size.isascii() or not size.isdigit() or not 0 < int(size[:20]) < 10**19:
-        raise argparse.ArgumentTypeError("write it as requests=1000 or tokens/large=1000")
-    return name, int(size)
+    if not name or not _SIZE.fullmatch(size) or not Fraction(size):
+        raise argparse.ArgumentTypeError("write it as requests=1000, hours=0.25 or tokens/large=1000")
+    return name, Fraction(size)
 
 
 def _say(text: str) -> None:

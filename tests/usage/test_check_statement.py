@@ -157,6 +157,39 @@ def test_packages_are_checked_when_their_size_is_told(
 
 
 @pytest.mark.parametrize(
+    ("package", "unit_price", "used", "sold", "size"),
+    [
+        (250, "5.00", 2_600, 11, "0.25"),  # smaller than a unit
+        (1_500, "5.00", 4_000, 3, "1.5"),
+        (2_000, "0.125", 5_000, 3, "2"),  # whose price is no whole number of cents
+    ],
+)
+def test_packages_of_any_size_and_price_check(
+    key: Key,
+    journal_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    package: int,
+    unit_price: str,
+    used: int,
+    sold: int,
+    size: str,
+) -> None:
+    builders.meter("hours", unit="hour", decimals=3)
+    price = {"model": "package", "package": package, "unit_price": unit_price}
+    builders.subscription(key.organization, builders.version("packs", hours=price), MAY.start)
+    builders.used(key, used, MAY.start, meter="hours")
+    file = tmp_path / "may.csv"
+    export("--output", str(file))
+
+    assert check_statement.main([str(file)]) == 0
+    assert f"{sold} packages at " in capsys.readouterr().out
+    assert check_statement.main([str(file), "--package", f"hours={size}"]) == 0
+    assert "--package" not in capsys.readouterr().out
+    assert check_statement.main([str(file), "--package", "hours=10"]) == 1
+
+
+@pytest.mark.parametrize(
     ("price", "first", "second"),
     [
         ({"unit_price": "0.01", "included": 10}, 10, 2000),  # one key's share is all included
