@@ -238,3 +238,16 @@ def test_the_command_subscribes_once_and_refuses_a_plan_that_is_none(db: None) -
     with pytest.raises(CommandError, match="no published plan"):
         call_command("create_organization", "new", "--name", "New", "--plan", "x", stderr=io.StringIO())
     assert not Organization.objects.filter(slug="new").exists()
+
+
+def test_the_command_makes_nothing_for_a_plan_that_is_archived(db: None) -> None:
+    argv = ("create_organization", "acme", "--name", "Acme", "--plan", "basic")
+    of = published()
+    call_command(*argv, stderr=io.StringIO())
+    plans.archive_plan(STAFF, of.plan, now=NOW)
+
+    call_command(*argv, stderr=io.StringIO())  # whoever is on it stays
+    for more in ([], ["--dry-run"]):
+        with pytest.raises(CommandError, match="archived"):
+            call_command("create_organization", "new", *argv[2:], *more, stderr=io.StringIO())
+    assert not Organization.objects.filter(slug="new").exists()

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from keys import lifecycle
 from keys.effects import SHORT
-from keys.management.base import PortalCommand, refuse
+from keys.management.base import REFUSED, PortalCommand, refuse
 from keys.models import Organization
 from keys.permissions import Role
 from usage.billing import subscriptions
@@ -49,6 +49,9 @@ class Command(PortalCommand):
         version = None if plan is None else _version(plan)
         email = None if owner is None else _clean_email(owner)
         found = Organization.objects.filter(slug=slug).first() if slug.isascii() else None
+        is_new = version is not None and (found is None or not _is_on(found, version.plan_id))
+        if is_new and version is not None and version.plan.archived_at is not None:
+            refuse("This plan is archived; nobody new subscribes to it.", REFUSED)
         if dry_run:
             self._say_what_would_be(slug, found, version)
             return
