@@ -316,11 +316,14 @@ class Quotas:
             now = self._monotonic()
             is_lost = now - self._good_at > LOST_SECONDS
             for account in self._accounts.values():
+                given_up = 0
                 if is_lost and account.granted is not None:
-                    account.granted -= account.left + account.parked
+                    given_up = account.left + account.parked
+                    account.granted -= given_up
                     account.left = account.parked = 0
                 account.used, account.spent = account.spent, 0
-                if account.is_idle and not account.asked and account.end > self._clock():
+                # What is given up, too: the ledger may hold it for this process still.
+                if (given_up or account.is_idle) and not account.asked and account.end > self._clock():
                     self._ask(account)
             if (
                 max(len(self._accounts), len(self._plans)) >= _SWEEP_AT

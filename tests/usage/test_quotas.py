@@ -30,7 +30,7 @@ from usage import counting, journal, ledger, metering
 from usage.drain import Drain
 from usage.ledger import Held, Place
 from usage.models import QuotaLease, QuotaUse, Rollup, Spool
-from usage.quotas import WAITERS, Quotas
+from usage.quotas import LOST_SECONDS, WAITERS, Quotas
 from usage.records import CALL, Record
 from usage.rollups import Sums
 
@@ -330,6 +330,19 @@ def test_idle_grants_are_back_within_a_second(issued: Issued) -> None:
     assert outstanding() > 20
     one.rest()
     assert outstanding() == 20
+
+
+def test_what_a_process_gave_up_while_it_stood_still_is_back_in_the_ledger(issued: Issued) -> None:
+    clock, mine = Clock(), record(issued, "10/month")
+    frozen, other = process(mine, clock), process(mine, clock)
+    for _ in range(2):
+        assert frozen.call() is VALID
+    assert QuotaLease.objects.get().granted > 2
+    clock.now += LOST_SECONDS + 1
+    frozen.rest()
+
+    assert QuotaLease.objects.get().granted == 2
+    assert [other.call() for _ in range(9)] == [VALID] * 8 + [EXCEEDED]
 
 
 def test_steady_calls_ask_ahead_and_seldom(issued: Issued) -> None:
