@@ -236,7 +236,7 @@ def _judged(
     unit_price, cent = Fraction(price.unit_price or 0), _cent(rows[0])
     billable, amount = _sum(rows, "billable"), _sum(rows, "amount")
     name = price.meter + (f"/{price.resource}" if price.resource else "")
-    size = packages.get(name)
+    size = None if price.tier else packages.get(name)  # what has tiers is sold by the unit
     exact, slack = unit_price * billable, roundings * cent / 2
     if size is not None:
         # Each subscription has begun packages of its own.

@@ -156,6 +156,21 @@ def test_packages_are_checked_when_their_size_is_told(
     assert check_statement.main([str(file), "--package", "requests=500"]) == 1
 
 
+def test_tiers_are_checked_by_the_unit_though_another_month_sold_packages(
+    key: Key, journal_dir: Path, tmp_path: Path
+) -> None:
+    june = MAY.next
+    price = {"model": "package", "package": 7, "unit_price": "1.25"}
+    builders.subscription(key.organization, builders.version("packs", requests=price), MAY.start, june.start)
+    builders.subscription(key.organization, builders.version("tiers", requests=GRADUATED), june.start)
+    files = [tmp_path / "may.csv", tmp_path / "june.csv"]
+    for period, file in zip((MAY, june), files, strict=True):
+        builders.used(key, 40, period.start)
+        export("--output", str(file), period=str(period))
+
+    assert check_statement.main([*map(str, files), "--package", "requests=7"]) == 0
+
+
 @pytest.mark.parametrize(
     ("package", "unit_price", "used", "sold", "size"),
     [
