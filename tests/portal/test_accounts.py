@@ -83,6 +83,23 @@ def test_a_code_mail_holds_the_code_and_no_link(client: Client) -> None:
     assert "/accounts/" not in message.body
 
 
+@pytest.mark.parametrize(
+    ("path", "title"),
+    [
+        ("/accounts/signup/", "Confirm your email address"),
+        ("/accounts/login/code/", "Sign in"),
+        ("/accounts/password/reset/", "Reset your password"),
+    ],
+)
+def test_a_page_that_asks_for_a_code_names_the_portal_in_its_title(
+    client: Client, path: str, title: str
+) -> None:
+    builders.user("bob")
+    fields = NEW if path == "/accounts/signup/" else {"email": "bob@example.com"}
+    page = client.post(path, fields, follow=True).text
+    assert "<title>" + title + " · Latchkey</title>" in page
+
+
 def test_signing_in_with_a_password_leads_home(client: Client) -> None:
     alice = builders.user("alice")
     response = client.post("/accounts/login/", {"login": alice.email, "password": builders.PASSWORD})
