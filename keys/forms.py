@@ -538,7 +538,7 @@ class KeyFilterForm(forms.Form):
             attrs={
                 "type": "search",
                 "class": "input",
-                "placeholder": "Name, last four, id or label",
+                "placeholder": "Name, last four, label",
                 "aria-label": "Search keys by name, last four characters, id or label",
                 "autocomplete": "off",
             }

@@ -163,6 +163,8 @@ def test_filters_take_effect_without_a_reload(portal: Portal, visitor: Callable[
     expect(page.get_by_role("link", name="Old", exact=True)).to_have_count(0)
     expect(page.get_by_role("link", name="Backend")).to_be_visible()
     expect(page.get_by_label("Search keys")).to_be_focused()
+    expect(page.locator("#keys-count")).to_have_text("1 key")  # said to those who do not see the list
+    expect(page.get_by_role("link", name="Clear")).to_be_visible()
     page.get_by_label("Search keys").fill("")
     page.get_by_label("State").select_option("revoked")
     expect(page.get_by_role("link", name="Old", exact=True)).to_be_visible()
