@@ -57,6 +57,7 @@ class SecretRow:
     use: SecretUse | None
     badge: Badge
     running: bool  # replaced, and still working
+    stops_at: dt.datetime | None = None  # or stopped; None: never, or not before the key ended
 
 
 class SourceRow(NamedTuple):
@@ -244,15 +245,17 @@ def _midnight(day: dt.date) -> dt.datetime:
 
 
 def _secret_row(secret: Secret, use: SecretUse | None, key: Key, now: dt.datetime) -> SecretRow:
+    stops_at = secret.stops_at
     if key.revoked_at is not None:
-        return SecretRow(secret, use, Badge("ended", "Revoked"), running=False)
-    if secret.stops_at is None:
+        # An overlap that would have gone on ended with the key.
+        stopped = stops_at if stops_at is not None and stops_at <= key.revoked_at else None
+        return SecretRow(secret, use, Badge("ended", "Revoked"), running=False, stops_at=stopped)
+    if stops_at is None:
         return SecretRow(secret, use, Badge("current", "Current"), running=False)
     if secret.works_at(now):
-        return SecretRow(
-            secret, use, Badge("overlap", f"Stops in {span(secret.stops_at - now)}"), running=True
-        )
-    return SecretRow(secret, use, Badge("ended", "Ended"), running=False)
+        badge = Badge("overlap", f"Stops in {span(stops_at - now)}")
+        return SecretRow(secret, use, badge, running=True, stops_at=stops_at)
+    return SecretRow(secret, use, Badge("ended", "Ended"), running=False, stops_at=stops_at)
 
 
 def _rotation(secrets: Sequence[SecretRow], through: dt.datetime | None, now: dt.datetime) -> Rotation | None:

@@ -358,6 +358,18 @@ def test_calls_with_an_ended_secret_are_shown(alice: Client, acme: Organization)
     assert [(late.secret, late.calls) for late in response.context["page"].late] == [(issued.secret, 1)]
 
 
+def test_the_overlap_of_a_revoked_key_ended_with_it(alice: Client, acme: Organization) -> None:
+    now = timezone.now()
+    actor = lifecycle.command_actor()
+    key = builders.key(acme).key
+    lifecycle.rotate_key(actor, key, overlap=DAY, now=now)
+    lifecycle.revoke_key(actor, key, now=now + HOUR)
+    page = alice.get(url("key", key)).text
+    secrets = page.partition('id="secrets-title"')[2].partition("</table>")[0]
+    assert secrets.count("Revoked") == 2
+    assert "ended" not in secrets  # at a time that has not come yet
+
+
 def test_a_keys_page_lists_where_its_secrets_are_used(alice: Client, acme: Organization) -> None:
     issued = builders.key(acme)
     now = timezone.now()
