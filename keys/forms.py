@@ -6,7 +6,7 @@ never writes.
 """
 
 import datetime as dt
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from django import forms
@@ -14,6 +14,9 @@ from django.db.models import QuerySet
 from django.http import QueryDict
 
 from keys import lifecycle
+from keys import networks as network_rules
+from keys import quotas as quota_rules
+from keys import rates as rate_rules
 from keys.compliance import longest_days
 from keys.lifecycle import Refused
 from keys.lifecycle.rules import MAX_METADATA_KEY, MAX_METADATA_VALUE
@@ -25,6 +28,7 @@ KEEP, RENEW, NEVER, CUSTOM = "keep", "renew", "never", "custom"
 RENEW_WITHIN = dt.timedelta(days=30)
 TRIED = "tried"  # in an address with settings that are only tried
 MAX_TEXT = 10_000  # characters of a field with one entry a line
+MAX_MISTAKES = 5  # said of one field
 # lifecycle's field → the form's, where the two differ.
 _FIELDS = {"expires_at": "expiry"}
 
@@ -39,9 +43,21 @@ class RefusableForm(forms.Form):
 
 
 class LinesField(forms.CharField):
-    """A text with one entry a line (or between commas), as a list."""
+    """A text with one entry a line (or between commas), as a list.
 
-    def __init__(self, *, rows: int = 3, placeholder: str = "", **kwargs: Any) -> None:
+    What `parse` cannot read (ValueError) is said here, so that one answer names the mistakes of all fields:
+    lifecycle, which parses them again, stops at the first.
+    """
+
+    def __init__(
+        self,
+        *,
+        parse: Callable[[str], object] = str,
+        rows: int = 3,
+        placeholder: str = "",
+        **kwargs: Any,
+    ) -> None:
+        self.parse = parse
         widget = forms.Textarea(
             attrs={"rows": rows, "placeholder": placeholder, "spellcheck": "false", "autocapitalize": "off"}
         )
@@ -52,7 +68,16 @@ class LinesField(forms.CharField):
 
     def clean(self, value: Any) -> list[str]:
         text: str = super().clean(value)
-        return [entry for entry in (part.strip() for part in text.replace(",", "\n").splitlines()) if entry]
+        entries = [part.strip() for part in text.replace(",", "\n").splitlines() if part.strip()]
+        mistakes = []
+        for entry in entries:
+            try:
+                self.parse(entry)
+            except ValueError as error:
+                mistakes.append(str(error))
+        if mistakes:
+            raise forms.ValidationError([*dict.fromkeys(mistakes)][:MAX_MISTAKES])
+        return entries
 
 
 class MetadataField(forms.CharField):
@@ -130,12 +155,14 @@ class AmountsForm(RefusableForm):
     """How much may be called."""
 
     rates = LinesField(
+        parse=rate_rules.parse,
         label="Rate limits",
         rows=2,
         placeholder="10/second",
         help_text="Per second, minute, hour or day, one a line, e.g. 600/minute. Empty: none of its own.",
     )
     quotas = LinesField(
+        parse=quota_rules.parse,
         label="Quotas",
         rows=2,
         placeholder="100000/month",
@@ -148,6 +175,7 @@ class LimitsForm(AmountsForm):
 
     scopes = ScopesField(label="Scopes")
     networks = LinesField(
+        parse=network_rules.normalise,
         label="Allowed networks",
         placeholder="203.0.113.0/24",
         help_text="Addresses or CIDR networks, one a line. Empty: calls may come from anywhere.",

@@ -43,6 +43,23 @@ def new(acme: Organization, **fields: Any) -> NewKeyForm:
     return NewKeyForm(acme, NOW, post(**({"name": "A", "environment": "live", "expiry": "90"} | fields)))
 
 
+def test_the_mistakes_of_all_fields_are_said_at_once(acme: Organization) -> None:
+    form = new(
+        acme, networks="203.0.113.0/33\nhome", rates="ten/second", quotas="5/year", metadata="nonsense"
+    )
+    assert form.errors == {
+        "networks": [
+            "'203.0.113.0/33' is not an address or a network.",
+            "'home' is not an address or a network.",
+        ],
+        "rates": ["'ten/second' is not a rate; write it as 10/second, 600/minute or 1000/hour."],
+        "quotas": [
+            "'5/year' is not a quota; write it as 100000/month, 5000/day or 5000000 input_tokens/month."
+        ],
+        "metadata": ["Write each entry as name = value, one a line."],
+    }
+
+
 def test_a_name_is_enough_besides_what_is_preselected(acme: Organization) -> None:
     form = new(acme)
     assert form.is_valid(), form.errors
