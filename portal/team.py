@@ -160,6 +160,12 @@ def waiting(organization: Organization, actor: Actor, now: dt.datetime) -> list[
     ]
 
 
+def is_only_owner(membership: Membership) -> bool:
+    """Would the organization be left without an owner?"""
+    owners = membership.organization.memberships.filter(role=Role.OWNER.value)
+    return membership.role == Role.OWNER.value and not owners.exclude(pk=membership.pk).exists()
+
+
 def keys_left(organization: Organization, membership: Membership, who: str = "this member") -> str:
     """What becomes of this member's keys when the member goes, in words that call the member `who`."""
     count = organization.keys.filter(created_by_id=membership.user_id, revoked_at=None).count()

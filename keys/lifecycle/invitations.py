@@ -164,7 +164,10 @@ def _refuse_needless(organization: Organization, email: str, now: dt.datetime) -
         raise Conflict(f"{email} is a member already.", "email")
     invitations = organization.invitations
     if invitations.filter(email=email, accepted_at=None, withdrawn_at=None, expires_at__gt=now).exists():
-        raise Conflict(f"{email} is invited already; send that invitation again instead.", "email")
+        raise Conflict(
+            f"{email} is invited already. It can be sent again an hour after its last mail.",
+            "email",
+        )
     if invitations.filter(created_at__gt=now - dt.timedelta(days=1)).count() >= MOST_A_DAY:
         raise Conflict(f"{MOST_A_DAY} invitations a day are the most; go on tomorrow.")
 

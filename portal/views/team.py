@@ -126,8 +126,11 @@ def team_remove(request: MemberRequest, member_id: int) -> HttpResponse:
 def team_leave(request: MemberRequest) -> HttpResponse:
     """Ask, then end one's own membership."""
     if request.method != "POST":
-        kept = people.keys_left(request.organization, request.membership, "you")
-        return render(request, "portal/team_leave.html", {"kept": kept})
+        context = {
+            "kept": people.keys_left(request.organization, request.membership, "you"),
+            "is_only_owner": people.is_only_owner(request.membership),
+        }
+        return render(request, "portal/team_leave.html", context)
     try:
         lifecycle.remove_member(request.actor, request.membership, now=timezone.now())
     except Conflict as refusal:

@@ -372,6 +372,16 @@ def test_the_only_owner_cannot_leave_and_hears_why(alice: Client, acme: Organiza
     assert roles(acme) == {"alice": "owner"}
 
 
+def test_the_only_owner_is_told_before_leaving_what_comes_first(alice: Client, acme: Organization) -> None:
+    page = alice.get(f"{TEAM}leave/").text
+    assert "You are the only owner" in page
+    assert f'href="{TEAM}transfer/"' in page
+    assert 'method="post" novalidate' not in alice.get(f"{TEAM}transfer/").text
+    assert f'href="{TEAM}invite/"' in alice.get(f"{TEAM}transfer/").text
+    builders.member(builders.user("bob"), acme, Role.OWNER)
+    assert "Leave Acme?" in alice.get(f"{TEAM}leave/").text
+
+
 def test_a_member_leaves(acme: Organization) -> None:
     bob = builders.user("bob")
     builders.member(bob, acme, Role.VIEWER)
