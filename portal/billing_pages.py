@@ -377,13 +377,14 @@ def _shown(row: Row, each: _Sum, known: Mapping[str, Meter], amount: str) -> Bil
     match row.kind:
         case "fee":
             title, quantity = "Monthly fee", ""
-            about = f"for {each.quantity // 3600} hours of the month" if row.unit_price else ""
+            hours = each.quantity // 3600
+            about = f"for {hours} hour{'s' * (hours != 1)} of the month" if row.unit_price else ""
         case "correction":
             title = title if row.meter else "Credit"
             about = f"correction of {row.about}" if row.meter else f"for {row.about}" if row.about else ""
             quantity = quantity if row.meter else ""
         case _ if row.test:
-            about = "test keys, free"
+            about = "by test keys, free"
     return BillRow(
         title=title,
         resource=row.about if row.kind == "usage" else "",

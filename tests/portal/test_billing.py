@@ -91,6 +91,7 @@ def test_test_keys_are_listed_apart_and_cost_nothing(acme: Organization) -> None
         ("100", "1.00", False),
         ("500", "0.00", True),
     ]
+    assert bill.rows[1].about == "by test keys, free"
     assert [row.used for row in key_costs.costs(acme, None, timezone.now()).rows] == [["Requests: 100"]]
 
 

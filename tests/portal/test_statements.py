@@ -1,5 +1,6 @@
 """Statements of closed months: the page, the file and its manifest are the export's, and nobody else's."""
 
+import datetime as dt
 import hashlib
 import io
 import json
@@ -64,6 +65,14 @@ def test_the_page_has_the_whole_statement(alice: Client, acme: Organization, mon
     assert ClosedPeriod.objects.get().sha256 in text
     file = alice.get(f"/o/acme/billing/{month}.csv").content
     assert hashlib.sha256(file).hexdigest() in text
+
+
+def test_the_fee_of_a_part_of_a_month_tells_its_hours(alice: Client, acme: Organization) -> None:
+    month = Period.of(timezone.now()).previous.previous
+    begun = month.end - dt.timedelta(hours=1)
+    builders.subscription(acme, builders.version("basic", fee=4900), begun, month.end)
+    closing.close(month, lifecycle.command_actor(), now=timezone.now())
+    assert "for 1 hour of the month" in alice.get(f"/o/acme/billing/{month}/").text
 
 
 def test_the_list_has_each_month_with_its_total(alice: Client, month: Period) -> None:
