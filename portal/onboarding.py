@@ -21,6 +21,10 @@ from portal.accounts import signup_policy
 from portal.models import User
 
 
+def _slug_of(name: str) -> str:
+    return slugify(name.replace("_", " "))[:50].strip("-")
+
+
 def may_found() -> bool:
     """May people found organizations by themselves? As they may sign up by themselves."""
     return signup_policy().is_open
@@ -83,7 +87,7 @@ class WelcomeForm(RefusableForm):
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
         if not cleaned.get("slug") and cleaned.get("organization"):
-            cleaned["slug"] = slugify(cleaned["organization"].replace("_", " "))[:50].strip("-")
+            cleaned["slug"] = _slug_of(cleaned["organization"])
             if not cleaned["slug"]:
                 self.add_error("slug", "Choose a URL for it, e.g. acme-maps.")
         return cleaned
@@ -92,6 +96,9 @@ class WelcomeForm(RefusableForm):
         if refusal.field == "slug" and isinstance(refusal, Conflict):
             slug = self.cleaned_data["slug"]
             self.add_error("slug", f"“{slug}” is taken; choose another, e.g. {slug[:47]}-2.")
+        elif refusal.field == "slug":
+            example = _slug_of(self.cleaned_data["slug"]) or "acme-maps"
+            self.add_error("slug", f"Use lower-case letters, digits and single hyphens, e.g. {example}.")
         else:
             super().refuse(refusal)
 

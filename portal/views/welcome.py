@@ -14,6 +14,7 @@ from django.views.decorators.http import require_http_methods
 
 from keys import examples
 from keys.lifecycle import Conflict, Invalid, Issued
+from keys.models import Key
 from keys.once import Once, Spent
 from keys.recent import recent_sign_in_required
 from portal import onboarding
@@ -50,8 +51,10 @@ def welcome(request: HttpRequest) -> HttpResponse:
                 with once.claim() as claim:
                     issued = onboarding.found(request.user, form, now)
                     claim.result = issued.key.public_id
-            except Spent:
-                return render(request, "portal/already_welcome.html", status=409)
+            except Spent as spent:
+                own = Key.objects.filter(organization__in=request.user.organizations.all())
+                key = own.select_related("organization").filter(public_id=spent.result).first()
+                return render(request, "portal/already_welcome.html", {"key": key}, status=409)
             except (Invalid, Conflict) as refusal:
                 form.refuse(refusal)
             else:

@@ -97,6 +97,11 @@ def test_a_name_without_latin_letters_asks_for_an_address(bob: Client) -> None:
     assert Organization.objects.get().name == "日本地図"
 
 
+def test_an_address_that_cannot_be_one_is_answered_with_one_that_can(bob: Client) -> None:
+    html = bob.post(WELCOME, form(bob, slug="Acme Maps!")).content.decode()
+    assert "Use lower-case letters, digits and single hyphens, e.g. acme-maps." in html
+
+
 def test_an_address_that_is_taken_is_said_and_nothing_is_made(bob: Client) -> None:
     builders.organization("acme-maps")
     before = AuditEvent.objects.count()
@@ -138,7 +143,9 @@ def test_sending_it_twice_makes_one(bob: Client) -> None:
     again = bob.post(WELCOME, fields)
     assert again.status_code == 409
     assert not SECRET.search(again.content.decode())
-    assert Organization.objects.count() == Key.objects.count() == 1
+    assert Organization.objects.count() == 1
+    key = Key.objects.get()
+    assert f'href="/o/acme-maps/keys/{key.public_id}/rotate/"' in again.content.decode()
 
 
 def test_who_has_an_organization_is_sent_home(bob: Client) -> None:
