@@ -134,6 +134,24 @@ def test_a_double_click_still_shows_the_secret(portal: Portal, visitor: Callable
     assert acme.keys.count() == 1
 
 
+def test_a_form_that_comes_back_begins_at_its_first_mistake(
+    portal: Portal, visitor: Callable[..., Visitor]
+) -> None:
+    alice = builders.user("alice")
+    builders.organization("acme", owner=alice)
+    come = visitor()
+    portal.sign_in(come, alice)
+    page = come.page
+    page.goto(f"{portal.url}/o/acme/keys/new/")
+    page.get_by_label("Name").fill("Backend")
+    page.get_by_text("Networks, rate limits").click()
+    page.get_by_label("Rate limits").fill("ten/second")
+    page.get_by_label("Metadata").fill("nonsense")
+    page.get_by_role("button", name="Create key").click()
+    expect(page.get_by_label("Rate limits")).to_be_focused()
+    expect(page.get_by_label("Name")).to_have_value("Backend")
+
+
 def test_a_key_can_be_made_without_any_script(portal: Portal, visitor: Callable[..., Visitor]) -> None:
     alice = builders.user("alice")
     acme = builders.organization("acme", owner=alice)
