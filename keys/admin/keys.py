@@ -77,6 +77,8 @@ class SecretsInline(ReadOnly, TabularInline[Secret, Key]):
 
     @admin.display(description="state")
     def state(self, secret: Secret) -> str:
+        if secret.key.revoked_at is not None:
+            return "Revoked"
         if secret.stops_at is None:
             return "Current"
         return "Overlap" if secret.works_at(timezone.now()) else "Ended"
