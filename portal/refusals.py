@@ -35,6 +35,7 @@ PAGE: Final = 50
 DAYS: Final = 30  # of a key's timeline
 NEWEST: Final = 10_000  # rows that are listed; a day or a key finds older ones
 MANY: Final = 5  # keys with the same last four characters
+NEITHER: Final = "This is neither a request id nor a key. A request id looks like 4nIsvQw8dRk-1284."
 _CUT: Final = 64  # characters of what an address asks for
 _KEY = re.compile(r"key_[0-9A-Za-z]{16}", re.ASCII)
 _LAST_FOUR = re.compile(r"[0-9A-Za-z]{4}", re.ASCII)
@@ -224,7 +225,7 @@ def address_of(text: str, organization: Organization | None) -> tuple[str, str]:
         return "", f"No key here is this one. {Code.UNKNOWN.advice}"
     if oversight.may_be_secret(text):
         return "", f"No key here is this one, nor can it be one. {Code.MALFORMED.advice}"
-    return "", "This is neither a request id nor a key. A request id looks like 4nIsvQw8dRk-1284."
+    return "", NEITHER
 
 
 @sensitive_variables()

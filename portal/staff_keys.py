@@ -76,7 +76,11 @@ def search(text: str, now: dt.datetime) -> Search:
     keys = refusals.keys_of(None, text.strip().rpartition("…")[2])
     if keys:
         return Search([_found(key, None, now) for key in keys[:SHOWN]], more=len(keys) > SHOWN)
-    _, why_not = refusals.address_of(text, None)
+    query, why_not = refusals.address_of(text, None)
+    if query.startswith("request="):
+        why_not = "This is the id of a request. Look it up under Refusals."
+    elif why_not == refusals.NEITHER:
+        why_not = "This is neither a key, nor the last four characters of one, nor a key’s id."
     return Search([], why_not=why_not or "No key here has this id or these last four characters.")
 
 

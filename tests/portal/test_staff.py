@@ -361,6 +361,20 @@ def test_a_replaced_secret_is_told_apart_from_its_key(admin: Client) -> None:
     assert "This secret has ended" in shown
 
 
+@pytest.mark.parametrize(
+    ("pasted", "sentence"),
+    [
+        ("nonsense", "This is neither a key, nor the last four characters of one, nor a key’s id."),
+        ("4nIsvQw8dRk-1284", "This is the id of a request. Look it up under Refusals."),
+        ("9aXc", "No key here has this id or these last four characters."),
+    ],
+)
+def test_what_finds_no_key_is_answered_in_the_words_of_this_search(
+    admin: Client, pasted: str, sentence: str
+) -> None:
+    assert sentence in text(admin.post(reverse("staff_find_key"), {"secret": pasted}))
+
+
 def test_a_key_is_not_looked_for_in_an_address(admin: Client) -> None:
     issued = builders.key(builders.organization("acme"))
     response = admin.get(reverse("staff_find_key"), {"secret": issued.plaintext})
