@@ -84,9 +84,10 @@ def accept(person: AbstractBaseUser, accepted: str, now: dt.datetime) -> None:
 
 
 def accepted_and_members() -> tuple[int, int]:
-    """How many people have accepted the current version, and how many members there are."""
-    accepted = Acceptance.objects.filter(version=version()).count() if version() else 0
-    return accepted, Membership.objects.order_by().values("user").distinct().count()
+    """How many members have accepted the current version, and how many members there are."""
+    members = Membership.objects.order_by().values("user").distinct()
+    accepted = Acceptance.objects.filter(version=version(), user__in=members).count() if version() else 0
+    return accepted, members.count()
 
 
 def accepted_by(person: User) -> Acceptance | None:

@@ -171,3 +171,11 @@ def test_staff_see_who_accepted_what(client: Client) -> None:
     accepted = staff.get("/admin/portal/user/?terms=accepted").context["cl"].result_list
     assert [each.email for each in accepted] == ["alice@example.com"]
     assert "2025-01" in staff.get(f"/admin/portal/user/{alice.pk}/change/").text
+
+
+def test_of_those_who_accepted_only_members_are_counted() -> None:
+    alice, bob = builders.user("alice"), builders.user("bob")
+    builders.organization("acme", owner=alice)
+    for person in (alice, bob):
+        terms.accept(person, terms.version(), timezone.now())
+    assert terms.accepted_and_members() == (1, 1)
