@@ -16,7 +16,7 @@ from keys.audit import Actor
 from keys.forms import RefusableForm, ScopesField, group_scopes
 from keys.lifecycle import Conflict, Issued
 from keys.lifecycle.organizations import standard_policy
-from keys.models import Environment, Organization
+from keys.models import Environment, Key, Organization
 from portal.accounts import signup_policy
 from portal.models import User
 
@@ -101,6 +101,12 @@ class WelcomeForm(RefusableForm):
             self.add_error("slug", f"Use lower-case letters, digits and single hyphens, e.g. {example}.")
         else:
             super().refuse(refusal)
+
+
+def first_key(user: User, public_id: str) -> Key | None:
+    """The key that the welcome made, if it is still one of this person's organizations."""
+    own = Key.objects.filter(organization__in=user.organizations.all())
+    return own.select_related("organization").filter(public_id=public_id).first()
 
 
 def found(user: User, form: WelcomeForm, now: dt.datetime) -> Issued:

@@ -14,7 +14,6 @@ from django.views.decorators.http import require_http_methods
 
 from keys import examples
 from keys.lifecycle import Conflict, Invalid, Issued
-from keys.models import Key
 from keys.once import Once, Spent
 from keys.recent import recent_sign_in_required
 from portal import onboarding
@@ -52,8 +51,7 @@ def welcome(request: HttpRequest) -> HttpResponse:
                     issued = onboarding.found(request.user, form, now)
                     claim.result = issued.key.public_id
             except Spent as spent:
-                own = Key.objects.filter(organization__in=request.user.organizations.all())
-                key = own.select_related("organization").filter(public_id=spent.result).first()
+                key = onboarding.first_key(request.user, spent.result)
                 return render(request, "portal/already_welcome.html", {"key": key}, status=409)
             except (Invalid, Conflict) as refusal:
                 form.refuse(refusal)
