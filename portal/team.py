@@ -121,8 +121,8 @@ class TransferForm(RefusableForm):
         super().__init__(*args, **kwargs)
         field = self.fields["to"]
         assert isinstance(field, forms.ModelChoiceField)
-        others = organization.memberships.exclude(pk=membership.pk).select_related("user")
-        field.queryset = others.order_by("user__email")
+        others = organization.memberships.exclude(pk=membership.pk).filter(user__is_active=True)
+        field.queryset = others.select_related("user").order_by("user__email")
 
 
 # --- what the pages show --------------------------------------------------------------------------
@@ -158,12 +158,6 @@ def waiting(organization: Organization, actor: Actor, now: dt.datetime) -> list[
         )
         for each in rows[:LISTED]
     ]
-
-
-def is_only_owner(membership: Membership) -> bool:
-    """Would the organization be left without an owner?"""
-    owners = membership.organization.memberships.filter(role=Role.OWNER.value)
-    return membership.role == Role.OWNER.value and not owners.exclude(pk=membership.pk).exists()
 
 
 def keys_left(organization: Organization, membership: Membership, who: str = "this member") -> str:

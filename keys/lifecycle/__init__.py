@@ -17,7 +17,13 @@ from keys.lifecycle.invitations import (
     withdraw_invitation,
 )
 from keys.lifecycle.leaks import report_leak
-from keys.lifecycle.members import add_member, change_role, remove_member, transfer_ownership
+from keys.lifecycle.members import (
+    add_member,
+    change_role,
+    is_only_owner,
+    remove_member,
+    transfer_ownership,
+)
 from keys.lifecycle.organizations import (
     add_note,
     apply_policy,
@@ -91,6 +97,7 @@ __all__ = [
     "forget_invitations",
     "import_key",
     "invite",
+    "is_only_owner",
     "kept_expiry",
     "key_actor",
     "longest_expiry",

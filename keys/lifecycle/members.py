@@ -52,7 +52,7 @@ def change_role(actor: Actor, membership: Membership, role: str, *, now: dt.date
         membership = found
         require_role_change(actor, organization, membership.role)
         if membership.role != role:
-            _keep_an_owner(organization, membership)
+            _keep_an_owner(membership)
             before, membership.role = membership.role, Role(role).value
             membership.save(update_fields=["role"])
             audit.append(
@@ -77,7 +77,7 @@ def remove_member(actor: Actor, membership: Membership, *, now: dt.datetime) -> 
             return
         if not leaves:
             require_role_change(actor, organization, found.role)
-        _keep_an_owner(organization, found)
+        _keep_an_owner(found)
         found.delete()
         audit.append(
             "member.removed",
@@ -132,7 +132,14 @@ def require_role_change(actor: Actor, organization: Organization, *roles: str) -
             require(actor, Act.TRANSFER_OWNERSHIP, organization)
 
 
-def _keep_an_owner(organization: Organization, leaving: Membership) -> None:
-    owners = organization.memberships.filter(role=Role.OWNER.value, user__is_active=True)
-    if leaving.role == Role.OWNER.value and not owners.exclude(pk=leaving.pk).exists():
+def is_only_owner(membership: Membership) -> bool:
+    """Would the organization be left without an owner who can sign in?"""
+    if membership.role != Role.OWNER.value:
+        return False
+    owners = membership.organization.memberships.filter(role=Role.OWNER.value, user__is_active=True)
+    return not owners.exclude(pk=membership.pk).exists()
+
+
+def _keep_an_owner(leaving: Membership) -> None:
+    if is_only_owner(leaving):
         raise Conflict("An organization needs an owner; make someone else one first.")

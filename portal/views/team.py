@@ -128,7 +128,7 @@ def team_leave(request: MemberRequest) -> HttpResponse:
     if request.method != "POST":
         context = {
             "kept": people.keys_left(request.organization, request.membership, "you"),
-            "is_only_owner": people.is_only_owner(request.membership),
+            "is_only_owner": lifecycle.is_only_owner(request.membership),
         }
         return render(request, "portal/team_leave.html", context)
     try:

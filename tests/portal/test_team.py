@@ -378,6 +378,9 @@ def test_the_only_owner_is_told_before_leaving_what_comes_first(alice: Client, a
     assert f'href="{TEAM}transfer/"' in page
     assert 'method="post" novalidate' not in alice.get(f"{TEAM}transfer/").text
     assert f'href="{TEAM}invite/"' in alice.get(f"{TEAM}transfer/").text
+    builders.member(builders.user("carol", is_active=False), acme, Role.OWNER)  # who cannot take over
+    assert "You are the only owner" in alice.get(f"{TEAM}leave/").text
+    assert f'href="{TEAM}invite/"' in alice.get(f"{TEAM}transfer/").text
     builders.member(builders.user("bob"), acme, Role.OWNER)
     assert "Leave Acme?" in alice.get(f"{TEAM}leave/").text
 
