@@ -13,11 +13,13 @@ from typing import Final, NamedTuple
 from django.db import connection, transaction
 
 from keys.models import Key
-from usage import bulk, counting, holds, meters
+from usage import bulk, counting, holds, meters, month_bound
+from usage.billing.periods import Period
 from usage.event_format import Refusal, Rejection, Reported
 from usage.holds import Missing, Reference
 from usage.meters import Meter
 from usage.models import Event, Hold
+from usage.month_bound import Place
 from usage.records import METER_LENGTH
 from usage.rollups import Sums
 
@@ -72,6 +74,10 @@ class _Counted(NamedTuple):
     @property
     def identity(self) -> _Identity:
         return self.event.source, self.event.id
+
+    @property
+    def place(self) -> Place:
+        return Place(self.organization, self.meter, Period.of(self.at))
 
 
 class _Facts(NamedTuple):
@@ -235,28 +241,37 @@ def _not_too_late(at: dt.datetime, now: dt.datetime) -> None:
 
 
 def _count(chosen: Mapping[int, _Counted], now: dt.datetime) -> dict[int, _Outcome]:
-    """Count what nobody else has in the meantime. First the ids, then the held calls, then the roll-ups, each
-    in the order of its keys: so two batches never wait for each other in a circle."""
+    """Count what nobody else has in the meantime. First the turns of huge events, then the ids, then the held
+    calls, then the roll-ups, each in the order of its keys: so two batches never wait for each other in a
+    circle."""
     if not chosen:
         return {}
     outcomes: dict[int, _Outcome] = {}
+    huge = {each.place for each in chosen.values() if month_bound.is_huge(each.quantity)}
     with transaction.atomic():
         counting.share()
+        month_bound.take_turns(huge)
         inserted = _insert(chosen.values(), now)
         others = _digests(each.identity for each in chosen.values() if each.identity not in inserted)
-        first = {
-            each.hold: index
-            for index, each in reversed(list(chosen.items()))
-            if each.hold is not None and each.identity in inserted
-        }
-        settled = holds.settle(first.keys(), now)
+        unsettled = holds.settle(
+            {each.hold for each in chosen.values() if each.hold is not None and each.identity in inserted},
+            now,
+        )
+        room = month_bound.room(huge)
         for index, each in chosen.items():
             if each.identity not in inserted:
                 outcomes[index] = _again(each.event, others[each.identity])
-            elif each.hold is not None and (each.hold not in settled or first[each.hold] != index):
+            elif each.hold is not None and each.hold not in unsettled:
                 outcomes[index] = Refusal(Rejection.SETTLED, "Another event has settled this call.")
+            elif month_bound.is_huge(each.quantity) and each.quantity > room[each.place]:
+                outcomes[index] = Refusal(Rejection.INVALID_VALUE, month_bound.SENTENCE)
             else:
                 outcomes[index] = None
+                if each.hold is not None:
+                    unsettled.remove(each.hold)
+                if month_bound.is_huge(each.quantity):
+                    room[each.place] -= each.quantity
+        holds.reopen(unsettled)
         counted = [chosen[index] for index, outcome in outcomes.items() if outcome is None]
         _take_back(
             each.identity

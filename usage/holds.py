@@ -80,16 +80,26 @@ def find(wanted: Collection[Reference], *, wait: float) -> dict[Reference, Hold 
 def settle(wanted: Collection[Reference], now: dt.datetime) -> set[Reference]:
     """Mark held calls as settled; returns those that were not before. Inside the caller's transaction, to
     whose end others who settle the same calls wait."""
-    by_spool: defaultdict[str, list[int]] = defaultdict(list)
-    for spool, sequence in wanted:
-        by_spool[spool].append(sequence)
     settled = set()
-    for spool, sequences in sorted(by_spool.items()):
+    for spool, sequences in _by_spool(wanted):
         open_ones = Hold.objects.filter(spool=spool, sequence__in=sequences, settled_at=None)
         locked = list(open_ones.order_by("sequence").select_for_update().values_list("sequence", flat=True))
         Hold.objects.filter(spool=spool, sequence__in=locked).update(settled_at=now)
         settled |= {Reference(spool, sequence) for sequence in locked}
     return settled
+
+
+def reopen(settled: Collection[Reference]) -> None:
+    """Take back what `settle` has marked in the same transaction, of calls that no event settles."""
+    for spool, sequences in _by_spool(settled):
+        Hold.objects.filter(spool=spool, sequence__in=sequences).update(settled_at=None)
+
+
+def _by_spool(references: Collection[Reference]) -> list[tuple[str, list[int]]]:
+    found: defaultdict[str, list[int]] = defaultdict(list)
+    for spool, sequence in references:
+        found[spool].append(sequence)
+    return sorted(found.items())
 
 
 def _look(wanted: Collection[Reference]) -> dict[Reference, Hold | Missing]:

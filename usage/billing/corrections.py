@@ -77,16 +77,20 @@ def late_of(period: Period) -> list[Late]:
 
 
 def _late_usage(rows: QuerySet[Rollup]) -> list[Late]:
+    # By organization, for what all of them used may be more than SQLite's sum can be.
     sums = (
         rows.filter(outcome=Code.VALID.name)
         .annotate(month=TruncMonth("hour", tzinfo=dt.UTC))
-        .values_list("month", "booked_period", "meter")
+        .values_list("month", "booked_period", "meter", "organization_id")
         .annotate(Sum("quantity"))
         .order_by("month", "booked_period", "meter")
     )
+    found: Counter[tuple[dt.datetime, dt.date, str]] = Counter()
+    for month, booked, meter, _, quantity in sums:
+        found[month, booked, meter] += int(quantity)
     return [
         Late(Period.of(month), Period(booked.year, booked.month), meter, quantity)
-        for month, booked, meter, quantity in sums
+        for (month, booked, meter), quantity in found.items()
     ]
 
 

@@ -6,7 +6,7 @@ named in one sentence, and kept for staff to see. It recomputes everything, and 
 
 import datetime as dt
 import hashlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from itertools import zip_longest
 from typing import Final
@@ -134,13 +134,16 @@ def _bytes(found: ClosedPeriod) -> Iterator[str]:
 def _rollups(found: ClosedPeriod) -> Iterator[str]:
     """The roll-ups that are booked to it, summed without any of the steps that make lines of them."""
     rows = Rollup.objects.filter(booked_period=found.period, outcome=Code.VALID.name)
-    sums = rows.values_list("meter").annotate(Sum("quantity")).order_by("meter")
-    counted = {meter: int(quantity) for meter, quantity in sums if quantity}
+    # By organization, for what all of them used may be more than SQLite's sum can be.
+    sums = rows.values_list("meter", "organization_id").annotate(Sum("quantity")).order_by()
+    counted: Counter[str] = Counter()
+    for meter, _, quantity in sums.iterator():
+        counted[meter] += int(quantity)
     billed = {meter: quantity for meter, quantity in found.quantity_by_meter.items() if quantity}
     for meter in sorted(counted.keys() | billed.keys()):
-        if counted.get(meter, 0) != billed.get(meter, 0):
+        if counted[meter] != billed.get(meter, 0):
             yield (
-                f"the roll-ups have a quantity of {counted.get(meter, 0)} of {meter} (smallest units), its "
+                f"the roll-ups have a quantity of {counted[meter]} of {meter} (smallest units), its "
                 f"lines {billed.get(meter, 0)}."
             )
             return
