@@ -19,6 +19,7 @@ from usage.billing import Line, Period, closing, credits, statement
 from usage.models import (
     ClosedPeriod,
     Credit,
+    OrganizationRollup,
     PlanVersion,
     Price,
     Rollup,
@@ -99,6 +100,17 @@ def test_what_was_included_and_not_used_in_time_is_included_late(key: Key) -> No
     late(key, 10)
 
     assert facts(corrections()) == [(10, 6, 4, "0.04")]
+
+
+def test_late_usage_is_billed_though_its_sums_without_keys_are_missing(key: Key) -> None:
+    """As a worker of a version that knew nothing of those counts it."""
+    subscribed(key, CENT)
+    builders.used(key, 15, MAY.start)
+    close(MAY)
+    late(key, 30)
+    OrganizationRollup.objects.filter(booked_period=JUNE.first_day).delete()
+
+    assert facts(corrections()) == [(30, 0, 30, "0.30")]
 
 
 def test_a_correction_may_be_less_than_nothing(key: Key) -> None:

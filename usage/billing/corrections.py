@@ -22,7 +22,7 @@ from usage.billing.lines import Billed, Line, blank, currency_of, order, used_in
 from usage.billing.periods import Period
 from usage.billing.rating import Rated, Terms
 from usage.meters import Meter
-from usage.models import Credit, OrganizationRollup, Rollup
+from usage.models import Credit, Rollup
 
 KIND = "correction"
 
@@ -96,7 +96,7 @@ def _late_usage(rows: QuerySet[Rollup]) -> list[Late]:
 
 def _months(period: Period, organization: Organization | None) -> list[Period]:
     """The months of which usage is booked to the period, other than its own."""
-    rows = OrganizationRollup.objects.filter(
+    rows = Rollup.objects.filter(
         booked_period=period.first_day, hour__lt=period.start, outcome=Code.VALID.name
     )
     if organization is not None:
