@@ -170,7 +170,8 @@ class Drain:
         """Give every spool its row. False if a journal does not say whose it is or since when."""
         readable = True
         headers = []
-        for spool in spools.keys() - self._known:
+        # In one order: two drains at once that make the same rows never wait for each other in a circle.
+        for spool in sorted(spools.keys() - self._known):
             number = min(spools[spool])
             try:
                 with (self.directory / _name(spool, number)).open("rb") as file:

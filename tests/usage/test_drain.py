@@ -28,7 +28,7 @@ from tests.usage.journals import (
     undrained,
     write_behind,
 )
-from usage import records
+from usage import records, watermark
 from usage.drain import Drain, complete_through, drain_once
 from usage.journal import Journal
 from usage.models import ResponseRollup, Rollup, SecretUse, Segment, Spool
@@ -372,6 +372,26 @@ def test_ticks_move_the_watermark_seldom_and_calls_at_once(journal: Journal, clo
 
 
 # --- more than one process -------------------------------------------------------------------------
+
+
+def test_rows_are_made_in_one_order_so_that_two_drains_never_wait_in_a_circle(
+    journal_dir: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journals = [Journal(journal_dir, clock=clock, tick=False) for _ in range(8)]
+    for each in journals:
+        call(each)
+    made, register = [], watermark.register
+
+    def noted(spool: str, host: str, pid: int, started_at: dt.datetime) -> Spool:
+        made.append(spool)
+        return register(spool, host, pid, started_at)
+
+    monkeypatch.setattr(watermark, "register", noted)
+    drain_once(NOW)
+    for each in journals:
+        each.close()
+
+    assert made[:8] == sorted(each.spool for each in journals)
 
 
 @pytest.mark.django_db(transaction=True)
