@@ -435,6 +435,22 @@ def test_static_files_that_are_gone_are_built_again(settings: Settings, tmp_path
     assert style.exists()
 
 
+def test_static_files_that_are_built_may_be_where_nobody_writes(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.STATIC_ROOT = tmp_path / "static"
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+    }
+    build_static_files()
+    lock = tmp_path / "static.lock"
+    lock.unlink()
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # root may write everywhere
+    build_static_files()
+    assert not lock.exists()
+
+
 def test_a_megabyte_in_a_header_is_refused_with_a_code(server: Server) -> None:
     huge = server.get("/gateway/authorize", Authorization="Bearer " + "x" * 1_048_576)
     assert (huge.status, huge.headers["X-Portal-Code"]) == (401, "MALFORMED")

@@ -118,6 +118,9 @@ def build_static_files() -> None:
     if settings.DEBUG:
         return
     root = Path(settings.STATIC_ROOT)
+    # In an image they are there, in a folder that the server's user may only read.
+    if not os.access(root.parent, os.W_OK) and _static_files_are_built(root / "staticfiles.json"):
+        return
     try:
         root.mkdir(parents=True, exist_ok=True)
         # One at a time: collecting deletes and writes files that another would be reading.
