@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from smtplib import SMTPDataError, SMTPRecipientsRefused, SMTPResponseException, SMTPSenderRefused
+from time import monotonic
 from typing import Final
 
 from allauth.account.models import EmailAddress
@@ -30,7 +31,8 @@ logger = logging.getLogger(__name__)
 
 ONCE_LENGTH: Final = 200
 SUBJECT_LENGTH: Final = 200
-# Longer than any mail takes: the longest of SMTP's eight steps may each take the backend's 20 s.
+PASS_SECONDS: Final = 60.0  # in which a worker's thread begins mails by one time
+# Longer than that and any mail takes: SMTP's eight steps may each take the backend's 20 s.
 CLAIM: Final = dt.timedelta(minutes=10)
 PAUSE: Final = dt.timedelta(minutes=1)  # before the second try; doubled before each further one
 LONGEST_PAUSE: Final = dt.timedelta(hours=1)
@@ -117,7 +119,8 @@ def recipients(
 
 
 def send_due(now: dt.datetime, *, stop: Callable[[], bool] = lambda: False) -> int:
-    """Send what is due at `now`; how many mails went. `stop` is asked before each.
+    """Send what is due at `now`; how many mails went. `stop` is asked before each, and must end the pass
+    while what it has claimed by that time is still nobody else's.
 
     A mail that the server refuses waits or is given up, and others follow; where the server cannot be reached
     (OSError) the pass ends with that error.
@@ -136,9 +139,15 @@ def send_due(now: dt.datetime, *, stop: Callable[[], bool] = lambda: False) -> i
 def keep_sending(stop: threading.Event) -> None:
     """Send what is due until `stop` is set: a worker's thread, so that a slow mail server delays nothing."""
     failures = 0
+    until = 0.0
+
+    def is_over() -> bool:
+        return stop.is_set() or monotonic() >= until
+
     while not stop.is_set():
+        until = monotonic() + PASS_SECONDS
         try:
-            send_due(timezone.now(), stop=stop.is_set)
+            send_due(timezone.now(), stop=is_over)
             failures = 0
         except Exception as error:
             if not failures:

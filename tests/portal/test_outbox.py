@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from allauth.account.models import EmailAddress
 from django.core import mail
+from django.core.mail.backends.base import BaseEmailBackend
 from django.db import transaction
 from django.test import Client
 from django.urls import reverse
@@ -212,6 +213,33 @@ def test_a_workers_thread_sends_until_it_is_told_to_stop(server: MailServer) -> 
     stop.set()
     thread.join(timeout=10)
     assert not thread.is_alive()
+
+
+def test_a_slow_server_leaves_no_second_worker_a_mail_that_is_being_sent(
+    server: MailServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fifty mails of 40 seconds each, by a clock of the test's own."""
+    for number in range(50):
+        queue(str(number))
+    passed, stop, send = [0.0], threading.Event(), outbox._send
+    others: list[bool] = []
+
+    def slowly(mail: Mail, backend: BaseEmailBackend, now: dt.datetime) -> bool:
+        passed[0] += 40
+        due = NOW + dt.timedelta(seconds=passed[0])
+        others.append(Mail.objects.filter(pk=mail.pk, next_try_at__lte=due).exists())
+        if len(others) == 50:
+            stop.set()
+        return send(mail, backend, now)
+
+    monkeypatch.setattr(outbox, "_send", slowly)
+    monkeypatch.setattr(outbox, "monotonic", lambda: passed[0], raising=False)
+    monkeypatch.setattr(timezone, "now", lambda: NOW + dt.timedelta(seconds=passed[0]))
+    monkeypatch.setattr(outbox.connections, "close_all", lambda: None)
+    monkeypatch.setattr(stop, "wait", lambda seconds: None)
+    outbox.keep_sending(stop)
+    assert len(server.taken) == len(others) == 50
+    assert not any(others)
 
 
 def test_old_mails_are_forgotten() -> None:
