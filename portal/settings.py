@@ -238,8 +238,9 @@ elif not _email["EMAIL_BACKEND"].endswith("smtp.EmailBackend"):
     _email_options = {}
 MAILERS = {"default": {"BACKEND": _email["EMAIL_BACKEND"], "OPTIONS": _email_options}}
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="portal@localhost")
-if not parseaddr(DEFAULT_FROM_EMAIL)[0]:  # an address alone; the name may have a comma
-    DEFAULT_FROM_EMAIL = f'"{quote(PORTAL_NAME)}" <{parseaddr(DEFAULT_FROM_EMAIL)[1]}>'
+# In quotes a name may have a comma or a full stop, which no mail can be sent from otherwise (RFC 5322, 3.4).
+_sender, _address = parseaddr(DEFAULT_FROM_EMAIL)
+DEFAULT_FROM_EMAIL = f'"{quote(_sender or PORTAL_NAME)}" <{_address}>'
 SERVER_EMAIL = DEFAULT_FROM_EMAIL
 
 # --- accounts ------------------------------------------------------------------------------------

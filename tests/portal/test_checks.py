@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from email import policy
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +251,32 @@ def test_every_check_is_tested_here() -> None:
     made = {each for module in modules for each in pattern.findall(Path(str(module.__file__)).read_text())}
     assert "portal.E001" in made
     assert made <= set(pattern.findall(Path(__file__).read_text()))
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("Acme API <api@example.com>", "Acme API"),
+        ("Acme.com <api@example.com>", "Acme.com"),
+        ("Acme <api@example.com", "Acme"),
+        ('"Acme, \\"Inc\\"" <api@example.com>', 'Acme, "Inc"'),
+        ("Söhne <api@example.com>", "Söhne"),
+        ("api@example.com", "Latchkey"),
+    ],
+)
+def test_mail_can_be_sent_from_any_sender_that_the_checks_let_pass(given: str, name: str) -> None:
+    printed = subprocess.run(
+        [sys.executable, "-c", "from portal import settings; print(settings.DEFAULT_FROM_EMAIL)"],
+        cwd=django_settings.BASE_DIR,
+        env={**os.environ, "DEFAULT_FROM_EMAIL": given, "PYTHONUTF8": "1"},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        check=True,
+    ).stdout
+    sender = policy.default.header_factory("From", printed.strip())
+    assert not sender.defects
+    assert [(each.display_name, each.addr_spec) for each in sender.addresses] == [(name, "api@example.com")]
 
 
 @pytest.mark.parametrize("command", [["check"], ["serve", "--port", "65500"]])

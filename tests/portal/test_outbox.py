@@ -235,7 +235,7 @@ def test_a_slow_server_leaves_no_second_worker_a_mail_that_is_being_sent(
     monkeypatch.setattr(outbox, "_send", slowly)
     monkeypatch.setattr(outbox, "monotonic", lambda: passed[0], raising=False)
     monkeypatch.setattr(timezone, "now", lambda: NOW + dt.timedelta(seconds=passed[0]))
-    monkeypatch.setattr(outbox.connections, "close_all", lambda: None)
+    monkeypatch.setattr("portal.outbox.connections.close_all", lambda: None)
     monkeypatch.setattr(stop, "wait", lambda seconds: None)
     outbox.keep_sending(stop)
     assert len(server.taken) == len(others) == 50
