@@ -1,10 +1,11 @@
 """The weekly digest: what is amiss with an organization's keys, to its owners and admins.
 
-It goes out once a week and only where something new was raised in it, so that nobody learns to delete it
-unread. It queues mails and nothing else; what is amiss is `usage.watch`'s to say.
+It goes out once a week and only where something was raised in it that no digest has told of, so that nobody
+learns to delete it unread. It queues mails and nothing else; what is amiss is `usage.watch`'s to say.
 """
 
 import datetime as dt
+from collections.abc import Container
 from typing import Final
 
 from django.conf import settings
@@ -21,6 +22,7 @@ from usage.models import Signal
 WEEK: Final = dt.timedelta(days=7)
 HOUR: Final = 7  # UTC, of a Monday; later in the week if no worker ran then
 LINES: Final = 10
+_ONCE: Final = "digest:"
 ROLES: Final = (Role.OWNER, Role.ADMIN)
 
 
@@ -29,17 +31,24 @@ def send_due(now: dt.datetime) -> None:
     week = now.astimezone(dt.UTC)
     if week.weekday() == 0 and week.hour < HOUR:
         return
-    prefix = f"digest:{week:%G-W%V}:"
+    prefix = f"{_ONCE}{week:%G-W%V}:"
+    lately = Mail.objects.filter(once__startswith=_ONCE, queued_at__gt=now - WEEK)
+    told = {tuple(fact) for about in lately.values_list("about", flat=True) for fact in about}
     new = Signal.objects.shown(now).filter(raised_at__gt=now - WEEK, organization__suspended_at=None)
-    due = set(new.order_by().values_list("organization", flat=True).distinct())
+    due = {signal.organization_id for signal in new.iterator() if _fact(signal) not in told}
     queued = Mail.objects.filter(once__startswith=prefix).values_list("once", flat=True)
     due -= {int(once.removeprefix(prefix)) for once in queued}
     for organization in Organization.objects.filter(pk__in=due).order_by("pk").iterator():
         with transaction.atomic():
-            _queue(organization, f"{prefix}{organization.pk}", now)
+            _queue(organization, f"{prefix}{organization.pk}", told, now)
 
 
-def _queue(organization: Organization, once: str, now: dt.datetime) -> None:
+def _fact(signal: Signal) -> tuple[int, str]:
+    """What was told of it; raised anew it is news again."""
+    return signal.pk, signal.raised_at.isoformat()
+
+
+def _queue(organization: Organization, once: str, told: Container[object], now: dt.datetime) -> None:
     shown = organization.signals.shown(now)
     count = shown.count()
     if not count:
@@ -55,11 +64,12 @@ def _queue(organization: Organization, once: str, now: dt.datetime) -> None:
                 "key": signal.key.name,
                 "title": watch.title(signal),
                 "sentence": signal.evidence.get("sentence", ""),
-                "is_new": signal.raised_at > now - WEEK,
+                "is_new": signal.raised_at > now - WEEK and _fact(signal) not in told,
             }
             for signal in first
         ],
         "url": url,
     }
     to = outbox.recipients(organization, ROLES)
-    outbox.queue(once, "digest", context, to, now, organization=organization)
+    about = [_fact(signal) for signal in shown.filter(raised_at__gt=now - WEEK)]
+    outbox.queue(once, "digest", context, to, now, organization=organization, about=about)

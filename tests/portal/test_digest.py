@@ -57,6 +57,21 @@ def test_a_week_without_anything_new_has_none(acme: Organization) -> None:
     assert second.text.count("(new)") == 1
 
 
+def test_what_a_digest_told_of_in_midweek_is_no_news_on_monday(acme: Organization) -> None:
+    digest.send_due(MONDAY)
+    key = builders.key(acme, name="Another", expires_at=None, now=MONDAY + 8 * DAY).key
+    watch.refresh([key], MONDAY + 8 * DAY)
+    digest.send_due(MONDAY + 9 * DAY)
+    digest.send_due(MONDAY + 14 * DAY)
+    assert Mail.objects.count() == 2
+    key = builders.key(acme, name="A third", expires_at=None, now=MONDAY + 14 * DAY).key
+    watch.refresh([key], MONDAY + 14 * DAY)
+    digest.send_due(MONDAY + 14 * DAY)
+    third = Mail.objects.latest("pk")
+    assert third.subject == "3 warnings about API keys of Acme"
+    assert third.text.count("(new)") == 1
+
+
 def test_before_monday_morning_nothing_is_sent(acme: Organization) -> None:
     digest.send_due(MONDAY.replace(hour=6))
     assert not Mail.objects.exists()
