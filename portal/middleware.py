@@ -1,4 +1,4 @@
-"""Security headers on every answer of Django's, and no requests in encodings that nobody sends.
+"""Security headers on every answer of Django's, bodies in chunks, and no encodings that nobody sends.
 
 `headers` is outermost, because Django's own middlewares miss some: static files never reach the frame
 options, and a bad host on an https portal is refused by the security middleware before it adds anything.
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils.cache import add_never_cache_headers
@@ -63,6 +64,37 @@ def judge_content_type(environ: dict[str, Any]) -> None:
     if strange:
         environ[_STRANGE] = True
         environ["CONTENT_TYPE"] = ""
+
+
+def take_chunks(environ: dict[str, Any]) -> None:
+    """Let Django read a body that comes in chunks (RFC 9112, 7.1), as some clients send every body.
+
+    For the WSGI callable: Django reads as much as Content-Length says, and takes a request without one for
+    one without a body. So it is told the most that it reads, and the body's end is the end.
+    """
+    if "HTTP_TRANSFER_ENCODING" in environ and not environ.get("CONTENT_LENGTH"):
+        environ["wsgi.input"] = _Chunks(environ["wsgi.input"])
+        environ["CONTENT_LENGTH"] = str(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+
+
+class _Chunks:
+    """A body whose length its end alone tells. Raises RequestDataTooBig where there is more than is read."""
+
+    def __init__(self, stream: Any) -> None:  # a WSGI server's
+        self._stream = stream
+        self._left: int = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+
+    def read(self, size: int) -> bytes:
+        return self._counted(self._stream.read(size))
+
+    def readline(self, size: int) -> bytes:
+        return self._counted(self._stream.readline(size))
+
+    def _counted(self, data: bytes) -> bytes:
+        self._left -= len(data)
+        if self._left <= 0 and self._stream.read(1):
+            raise RequestDataTooBig
+        return data
 
 
 def utf8_only(

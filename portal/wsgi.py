@@ -114,6 +114,7 @@ def _through_django(environ: Environ, start_response: StartResponse) -> Iterable
         environ["wsgi.url_scheme"] = client.scheme(environ)
         environ["REMOTE_ADDR"] = client.address(environ) or environ["REMOTE_ADDR"]
         middleware.judge_content_type(environ)
+        middleware.take_chunks(environ)
         with nullcontext() if is_call else turns.one():
             response = _django(environ, start_response)
             if getattr(response, "streaming", True):

@@ -1,5 +1,6 @@
 """`serve` as a process: what it refuses, what it keeps alive, and that it leaves nothing behind."""
 
+import http.client
 import io
 import json
 import os
@@ -94,6 +95,29 @@ def test_the_readmes_call_to_the_machine_api_works(server: Server, issued: lifec
     )  # fmt: skip
     answer = json.loads(done.stdout)
     assert (answer["code"], answer["organization"]["slug"]) == ("INSUFFICIENT_SCOPE", "acme")
+
+
+def test_a_body_in_chunks_is_read_and_one_that_is_too_large_refused(
+    server: Server, issued: lifecycle.Issued
+) -> None:
+    verifier = key(organization("provider"), scopes=("portal:verify",)).plaintext
+
+    def verify(*chunks: bytes) -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        headers = {"Authorization": f"Bearer {verifier}", "Content-Type": "application/json"}
+        connection.request("POST", "/v1/keys/verify", iter(chunks), headers, encode_chunked=True)
+        answer = connection.getresponse()
+        code = json.loads(answer.read())["code"]
+        connection.close()
+        return answer.status, code
+
+    body = json.dumps({"key": issued.plaintext}).encode()
+    space = b" " * (1_048_576 - len(body))
+    assert verify(body[:5], body[5:]) == (200, "VALID")
+    assert verify(body, space) == (200, "VALID")
+    assert verify(body, space, b" ") == (413, "TOO_LARGE")
+    assert verify(body[:-1]) == (400, "BAD_REQUEST")
+    assert verify() == (422, "INVALID")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
