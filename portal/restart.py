@@ -116,6 +116,8 @@ def begin_again(http: Server, pids: list[int], options: list[str]) -> None:
     if tried:
         logger.error("SIGHUP: it would not start again (see above), so it goes on as it is.")
         return
+    if http.interrupt_signal:  # told to end while it was tried; the new program would know nothing of that
+        return
     logger.info("SIGHUP: it begins again with the code and settings as they are now.")
     http.listener.set_inheritable(True)
     environment[_HANDED_ON] = ",".join(map(str, [http.listener.fileno(), *pids]))

@@ -67,3 +67,15 @@ def test_a_signal_in_the_middle_ends_old_and_new(journal_dir: Path, tmp_path: Pa
         assert new
         server.stop(seconds=30)  # before it has handlers of its own the signal ends it
         assert wait_until_gone([*pids, *new], 15) == []
+
+
+def test_a_signal_while_the_new_program_is_tried_ends_it(journal_dir: Path, tmp_path: Path) -> None:
+    with Server(environment(), log=tmp_path / "log") as server:
+        pids = set(descendants(server.process.pid))
+        server.hang_up()
+        deadline = time.monotonic() + 20
+        while not set(descendants(server.process.pid)) - pids and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert server.stop(seconds=30) == 0
+        assert "begins again" not in server.log.read_text()
+        assert wait_until_gone(list(pids), 15) == []
