@@ -6,6 +6,7 @@ reason of state, and never a usage dump or a traceback. Nothing here writes to t
 
 import argparse
 import datetime as dt
+import errno
 import getpass
 import json
 import os
@@ -100,6 +101,8 @@ class PortalCommand(BaseCommand):
         """The new secret on stdout, alone or (with `facts`) as one JSON object. It is shown only here."""
         text = issued.plaintext if facts is None else json.dumps(facts | {"secret": issued.plaintext})
         try:
+            if sys.stdout is None:  # closed by whoever began this process
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
             self.stdout.write(text)
             self.stdout.flush()
         except OSError as error:

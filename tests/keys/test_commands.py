@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -469,17 +470,14 @@ def test_a_key_made_inspected_and_revoked_by_real_processes() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_secret_that_could_not_be_written_is_said_and_not_shown() -> None:
+@pytest.mark.parametrize("where", [">/dev/full", ">&-"])
+def test_a_secret_that_could_not_be_written_is_said_and_not_shown(where: str) -> None:
     builders.organization("acme")
 
-    with Path("/dev/full").open("wb") as full:
-        ran = subprocess.run(
-            [*MANAGE, "create_key", "--organization", "acme", "--name", "Backend"],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            check=False,
-            env=builders.environment(),
-        )
+    command = shlex.join([*MANAGE, "create_key", "--organization", "acme", "--name", "Backend"])
+    ran = subprocess.run(
+        ["sh", "-c", f"{command} {where}"], capture_output=True, check=False, env=builders.environment()
+    )
 
     lines = ran.stderr.decode().splitlines()
     assert ran.returncode == 1
