@@ -63,7 +63,7 @@ class Calls(NamedTuple):
 
 
 class Recent(NamedTuple):
-    """A key's last days: its calls, refused ones too, and its accepted calls day by day."""
+    """A key's last days: its accepted calls, in sum and, of the latest, day by day."""
 
     calls: int
     line: list[int]
@@ -189,22 +189,24 @@ def _hours(rows: QuerySet[Rollup], total: Sum | Coalesce) -> list[Hour]:
 
 
 def calls_by_key(organization: Organization, start: dt.datetime, end: dt.datetime) -> dict[int, int]:
-    """Calls of [start, end), refused ones too, of every key that was called."""
-    return dict(_of_keys(organization, start, end).values_list("key_id").annotate(total=Sum("calls")))
+    """Accepted calls of [start, end) of every key that made one."""
+    rows = _of_keys(organization, start, end).filter(ACCEPTED)
+    return dict(rows.values_list("key_id").annotate(total=Sum("calls")))
 
 
 def calls_of(key: str, start: dt.datetime, end: dt.datetime) -> Coalesce:
-    """Calls of [start, end), refused ones too, beside each row of a query; `key` is where the row has its
-    key's primary key. For few rows: each is looked up by itself."""
-    rows = Rollup.objects.filter(key=OuterRef(key), hour__gte=start, hour__lt=end).order_by().values("key")
+    """Accepted calls of [start, end) beside each row of a query; `key` is where the row has its key's primary
+    key. For few rows: each is looked up by itself."""
+    of_key = Rollup.objects.filter(ACCEPTED, key=OuterRef(key), hour__gte=start, hour__lt=end)
+    rows = of_key.order_by().values("key")
     return Coalesce(Subquery(rows.annotate(total=Sum("calls")).values("total")), 0)
 
 
 def recent(
     organization: Organization, key_ids: Collection[int], end: dt.date, *, line: int = 7, days: int = 30
 ) -> dict[int, Recent]:
-    """The last days of each of these keys (by primary key) before `end` (pass tomorrow for today): calls of
-    `days` days, and the line of `line`; those without calls included."""
+    """The accepted calls of each of these keys (by primary key) before `end` (pass tomorrow for today): their
+    sum of `days` days, and the line of `line`; those without calls included."""
     # From each midnight on, which is one bound less to look at for each row; a day is what is between two.
     since = {
         f"since_{n}": _calls(ACCEPTED & Q(hour__gte=_midnight(end - dt.timedelta(days=n))))
@@ -214,7 +216,7 @@ def recent(
         _of_keys(organization, _midnight(end - dt.timedelta(days=days)), _midnight(end))
         .filter(key_id__in=key_ids)
         .values_list("key_id")
-        .annotate(all_calls=Sum("calls"), **since)
+        .annotate(accepted=_calls(ACCEPTED), **since)
     )
     found = {
         key_id: Recent(calls, [some - later for some, later in pairwise([*accepted, 0])])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from keys import lifecycle
 from keys.models import AuditEvent, Key, Organization
 from keys.permissions import Role
+from keys.verdicts import Code
 from portal import key_list
 from portal.pages import PAGE
 from tests import builders
@@ -116,6 +117,7 @@ def test_each_order(alice: Client, acme: Organization) -> None:
     calls(middle.key, 20)
     calls(middle.key, 21, ago=20 * DAY)
     calls(middle.key, 99, ago=40 * DAY)
+    calls(old.key, 99, Code.RATE_LIMITED)  # as on the key's page, only what was accepted counts
     used(old.secret, now)
     used(middle.secret, now - DAY)
     assert names(alice) == ["gamma", "Alpha", "beta"]
