@@ -193,7 +193,7 @@ def key_page(
         chart=calls_chart(calls, end),
         reasons=_refused(key, calls),
         answers=_answers(key, start, _midnight(end)) if beside.is_answered else [],
-        quotas=quota_rows(organization, now, key),
+        quotas=quota_rows(organization, now, key) if key.revoked_at is None else [],
         outside=[compliance.SENTENCES[rule] for rule in rules if rule in compliance.SETTINGS],
         asked=list(key.scope_requests.select_related("scope")[:ASKED]) if beside.is_asked else [],
         may_ask=key.revoked_at is None and beside.may_ask,

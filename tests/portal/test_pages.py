@@ -370,6 +370,18 @@ def test_the_overlap_of_a_revoked_key_ended_with_it(alice: Client, acme: Organiz
     assert "ended" not in secrets  # at a time that has not come yet
 
 
+def test_a_revoked_key_has_nothing_left_to_spend(alice: Client, acme: Organization) -> None:
+    actor, now = lifecycle.command_actor(), timezone.now()
+    key = builders.key(acme, quotas=["1000/day"], rates=["10/second"]).key
+    lifecycle.edit_policy(actor, acme.policy, quotas=["900/month"], now=now)
+    assert "begins anew in" in alice.get(url("key", key)).text
+    lifecycle.revoke_key(actor, key, now=now)
+    page = alice.get(url("key", key)).text
+    assert "1000/day" in page  # what it had
+    for text in ("requests left", "begins anew in", "what is left"):
+        assert text not in page
+
+
 def test_a_keys_page_lists_where_its_secrets_are_used(alice: Client, acme: Organization) -> None:
     issued = builders.key(acme)
     now = timezone.now()
