@@ -97,13 +97,16 @@ class ExplorerForm(forms.Form):
         self.chosen: dict[str, Any] = {**defaults}
         self.chosen |= {name: value for name, value in self.cleaned_data.items() if value}
         self.chosen["range"], self.span, self.complaint = _chosen_span(self.chosen, now)
-        # Whoever turns to dates of their own begins with those that are shown.
+        # Whoever turns to dates of their own begins with those that are shown; wrong ones stay, to be mended.
         assert isinstance(self.data, dict)
-        self.data = self.data | {
-            "range": self.chosen["range"],
+        shown = {
             "start": self.span.start.date().isoformat(),
             "end": (self.span.end - HOUR).date().isoformat(),
         }
+        if self.complaint:
+            self.data = shown | self.data
+        else:
+            self.data = self.data | shown | {"range": self.chosen["range"]}
 
 
 def _chosen_span(chosen: Mapping[str, Any], now: dt.datetime) -> tuple[str, Span, str]:

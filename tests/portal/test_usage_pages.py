@@ -109,6 +109,18 @@ def test_what_cannot_be_shown_is_said_and_the_default_shown(
     assert (found.end - found.start, found.bucket) == (30 * DAY, "day")
 
 
+def test_dates_that_are_wrong_are_there_to_be_mended(acme: Organization) -> None:
+    form = explored(acme, "range=custom&start=2026-03-02&end=2026-03-01").form
+    assert [form[name].value() for name in ("range", "start", "end")] == [
+        "custom",
+        "2026-03-02",
+        "2026-03-01",
+    ]
+    half = explored(acme, "range=custom&start=2026-03-02").form
+    assert (half["start"].value(), half["range"].value()) == ("2026-03-02", "custom")
+    assert half["end"].value()
+
+
 def test_what_was_chosen_stands_in_the_form_and_in_the_address_of_the_file(
     alice: Client, acme: Organization
 ) -> None:
