@@ -265,3 +265,18 @@ def test_who_may_only_view_invitations_withdraws_none(acme: Organization) -> Non
     viewer.post(address(Invitation), withdrawing(one, confirmed="yes"))
     one.refresh_from_db()
     assert one.withdrawn_at is None
+
+
+def test_what_a_customer_and_a_key_used_is_one_click_away(admin: Client, acme: Organization) -> None:
+    key = builders.key(acme).key
+    found = {
+        address(Organization, "change", acme.pk): [("staff_usage", "organization=acme")],
+        address(Key, "change", key.pk): [
+            (page, f"key={key.public_id}") for page in ("staff_usage", "staff_refusals")
+        ],
+    }
+    for page, links in found.items():
+        text = admin.get(page).text
+        for to, query in links:
+            assert f'href="{reverse(to)}?{query}"' in text
+            assert admin.get(f"{reverse(to)}?{query}").status_code == 200
