@@ -45,6 +45,19 @@ def test_no_template_does_what_is_forbidden(pattern: str, reason: str) -> None:
     assert not found, reason
 
 
+def test_a_customers_name_turns_no_words_of_ours_around() -> None:
+    """A name may be written from right to left, which would take the punctuation after it along."""
+    bare = re.compile(r"[\w“:·,] ?\{\{ [a-z_.]*(key|organization|customer|original)\.name \}\}")
+    found = [
+        f"{name(path)}: {match.group()}"
+        for path in pages()
+        for line in path.read_text().splitlines()
+        if "page_title" not in line  # a title has no elements
+        for match in bare.finditer(re.sub(r"<[^>]*=\"[^>]*>", "", line))
+    ]
+    assert found == []
+
+
 @pytest.mark.parametrize(
     "error", ["400.html", "403.html", "403_csrf.html", "404.html", "500.html", "503.html"]
 )

@@ -150,7 +150,7 @@ def test_the_refusals_of_one_key_are_a_timeline_with_their_reasons(alice: Client
     assert sum(bar.refused for bar in found.chart.bars) == 6
     assert sum(bar.accepted for bar in found.chart.bars) == 0
     assert [(reason.code, reason.calls) for reason in found.reasons] == [("RATE_LIMITED", 4), ("EXPIRED", 2)]
-    assert "Refused calls of Backend" in page(alice, f"?key={key.public_id}")
+    assert "Refused calls of <bdi>Backend</bdi>" in page(alice, f"?key={key.public_id}")
     assert "Refused calls of" not in page(alice)
 
 

@@ -24,7 +24,7 @@ from tests.threads import at_once
 
 pytestmark = pytest.mark.django_db
 
-BANNER = "You see Acme as its members do"
+BANNER = "You see <bdi>Acme</bdi> as its members do"
 
 
 @pytest.fixture
