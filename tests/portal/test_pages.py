@@ -599,6 +599,8 @@ def test_the_docs_list_the_meters(client: Client) -> None:
 def test_every_refusal_has_an_anchor_for_its_problem_document(client: Client) -> None:
     html = client.get(reverse("docs_errors")).content.decode()
     assert all(f'id="{code.name}"' in html for code in Code if code is not Code.VALID)
+    linked = re.findall(rf'href="(?:{reverse("docs_errors")})?#([^"]+)"', html)
+    assert {each for each in linked if f'id="{each}"' not in html} == set()
 
 
 def test_every_recipe_is_in_the_docs_whole(client: Client) -> None:

@@ -158,6 +158,11 @@ def test_without_refusals_the_page_says_so(alice: Client) -> None:
     assert "No call was refused" in page(alice)
 
 
+def test_an_ended_secret_is_not_said_to_be_unknown() -> None:
+    assert "new secret" in Code.REVOKED.advice  # which is what the gateway says of one
+    assert "rotat" not in Code.UNKNOWN.advice
+
+
 def test_every_code_has_its_own_advice() -> None:
     assert len({code.advice for code in Code}) == len(Code)
 
