@@ -4,7 +4,7 @@ import ast
 import re
 
 import pytest
-from django.core.management import get_commands
+from django.core.management import get_commands, load_command_class
 from django.test import Client
 from django.urls import reverse
 
@@ -57,6 +57,15 @@ def test_the_readmes_settings_all_exist() -> None:
 
 def test_every_command_is_in_the_readmes_table() -> None:
     assert own_commands() - first_cells() == set()
+
+
+@pytest.mark.parametrize("command", sorted(own_commands()))
+def test_the_readme_names_what_a_command_cannot_do_without(command: str) -> None:
+    parser = load_command_class(get_commands()[command], command).create_parser("manage.py", command)
+    row = next(line for line in readme().splitlines() if line.startswith(f"| `{command}"))
+    needed = [each for each in parser._actions if each.required and each.nargs != "*"]
+    shown = row.split("|")[1]
+    assert [each.dest for each in needed if str([each.metavar, *each.option_strings][-1]) not in shown] == []
 
 
 def test_every_command_that_is_shown_exists() -> None:
