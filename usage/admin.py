@@ -145,6 +145,7 @@ class FindingAdmin(ReadOnly, LifecycleAdmin[Finding]):
             title="Mark findings as seen",
             text="They stay here and are counted on the staff overview no more. The audit keeps your name.",
             button="Mark as seen",
+            harmless=True,
             act=lambda finding, data: findings.see(finding, actor(request), now=timezone.now()),
             done="marked as seen.",
         )

@@ -161,6 +161,7 @@ class PlanVersionAdmin(LifecycleAdmin[PlanVersion]):
             title="New version from this",
             text="A draft with the same fee and prices, to be edited and published.",
             button="Make a draft",
+            harmless=True,
             act=lambda version, data: plans.copy_version(actor(request), version, now=timezone.now()),
             done="copied into a draft.",
         )

@@ -78,6 +78,7 @@ class ScopeRequestAdmin(LifecycleAdmin[ScopeRequest]):
             title=f"{action.title()} requests for scopes",
             text=text,
             button=action.title(),
+            harmless=action == "approve",
             form_class=NoteForm,
             act=act,
             done=done,

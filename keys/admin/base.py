@@ -267,12 +267,14 @@ class LifecycleAdmin[M: Model](LongLists, Autocompletes, _ModelAdmin[M]):
         told: Callable[[list[M]], list[Any]] | None = None,
         act_on_all: Callable[[list[M], dict[str, Any]], list[M]] | None = None,
         template: str = "admin/confirm_action.html",
+        harmless: bool = False,
     ) -> HttpResponseBase | None:
         """Show what is selected and ask; once confirmed, `act` on each, one transaction each.
 
         `done` ends the sentence "2 keys …". Refusals are shown and do not stop the others. `template` may
         show more about them: what `told` gives. With `act_on_all` it is asked for all of them at once, and
-        returns those of which `done` is true; the others were so before.
+        returns those of which `done` is true; the others were so before. What is `harmless` has
+        no red button.
         """
         count = queryset.count()
         if count > MAX_SELECTED:
@@ -300,6 +302,7 @@ class LifecycleAdmin[M: Model](LongLists, Autocompletes, _ModelAdmin[M]):
                 "title": title,
                 "text": text,
                 "button": button,
+                "harmless": harmless,
                 "action": action,
                 "form": form,
                 "told": told(chosen) if told else [],

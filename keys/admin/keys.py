@@ -380,6 +380,7 @@ class KeyAdmin(LifecycleAdmin[Key]):
             title="Enable keys",
             text="They work again, unless they have expired.",
             button="Enable",
+            harmless=True,
             act=lambda key, data: lifecycle.enable_key(actor(request), key, now=timezone.now()),
             done="enabled.",
         )

@@ -265,6 +265,7 @@ class OrganizationAdmin(LifecycleAdmin[Organization]):
             title="Resume organizations",
             text="Their keys work again, those that are neither revoked, expired nor disabled.",
             button="Resume",
+            harmless=True,
             act=lambda organization, data: lifecycle.resume_organization(
                 actor(request), organization, now=timezone.now()
             ),

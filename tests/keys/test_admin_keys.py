@@ -249,6 +249,8 @@ def test_a_key_is_revoked_from_its_own_page(admin: Client, acme: Organization) -
 def test_disabling_enabling_and_ending_an_overlap(admin: Client, sam: User, acme: Organization) -> None:
     issued = builders.key(acme)
     for action, act in (("disable", "key.disabled"), ("enable", "key.enabled")):
+        asked = act_on(admin, "key", action, issued.key).content.decode()
+        assert ("delete-confirmation" in asked) == (action == "disable")  # which makes its button red
         with one_act(act, sam):
             assert act_on(admin, "key", action, issued.key, confirmed="yes").status_code == 302
     lifecycle.rotate_key(
