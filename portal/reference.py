@@ -97,7 +97,7 @@ _REJECTIONS = {
     Rejection.CONFLICT: "The id is counted with another body. If this is another event, give it a new id.",
     Rejection.UNKNOWN_KEY: "Send the key’s id, key_…, which X-Portal-Key and the key’s page show.",
     Rejection.UNKNOWN_METER: "Send the name of a meter of this portal.",
-    Rejection.INVALID_VALUE: "Send a number from 0, with the meter’s decimals, that the month has room for.",
+    Rejection.INVALID_VALUE: "Send a number from 0, with the meter’s decimals at most; or the month is full.",
     Rejection.INVALID_EVENT: "The detail says what is missing, unknown or does not fit the held call.",
     Rejection.TOO_LATE: "It was more than 35 days ago and cannot be counted any more.",
     Rejection.TOO_EARLY: "It is more than 5 minutes ahead: set the clock, and send it again.",
