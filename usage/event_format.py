@@ -52,6 +52,9 @@ class Refusal(Exception):
         self.detail = detail
 
 
+type Identity = tuple[str, str]  # source, id
+
+
 class Reported(NamedTuple):
     """One event as it was sent. What was not given is empty; a value is None where the event is void."""
 
@@ -64,6 +67,11 @@ class Reported(NamedTuple):
     resource: str
     settles: str
     void: bool
+
+    @property
+    def identity(self) -> Identity:
+        """What an event is counted once for."""
+        return self.source, self.id
 
     @property
     def digest(self) -> str:

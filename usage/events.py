@@ -15,7 +15,7 @@ from django.db import connection, transaction
 from keys.models import Key
 from usage import bulk, counting, holds, meters, month_bound
 from usage.billing.periods import Period
-from usage.event_format import Refusal, Rejection, Reported
+from usage.event_format import Identity, Refusal, Rejection, Reported
 from usage.holds import Missing, Reference
 from usage.meters import Meter
 from usage.models import Event, Hold
@@ -29,8 +29,6 @@ EARLIEST: Final = dt.timedelta(minutes=5)  # before it happened: clocks differ
 REMEMBERED: Final = dt.timedelta(days=70)
 WAIT_SECONDS: Final = 2.0  # for the drain to come to a held call
 _KEY_LENGTH: Final = 32
-
-type _Identity = tuple[str, str]  # source, id
 
 _INSERT = """
 INSERT INTO usage_event
@@ -72,8 +70,8 @@ class _Counted(NamedTuple):
     hold: Reference | None
 
     @property
-    def identity(self) -> _Identity:
-        return self.event.source, self.event.id
+    def identity(self) -> Identity:
+        return self.event.identity
 
     @property
     def place(self) -> Place:
@@ -99,38 +97,38 @@ def report(events: Sequence[Reported | Refusal], now: dt.datetime, *, wait: floa
     Raises DatabaseError when the database is away; then the batch is to be sent again.
     """
     outcomes: dict[int, _Outcome] = {}
-    sent = [event for event in events if isinstance(event, Reported)]
-    known = _digests((event.source, event.id) for event in sent)
-    facts = _look_up([event for event in sent if (event.source, event.id) not in known], wait)
-    waiting = list(range(len(events)))
+    waiting: dict[int, Reported] = {}  # their ids are counted by nobody yet
+    known = _digests(event.identity for event in events if isinstance(event, Reported))
+    for index, event in enumerate(events):
+        if isinstance(event, Refusal):
+            outcomes[index] = event
+        elif event.identity in known:
+            outcomes[index] = _again(event, known[event.identity])
+        else:
+            waiting[index] = event
+    facts = _look_up(list(waiting.values()), wait)
     while waiting:
-        leaders: dict[_Identity, int] = {}  # who came first with an id that is not known yet
+        leaders: dict[Identity, int] = {}  # who comes first with an id
         chosen: dict[int, _Counted] = {}
-        for index in waiting:
-            event = events[index]
-            if isinstance(event, Refusal):
-                outcomes[index] = event
-            elif (event.source, event.id) in known:
-                outcomes[index] = _again(event, known[event.source, event.id])
-            elif (event.source, event.id) not in leaders:
+        for index, event in waiting.items():
+            if event.identity not in leaders:
                 try:
                     chosen[index] = _check(event, facts, now)
-                    leaders[event.source, event.id] = index
+                    leaders[event.identity] = index
                 except Refusal as refusal:
                     outcomes[index] = refusal
         outcomes |= _count(chosen, now)
-        behind, waiting = [index for index in waiting if index not in outcomes], []
-        for index in behind:
-            event = events[index]
-            assert isinstance(event, Reported)
-            leader = leaders[event.source, event.id]
+        behind = {index: event for index, event in waiting.items() if index not in outcomes}
+        waiting = {}
+        for index, event in behind.items():
+            leader = leaders[event.identity]
             again = _again(event, chosen[leader].event.digest)
             if not isinstance(outcomes[leader], Refusal):
                 outcomes[index] = again
             elif again is True:
                 outcomes[index] = outcomes[leader]
             else:
-                waiting.append(index)  # nobody has counted under its id: it is free
+                waiting[index] = event  # nothing was counted under its id: it is free
     return _summed(outcomes)
 
 
@@ -286,7 +284,7 @@ def _count(chosen: Mapping[int, _Counted], now: dt.datetime) -> dict[int, _Outco
     return outcomes
 
 
-def _insert(counted: Iterable[_Counted], now: dt.datetime) -> set[_Identity]:
+def _insert(counted: Iterable[_Counted], now: dt.datetime) -> set[Identity]:
     """Insert the events whose ids are new, and say which. Waits for whoever is just inserting one of them."""
     time = connection.ops.adapt_datetimefield_value
     rows = [
@@ -299,13 +297,13 @@ def _insert(counted: Iterable[_Counted], now: dt.datetime) -> set[_Identity]:
     return set(bulk.execute(_INSERT, rows))
 
 
-def _take_back(identities: Iterable[_Identity]) -> None:
+def _take_back(identities: Iterable[Identity]) -> None:
     """Forget ids that this transaction has inserted: their events do not count after all."""
     for source, event_id in identities:
         Event.objects.filter(source=source, event_id=event_id).delete()
 
 
-def _digests(identities: Iterable[_Identity]) -> dict[_Identity, str]:
+def _digests(identities: Iterable[Identity]) -> dict[Identity, str]:
     """What the events with these ids said, of those that are counted."""
     wanted = set(identities)
     rows = Event.objects.filter(

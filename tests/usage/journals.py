@@ -3,9 +3,11 @@
 import datetime as dt
 from pathlib import Path
 
+from keys.models import Key
 from keys.verdicts import Code
 from usage.journal import Journal
 from usage.models import ResponseRollup, Rollup
+from usage.records import HELD
 
 START = 1_790_812_800 * 1_000_000_000  # 2026-10-01 00:00 UTC, in ns
 SECOND = 1_000_000_000
@@ -33,6 +35,15 @@ def call(
 ) -> None:
     labels = "requests", resource, "192.0.2.1", agent
     journal.append(organization, key, key * 10, code.number, cost, labels)
+
+
+def hold(
+    journal: Journal, key: Key, cost: int = 10, *, kind: int = HELD, code: int = 1, meter: str = "requests"
+) -> str:
+    """The request id of a call that was held."""
+    labels = meter, "chat", "192.0.2.1", "curl"
+    sequence = journal.append(key.organization_id, key.pk, 1, code, cost, labels, kind=kind)
+    return journal.request_id(sequence)
 
 
 def path_of(journal: Journal) -> Path:

@@ -18,13 +18,14 @@ from keys import lifecycle
 from keys.models import Key, Organization, Process
 from tests import builders
 from tests.builders import NOW
+from tests.usage.journals import hold
 from usage import event_format, events, holds
 from usage.drain import drain_once
 from usage.event_format import Rejection, parse, parse_cloudevent
 from usage.events import EARLIEST, LATEST, Report
 from usage.journal import Journal
 from usage.models import Event, Hold, Rollup
-from usage.records import CALL, HELD
+from usage.records import CALL
 
 pytestmark = pytest.mark.django_db
 
@@ -76,15 +77,6 @@ def quantities() -> dict[tuple[dt.datetime, str, str], int]:
         place = row.hour, row.meter, row.resource
         found[place] = found.get(place, 0) + row.quantity
     return found
-
-
-def hold(
-    journal: Journal, key: Key, cost: int = 10, *, kind: int = HELD, code: int = 1, meter: str = "requests"
-) -> str:
-    """The request id of a call that was held."""
-    labels = meter, "chat", "192.0.2.1", "curl"
-    sequence = journal.append(key.organization_id, key.pk, 1, code, cost, labels, kind=kind)
-    return journal.request_id(sequence)
 
 
 def settlement(request: str, event_id: str = "s", **fields: Any) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from keys.models import Key, Organization
 from tests import builders
 from tests.builders import NOW
 from tests.threads import at_once
+from tests.usage.journals import hold
 from usage import events, month_bound
 from usage.billing import Period, closing
 from usage.drain import drain_once
@@ -31,7 +32,6 @@ from usage.journal import Journal
 from usage.meters import MAX_QUANTITY
 from usage.models import Event, Hold, Rollup
 from usage.month_bound import MAX_MONTH, Place
-from usage.records import HELD
 from usage.rules import MAX_COST
 
 pytestmark = pytest.mark.django_db
@@ -148,9 +148,7 @@ def test_ordinary_events_are_counted_in_a_full_month_and_ask_nothing(key: Key) -
 
 
 def test_a_settlement_that_would_not_fit_leaves_its_call_to_another(journal: Journal, key: Key) -> None:
-    labels = "requests", "", "192.0.2.1", "curl"
-    sequence = journal.append(key.organization_id, key.pk, 1, 1, 10, labels, kind=HELD)
-    request = journal.request_id(sequence)
+    request = hold(journal, key)
     drain_once(NOW)
     full(key)
 
@@ -163,9 +161,7 @@ def test_a_settlement_that_would_not_fit_leaves_its_call_to_another(journal: Jou
 
 
 def test_a_call_that_no_settlement_fits_stays_as_it_was_held(journal: Journal, key: Key) -> None:
-    labels = "requests", "", "192.0.2.1", "curl"
-    sequence = journal.append(key.organization_id, key.pk, 1, 1, 10, labels, kind=HELD)
-    request = journal.request_id(sequence)
+    request = hold(journal, key)
     drain_once(NOW)
     full(key)
 
