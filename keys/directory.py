@@ -13,12 +13,12 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from django.conf import settings
 from django.db import DatabaseError, connection
@@ -28,6 +28,8 @@ from django.db.models.functions import Now
 from keys import presence
 from keys.models import AuditEvent, Feed, Key, Organization
 from keys.records import Found, KeyRecord, OrganizationRecord, SecretRecord, is_live, read_keys
+from keys.tokens import LENGTHS, MAX_LENGTH, sha256
+from keys.tokens import digest as digest_of
 
 __all__ = ["Directory", "KeyRecord", "OrganizationRecord", "SecretRecord", "Unavailable"]
 
@@ -44,18 +46,25 @@ LOAD_SECONDS = 0.2  # of loading between two reads of the feed
 RETIRE_SECONDS = 60.0  # between two looks for dead secrets while memory is full
 OTHERS = 10_000  # remembered secrets that are not live, and digests that do not exist
 MAX_CLOCK_SKEW = 2.0  # seconds between this clock and the database's
+ANY_LENGTH: Final = frozenset(
+    range(MAX_LENGTH + 1)
+)  # characters; while imported secrets are there, or may be
 
 
 _FIND_KEY = "SELECT key_id FROM keys_secret WHERE digest = %s"
 
 
 class Memory(Enum):
-    """What memory says of a digest that it has not met."""
+    """What memory says where it cannot say which secret it is."""
 
-    UNHEARD = 0
+    UNHEARD = 0  # it has not met this one
+    STALE = 1  # it is too old to be believed
+
+    __hash__ = object.__hash__  # an enum's own takes longer than all else that is done with one
 
 
 UNHEARD: Final = Memory.UNHEARD
+STALE: Final = Memory.STALE
 # How the name of an act begins, and what to do once at the beginning and after each such act. It is done
 # before the act is acknowledged; when it raises, it is tried again, and nothing is acknowledged meanwhile.
 type Follower = tuple[str, Callable[[], object]]
@@ -90,6 +99,7 @@ class Directory:
         self._others: dict[bytes, SecretRecord | None] = {}
         self._organizations: dict[int, OrganizationRecord] = {}
         self._prefixes: set[str] = {settings.KEY_PREFIX}
+        self._lengths: Container[int] = ANY_LENGTH  # that a secret may have
         self._number = 0  # of the last event applied
         self._hash = ""  # its hash: another one under this number is another history
         self._generation = 0  # grows before anything is reloaded; see _query
@@ -97,6 +107,7 @@ class Directory:
         self._begun = False  # on the list of processes, with a place in the feed to go on from
         self._loaded_to = 0  # the id of the last key that was loaded
         self._knows_imports = False
+        self._has_imports = False
         self._loaded = False
         self._serves_until = 0.0  # monotonic; memory may be believed before it
         self._last_good = float("-inf")  # monotonic; start of the last good read
@@ -114,18 +125,19 @@ class Directory:
 
     # --- reading, on the gateway's path -----------------------------------------------------------
 
-    def recall(self, digest: bytes) -> SecretRecord | Literal[Memory.UNHEARD] | None:
-        """The secret with this digest, from memory alone: None if it has none, UNHEARD if memory cannot say.
-
-        Raises Unavailable when memory is too old to be believed.
-        """
+    def recall(self, credential: str) -> SecretRecord | Memory | None:
+        """The secret that this is, from memory alone: None if it is none, UNHEARD or STALE if memory cannot
+        say."""
         if self._monotonic() >= self._serves_until:
-            raise Unavailable(self._trouble)
+            return STALE
+        if len(credential) not in self._lengths:  # a digest costs more than all else here
+            return UNHEARD
+        digest = sha256(credential.encode("utf-8", "surrogatepass")).digest()  # `digest_of`, spelled out
         secret = self._secrets.get(digest)
         return self._others.get(digest, UNHEARD) if secret is None else secret
 
-    def ask(self, digest: bytes) -> SecretRecord | None:
-        """The secret behind a digest that memory misses: brand new, or no longer live, or none.
+    def ask(self, credential: str) -> SecretRecord | None:
+        """The secret that memory misses: brand new, or no longer live, or none.
 
         It may cost one query, within the process's budget. Raises Unavailable when that is spent or the
         database does not answer.
@@ -134,6 +146,7 @@ class Directory:
             raise Unavailable("the database does not answer")
         if not self._may_ask():
             raise Unavailable("too many unknown keys at once")
+        digest = digest_of(credential)
         try:
             if self._asker is None:  # never started: a command or a test, in its own thread
                 return self._query(digest)
@@ -337,6 +350,7 @@ class Directory:
             self._secrets, self._others, self._organizations = {}, {}, {}
             self._generation += 1
             self._number, self._hash = number, head_hash
+            self._has_imports, self._lengths = False, ANY_LENGTH
         self._loaded_to, self._knows_imports, self._loaded = 0, False, False
         self._begun = True
 
@@ -367,7 +381,10 @@ class Directory:
             imported = Key.objects.filter(secrets__imported=True, pk__gt=self._loaded_to).distinct()
             if chunk := _first(imported):
                 return chunk
-            self._loaded_to, self._knows_imports = 0, True
+            with self._mutex:
+                self._loaded_to, self._knows_imports = 0, True
+                if not self._has_imports:
+                    self._lengths = LENGTHS
         if len(self._secrets) >= settings.KEYS_IN_MEMORY:
             return []
         return _first(Key.objects.filter(pk__gt=self._loaded_to, revoked_at=None))
@@ -417,6 +434,8 @@ class Directory:
         for digest, secret in secrets.items():
             if secret.prefix:
                 self._prefixes.add(secret.prefix)
+            if secret.imported:
+                self._has_imports, self._lengths = True, ANY_LENGTH
             if secret.imported or (
                 is_live(secret, now)
                 and (digest in self._secrets or len(self._secrets) < settings.KEYS_IN_MEMORY)

@@ -31,9 +31,11 @@ class OrganizationRecord:
     brownout_days: int | None = None
     # In so many seconds before a key's end its calls are looked at closely; all of them while suspended.
     caution: float = field(init=False)
+    is_limited: bool = field(init=False)  # by rates or quotas
 
     def __post_init__(self) -> None:
         self.caution = math.inf if self.suspended else brownouts.lead(self.brownout_days)
+        self.is_limited = bool(self.rates or self.quotas)
 
     @classmethod
     def of(cls, row: Organization) -> "OrganizationRecord":
@@ -93,9 +95,14 @@ def is_live(secret: SecretRecord, now: float) -> bool:
 _SOON = EXPIRING_WITHIN.total_seconds()
 
 
+def told_from(key: KeyRecord) -> float:
+    """From when on it is told when the key expires: in its last 30 days and ever after. Epoch seconds."""
+    return key.expires_at - _SOON
+
+
 def expiry_told(key: KeyRecord, now: float) -> str:
-    """When the key expires, as RFC 3339 in UTC, in its last 30 days and ever after; before that nothing."""
-    return moment_text(key.expires_at) if now >= key.expires_at - _SOON else ""
+    """When the key expires, as RFC 3339 in UTC; nothing until then (`told_from`)."""
+    return moment_text(key.expires_at) if now >= told_from(key) else ""
 
 
 def brownout_until(key: KeyRecord, now: float) -> float:

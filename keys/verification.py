@@ -7,11 +7,10 @@ address, environment and scopes. Last comes a brownout, which refuses only what 
 
 from collections.abc import Sequence
 
-from keys.directory import UNHEARD, Directory, Unavailable
+from keys.directory import STALE, UNHEARD, Directory, Memory, Unavailable
 from keys.networks import contains, parse_address
 from keys.records import SecretRecord, brownout_until, moment_text
 from keys.tokens import MAX_LENGTH, is_well_formed
-from keys.tokens import digest as digest_of
 from keys.verdicts import VALID, Code, Facts, Verdict
 
 # Names of their own, as `VALID`: floods come to these.
@@ -37,40 +36,40 @@ def verify(
     `now` is epoch seconds; `scopes` are all needed; `environment` empty means either; `address` is the
     client's, as text. When the keys cannot be known right now the code is UNAVAILABLE.
     """
-    return Verdict(*decide(credential, directory, now, scopes, environment, address))
+    found = directory.recall(credential)
+    return Verdict(*decide(found, credential, directory, now, scopes, environment, address))
 
 
 def decide(
-    credential: str, directory: Directory, now: float, scopes: Sequence[str], environment: str, address: str
+    found: SecretRecord | Memory | None,
+    credential: str,
+    directory: Directory,
+    now: float,
+    scopes: Sequence[str],
+    environment: str,
+    address: str,
 ) -> Facts:
-    """As `verify`; what a verdict is made of."""
-    try:
+    """As `verify`, of what the directory's memory found; what a verdict is made of."""
+    if found is STALE:
         if len(credential) > MAX_LENGTH:
             return MALFORMED, None, ""
-        digest = digest_of(credential)
-        secret = directory.recall(digest)
-        if secret is UNHEARD:
-            if not credential:
-                return MISSING, None, ""
-            # The checksum costs more than the look-up, so only a miss pays for it.
-            if not is_well_formed(credential):
-                ours = directory.begins_like_ours(credential) or directory.knows_imports
-                return MALFORMED if ours else UNAVAILABLE, None, ""
-            if directory.will_not_ask:
-                return UNAVAILABLE, None, ""
-            secret = directory.ask(digest)
-        if secret is None:
-            return UNKNOWN, None, ""
-    except Unavailable:
         return UNAVAILABLE if credential else MISSING, None, ""
-    key = secret.key
-    if (  # most calls; `judge` says the same of them, and why of all the others
-        now < secret.good_until - key.organization.caution  # nor is the organization suspended
-        and (not environment or environment == key.environment)
-        and key.scopes.issuperset(scopes)
-    ):
-        return VALID, secret, ""
-    return judge(secret, now, scopes, environment, address)
+    if found is UNHEARD:
+        if not credential:
+            return MISSING, None, ""
+        # The checksum costs more than the look-up, so only a miss pays for it.
+        if not is_well_formed(credential):
+            ours = directory.begins_like_ours(credential) or directory.knows_imports
+            return MALFORMED if ours or len(credential) > MAX_LENGTH else UNAVAILABLE, None, ""
+        if directory.will_not_ask:
+            return UNAVAILABLE, None, ""
+        try:
+            found = directory.ask(credential)
+        except Unavailable:
+            return UNAVAILABLE, None, ""
+    if found is None:
+        return UNKNOWN, None, ""
+    return judge(found, now, scopes, environment, address)
 
 
 def judge(secret: SecretRecord, now: float, scopes: Sequence[str], environment: str, address: str) -> Facts:

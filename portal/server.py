@@ -4,6 +4,7 @@ All its processes take connections from one socket, so that none is lost when on
 ends: what waits there is the next one's. Nothing here reads a setting or answers a request.
 """
 
+import multiprocessing
 import os
 import socket
 from collections.abc import Callable
@@ -32,7 +33,7 @@ LOG = {
 type Application = Callable[..., Any]  # a WSGI callable
 type Loader = Callable[[str], Application]  # `module:name` → the WSGI callable of a new process
 # From WSGI's environ to status, headers and body; it never raises.
-type Answer = Callable[[dict[str, Any]], tuple[int, list[tuple[str, str]], bytes]]
+type Answer = Callable[[dict[str, Any]], tuple[int, tuple[tuple[str, str], ...], bytes]]
 
 _direct: dict[Application, tuple[str, Answer]] = {}
 
@@ -92,6 +93,9 @@ class Server(mp.MPServer):
             os.write(self._tell, b".")
             return application
 
+        # A new process begins where this one stands, with the listener and the loader. Since Python 3.14 that
+        # must be said.
+        multiprocessing.set_start_method("fork", force=True)
         self.serve(target_loader=load)
 
     def wait_for_one(self) -> None:

@@ -100,7 +100,7 @@ def _through_django(environ: Environ, start_response: StartResponse) -> Iterable
     if not places.enter():
         if is_call:
             body, headers = answers.too_many_calls()
-            start_response("503 Service Unavailable", headers)
+            start_response("503 Service Unavailable", [*headers])
             return [body]
         return health.respond(
             start_response,

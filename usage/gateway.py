@@ -6,8 +6,12 @@ the client sends can change it. It decides nothing about keys itself.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+import math
+import threading
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
 from functools import lru_cache
+from operator import itemgetter
 from time import time as now
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote_to_bytes
@@ -15,29 +19,32 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 from django.conf import settings
 
 from keys.directory import Unavailable
-from keys.records import KeyRecord, expiry_told
+from keys.records import KeyRecord, expiry_told, told_from
 from keys.verdicts import VALID, Code
 from usage import client, limits, metering, meters, problems, rules
 from usage.credentials import presented
 from usage.metering import decide_call
 from usage.meters import REQUESTS
-from usage.problems import END, NO_STORE, STATUS_LINES, Headers, describe, refusal
+from usage.problems import NO_STORE, STATUS_LINES, Headers, describe, finish, refusal
 from usage.records import AGENT_LENGTH
 from usage.traits import pack
 
 logger = logging.getLogger(__name__)
 
 Environ = dict[str, Any]
-StartResponse = Callable[[str, Headers], object]
+StartResponse = Callable[[str, list[tuple[str, str]]], object]
 type Answer = tuple[int, Headers, bytes]  # status, headers, body
+# Of a refusal that names no key: status, headers but for the request's id, and the document up to it.
+type Nameless = tuple[int, Headers, str]
 
 MAX_RULE = 4096  # characters
 _MAX_RULE = MAX_RULE + 1  # so much is looked at, for a rule that is too long to be told
 _CUT = 1024  # characters of a header that is looked at
+_MOST_REMEMBERED = 8192
+_MOST_TEXTS, _LONGEST_TEXTS = 64, 4096  # so many, and so many characters together, are remembered
+_MOST_TOLD = 16_384
 _SINGLE = ("environment", "cost", "meter", "resource", "hold", "deny")
 _FREE = ({"HEAD"}, {"OPTIONS"})
-_OK = ("X-Portal-Status", "200")
-_VALID = ("X-Portal-Code", "VALID")
 
 
 class Rule(NamedTuple):
@@ -53,27 +60,37 @@ class Rule(NamedTuple):
     error: str = ""
 
 
-class Asked(NamedTuple):
-    """What a proxy asks of a call; made once for all calls of a client that are asked about in one way.
+@dataclass(slots=True, eq=False)
+class Asked:
+    """What a proxy asks of a call; made once for all calls of a client that are asked about in one way."""
 
-    `is_usual`: nothing but a credential is needed to decide. `method` is HEAD or OPTIONS where the call costs
-    nothing for it.
-    """
-
+    generation: int  # of the meters
     call: metering.Call
-    deny: int
-    is_usual: bool
-    method: str
-    error: str
+    rule: Rule
+    method: str  # HEAD or OPTIONS where the call costs nothing for it
     is_outside: bool  # this peer may not ask
+    is_usual: bool  # nothing but a credential is needed to decide
+    is_plain: bool  # and no credential is anywhere but in Authorization
     in_url: bool  # the client's URL may carry a key, too
+    refusals: dict[str, Nameless] = field(default_factory=dict)  # that were met before, by code
+
+
+class Shape:
+    """A set of names that a request's environment has, in their order: most requests of a client, and of a
+    proxy, have the same. `values` takes those from it that `_ask` looks at; `asked` is what came of them."""
+
+    __slots__ = ("asked", "values")
+
+    def __init__(self, names: Iterable[str], looked_at: Collection[str]) -> None:
+        self.values = itemgetter(*(name for name in names if name in looked_at))
+        self.asked: dict[object, Asked] = {}
 
 
 def application(environ: Environ, start_response: StartResponse) -> list[bytes]:
     """`answer` as a WSGI callable, for any server."""
     status, headers, body = answer(environ)
     if not body:
-        start_response(STATUS_LINES[status], headers)
+        start_response(STATUS_LINES[status], [*headers])
         return []
     start_response(STATUS_LINES[status], [*headers, ("Content-Length", str(len(body)))])
     return [body]
@@ -82,48 +99,37 @@ def application(environ: Environ, start_response: StartResponse) -> list[bytes]:
 def answer(environ: Environ) -> Answer:
     """Answer one call of a proxy, which WSGI's `environ` describes. Whatever goes wrong is a refusal."""
     try:
-        get = environ.get
-        path, rule = environ["PATH_INFO"], get("QUERY_STRING", "")[:_MAX_RULE]
-        if path != "/gateway/authorize":
-            path, rule = _elsewhere(path, environ)
-        # What a client may make as long as it likes is cut before it is remembered; of a list of proxies the
-        # end stays, which is where the nearest one writes.
-        asked = _asked(
-            meters.generation,
-            path,
-            rule,
-            environ["REMOTE_ADDR"],
-            (forwarded := get("HTTP_X_FORWARDED_FOR")) and forwarded[-_CUT:],
-            get("HTTP_USER_AGENT", "")[:AGENT_LENGTH],
-            "HTTP_ORIGIN" in environ or "HTTP_REFERER" in environ,
-            (proto := get("HTTP_X_FORWARDED_PROTO")) and proto[-_CUT:],
-            "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ,
-            environ["REQUEST_METHOD"][:_CUT],
-            (original := get("HTTP_X_ORIGINAL_METHOD")) and original[-_CUT:],
-            (stated := get("HTTP_X_FORWARDED_METHOD")) and stated[-_CUT:],
-        )
-        credential = presented(environ, _in_url(environ) if asked.in_url else None)
-        if credential is None or not asked.is_usual:
-            answered = _unusual(asked, credential)
-            if answered is not None:
-                return answered
+        path = environ["PATH_INFO"]
+        shapes = _shapes if path == "/gateway/authorize" else _shapes_elsewhere(path)
+        shape = shapes.get(names := (*environ,))
+        if shape is None:
+            shape = _shape(shapes, names)
+        asked = shape.asked.get(values := shape.values(environ))
+        if asked is None or asked.generation != meters.generation:
+            asked = _remember(shape, values, _ask(path, environ))
+        if (
+            asked.is_plain
+            and (authorization := environ["HTTP_AUTHORIZATION"]).startswith("Bearer ")
+            and "," not in authorization
+        ):
+            credential = authorization[7:].strip()  # as `presented` says of it, and of all others
+        else:
+            found = presented(environ, _in_url(environ) if asked.in_url else None)
+            if found is None or not asked.is_usual:
+                answered = _unusual(asked, found)
+                if answered is not None:
+                    return answered
+            credential = found or ""
         moment = now()
-        decided = decide_call(credential or "", asked.call, moment)
+        decided = decide_call(credential, asked.call, moment)
         code, secret, _, request, standing, _ = decided
         if code is not VALID or secret is None:
             return _refuse(decided, asked)
         key = secret.key
-        headers = [
-            _OK,
-            _VALID,
-            ("X-Portal-Key", key.public_id),
-            ("X-Portal-Organization", key.organization.slug),
-            ("X-Portal-Environment", key.environment),
-            ("X-Portal-Scopes", key.scopes_text),
-            ("X-Portal-Key-Expires", expiry_told(key, moment)),
-            ("X-Portal-Request", request),
-            NO_STORE,
-        ]
+        until, told = _told.get(key, _NOT_TOLD)
+        if moment >= until:
+            told = _tell(key, moment)
+        headers = told + (("X-Portal-Request", request),)  # noqa: RUF005  to unpack takes twice as long
         if standing is not None:
             headers += limits.headers(standing)
         return 200, headers, b""
@@ -140,8 +146,10 @@ def _unusual(asked: Asked, credential: str | None) -> Answer | None:
     if asked.is_outside:
         return _refuse(_OUTSIDE, None)
     _, resource, address, agent = asked.call.labels
-    if asked.error:
-        decision = metering.refuse(Code.BAD_REQUEST, detail=asked.error, address=address, user_agent=agent)
+    if asked.rule.error:
+        decision = metering.refuse(
+            Code.BAD_REQUEST, detail=asked.rule.error, address=address, user_agent=agent
+        )
         return _refuse(decision, asked)
     if asked.method == "OPTIONS" and credential == "":  # a browser sends no key before it has asked
         return 200, _PREFLIGHT, b""
@@ -155,59 +163,103 @@ def _unusual(asked: Asked, credential: str | None) -> Answer | None:
 # --- what is asked ---------------------------------------------------------------------------------
 
 
+# What `_ask` looks at, in the environment of any proxy's request; it may not look at anything else.
+_OF_CLIENT = {
+    *("REMOTE_ADDR", "REQUEST_METHOD", "HTTP_USER_AGENT", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO"),
+    *("HTTP_X_ORIGINAL_METHOD", "HTTP_X_FORWARDED_METHOD"),
+}
+# By the names in the environment: of requests to `/gateway/authorize`, of Envoy's, and of others.
+_shapes: dict[tuple[str, ...], Shape] = {}
+_shapes_of_envoy: dict[tuple[str, ...], Shape] = {}
+_shapes_nowhere: dict[tuple[str, ...], Shape] = {}
+_remembered = 0  # shapes and what was asked in them
+_lock = threading.Lock()
+
+
 def _is_envoy(path: str) -> bool:
     return path == "/gateway/envoy" or path.startswith("/gateway/envoy/")
 
 
-def _elsewhere(path: str, environ: Environ) -> tuple[str, str | None]:
-    """Path and rule of a call that is not to `/gateway/authorize`: Envoy's, whose rule is in a header, while
-    the rest of the path and the query are the client's; or nothing of ours."""
-    if not _is_envoy(path):
-        return "", ""
-    rule: str | None = environ.get("HTTP_X_PORTAL_RULE")
-    return "/gateway/envoy", rule and rule[:_MAX_RULE]
+def _shapes_elsewhere(path: str) -> dict[tuple[str, ...], Shape]:
+    return _shapes_of_envoy if _is_envoy(path) else _shapes_nowhere
 
 
-@lru_cache(maxsize=8192)
-def _asked(
-    generation: int,
-    path: str,
-    text: str | None,
-    peer: str,
-    forwarded: str | None,
-    agent: str,
-    from_page: bool,
-    proto: str | None,
-    asks_for_method: bool,
-    method: str,
-    *stated: str | None,
-) -> Asked:
-    """`generation` is the meters': another one makes every answer anew. `text` is the rule's; `from_page`
-    says whether a browser named a page; `stated` are the client's methods as the proxy states them, and
-    `asks_for_method` says whether an OPTIONS among them would be a CORS preflight."""
-    if not path:
+def _shape(shapes: dict[tuple[str, ...], Shape], names: tuple[str, ...]) -> Shape:
+    """Make the shape of these names and remember it."""
+    rule = "QUERY_STRING" if shapes is _shapes else "HTTP_X_PORTAL_RULE"
+    shape = Shape(names, {*_OF_CLIENT, rule})
+    if _may_remember(names):
+        shapes[names] = shape
+    return shape
+
+
+def _remember(shape: Shape, values: tuple[str, ...], asked: Asked) -> Asked:
+    if _may_remember(values):
+        shape.asked[values] = asked
+    return asked
+
+
+def _may_remember(texts: tuple[str, ...]) -> bool:
+    """Is there room, and are these short enough? A client may make them as long as it likes, and no two the
+    same."""
+    global _remembered
+    if len(texts) > _MOST_TEXTS or sum(map(len, texts)) > _LONGEST_TEXTS:
+        return False
+    with _lock:
+        if _remembered >= _MOST_REMEMBERED:
+            _forget()
+        _remembered += 1
+    return True
+
+
+def _forget() -> None:
+    global _remembered
+    _remembered = 0
+    for shapes in (_shapes, _shapes_of_envoy, _shapes_nowhere):
+        shapes.clear()
+
+
+def _ask(path: str, environ: Environ) -> Asked:
+    """What a request to this path asks. Nothing is looked at but the values of `_OF_CLIENT`, the rule's, and
+    which names there are."""
+    generation = meters.generation
+    get, peer, method = environ.get, environ["REMOTE_ADDR"], environ["REQUEST_METHOD"]
+    if path == "/gateway/authorize":
+        rule = parse_rule(get("QUERY_STRING", "")[:_MAX_RULE], generation)
+    elif not _is_envoy(path):
         rule = Rule(error="There is nothing at this path; ask /gateway/authorize.")
-    elif text == "" and path == "/gateway/envoy":
+    elif (text := get("HTTP_X_PORTAL_RULE")) == "":
         # The server makes bytes that are not UTF-8 into an empty value; that must not be "nothing is asked".
         rule = Rule(error="The rule is empty or not in UTF-8.")
     else:
-        rule = parse_rule(text or "", generation)
-    free = _free_method(peer, method, stated)
-    if free == "OPTIONS" and not asks_for_method:
-        free = ""
+        rule = parse_rule((text or "")[:_MAX_RULE], generation)
+    # What a client may make as long as it likes is cut: of a list of proxies the end stays, which is where
+    # the nearest one writes.
+    forwarded, proto, original, stated = (
+        (text := get(name)) and text[-_CUT:]
+        for name in (
+            *("HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO"),
+            *("HTTP_X_ORIGINAL_METHOD", "HTTP_X_FORWARDED_METHOD"),
+        )
+    )
+    free = _free_method(peer, method[:_CUT], (original, stated))
+    if free == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" not in environ:
+        free = ""  # no CORS preflight
+    from_page = "HTTP_ORIGIN" in environ or "HTTP_REFERER" in environ
     traits = client.traits(peer, from_page=from_page, proto=proto)
-    packed = pack(agent, rule.scopes, traits)
+    packed = pack(get("HTTP_USER_AGENT", "")[:AGENT_LENGTH], rule.scopes, traits)
     labels = rule.meter, rule.resource, client.resolve(peer, forwarded), packed
     cost = 0 if free else meters.cost(rule.meter, rule.cost)
     call = metering.Call(rule.scopes, rule.environment, cost, labels, rule.hold and not free)
-    may_ask = client.may_ask(peer)
-    is_usual = may_ask and not rule.error and free != "OPTIONS"
+    is_outside = not client.may_ask(peer)
+    is_usual = not is_outside and not rule.error and free != "OPTIONS"
     # Settings are slow to look up, and the same for as long as this is remembered.
     in_url = bool(settings.KEY_QUERY_PARAMETER)
-    return Asked(call, rule.deny, is_usual, free, rule.error, not may_ask, in_url)
+    is_plain = is_usual and not in_url and "HTTP_AUTHORIZATION" in environ and "HTTP_X_API_KEY" not in environ
+    return Asked(generation, call, rule, free, is_outside, is_usual, is_plain, in_url)
 
 
-client.when_forgotten(_asked.cache_clear)
+client.when_forgotten(_forget)
 
 
 @lru_cache(maxsize=1024)
@@ -293,42 +345,60 @@ _OUTSIDE = metering.Decision(
 )
 
 
-def _portal_headers(code: Code, key: KeyRecord | None) -> Headers:
+# Of a key whose calls are allowed: its headers, and the moment until which they stay as they are.
+_told: dict[KeyRecord, tuple[float, Headers]] = {}
+_NOT_TOLD: tuple[float, Headers] = float("-inf"), ()
+
+
+def _tell(key: KeyRecord, moment: float) -> Headers:
+    """The headers of a call with this key that is allowed now, but the request's id; remembered."""
+    told = (*_portal_headers(VALID, key, moment), NO_STORE)
+    if len(_told) >= _MOST_TOLD:
+        _told.clear()
+    _told[key] = told_from(key) if moment < told_from(key) else math.inf, told
+    return told
+
+
+def _portal_headers(code: Code, key: KeyRecord | None, moment: float = 0.0) -> Headers:
     """Every X-Portal-* header but the request's id, if need be empty: a proxy that copies them overwrites
     what a client forged."""
-    return [
+    return (
         ("X-Portal-Status", code.status_text),
         ("X-Portal-Code", code.text),
         ("X-Portal-Key", key.public_id if key else ""),
         ("X-Portal-Organization", key.organization.slug if key else ""),
         ("X-Portal-Environment", key.environment if key else ""),
         ("X-Portal-Scopes", key.scopes_text if key else ""),
-        ("X-Portal-Key-Expires", expiry_told(key, now()) if key else ""),
-    ]
+        ("X-Portal-Key-Expires", expiry_told(key, moment) if key else ""),
+    )
+
+
+_PREFLIGHT: Headers = (*_portal_headers(VALID, None), ("X-Portal-Request", ""), NO_STORE)
 
 
 @lru_cache(maxsize=4096)
-def _nameless(name: str, detail: str, status: int) -> tuple[bytes, Headers]:
-    """As `problems.describe`, with every header but the request's id. The code goes by its name, as there."""
+def _nameless(name: str, detail: str, status: int) -> Nameless:
+    """Made once for all of them; the code goes by its name, as in `describe`."""
     begin, headers = describe(name, detail, status)
-    return begin, [*_portal_headers(Code[name], None), *headers]
-
-
-_PREFLIGHT: Headers = [*_portal_headers(VALID, None), ("X-Portal-Request", ""), NO_STORE]
+    return status, (*_portal_headers(Code[name], None), *headers), begin
 
 
 def _refuse(decided: metering.Decided, asked: Asked | None, deny: int = 0) -> Answer:
     """`deny` where it is not known what was asked."""
     code, secret, detail, request, _, _ = decided
-    address = ""
-    if asked is not None:
-        deny, address = asked.deny, asked.call.labels[2]
-    sent = status = code.status
-    if deny and status != 401:
-        sent = deny
     told = ("X-Portal-Request", request)
-    if secret is None:  # as in a flood: all the rest was made before
-        begin, headers = _nameless(code.text, detail, sent)
-        return sent, [told, *headers], begin + request.encode() + END
-    body, headers = refusal(decided, sent, address, [*_portal_headers(code, secret.key), told])
+    if asked is not None:
+        if secret is None and not detail and (known := asked.refusals.get(code.text)) is not None:
+            sent, headers, begin = known  # as in a flood
+            return sent, (*headers, told), finish(begin, request)
+        deny = asked.rule.deny
+    sent = deny if deny and code.status != 401 else code.status
+    if secret is None:
+        known = _nameless(code.text, detail, sent)
+        if asked is not None and not detail:
+            asked.refusals[code.text] = known
+        _, headers, begin = known
+        return sent, (*headers, told), finish(begin, request)
+    address = asked.call.address if asked is not None else ""
+    body, headers = refusal(decided, sent, address, (*_portal_headers(code, secret.key, now()), told))
     return sent, headers, body

@@ -29,7 +29,7 @@ from django.conf import settings
 from keys import tokens
 from usage import records
 from usage.clock import Clock
-from usage.records import CALL, HEADER, RESPONSE, SEAL, TEXT, TICK, VERSION, frame
+from usage.records import CALL, CHARGED_SHIFT, HEADER, RESPONSE, SEAL, TEXT, TICK, VERSION, frame
 from usage.room import SUFFIX, Room
 from usage.segment import RESERVE_BYTES, Labels, Segment, sync_directory
 
@@ -41,7 +41,8 @@ SEGMENT_BYTES: Final = 64 * 1024 * 1024
 SEGMENT_TEXTS: Final = 65_536
 TICK_SECONDS: Final = 1.0
 
-_pack_call, _pack_head = records.CALL_HEAD.pack, records.HEAD.pack
+_pack_head, _pack_tail = records.HEAD.pack, records.CALL_TAIL.pack
+_pack_call = records.CALL_PARTS.pack
 _CALL_SIZE: Final = records.CALL_BODY.size
 _CALL_FRAME: Final = struct.Struct(f"{records.FRAME.format}{_CALL_SIZE}s")
 _CALL_FRAME_SIZE: Final = _CALL_FRAME.size
@@ -60,6 +61,38 @@ class Unsure(JournalError):
 
 class TooLate(Exception):
     """The moment before which an event was to be written has passed; nothing was written."""
+
+
+class Event:
+    """What is written of one call, or of several alike, but for the moment and the place in the journal: who
+    calls often has one made once.
+
+    Ids are 0 where there is none; `code` is `Code.number`; `kind` is CALL or HELD.
+    """
+
+    __slots__ = ("_facts", "kind", "labels", "mark", "tail")
+
+    def __init__(
+        self,
+        organization: int,
+        key: int,
+        secret: int,
+        code: int,
+        cost: int,
+        labels: Labels,
+        calls: int = 1,
+        kind: int = CALL,
+    ) -> None:
+        self._facts = organization, key, secret, cost, calls, code
+        self.kind = kind
+        self.labels = labels
+        self.mark: object = None  # of the segment that `tail` is for
+        self.tail = b""  # of its record
+
+    def name_texts(self, mark: object, ids: tuple[int, ...]) -> None:
+        """Its labels have these ids in the segment with this mark."""
+        self.tail = _pack_tail(*self._facts, *ids)
+        self.mark = mark
 
 
 class Journal:
@@ -103,25 +136,13 @@ class Journal:
         with self._lock:
             self._ready()
 
-    def append(
-        self,
-        organization: int,
-        key: int,
-        secret: int,
-        code: int,
-        cost: int,
-        labels: Labels,
-        calls: int = 1,
-        kind: int = CALL,
-        before: int = 0,
-        wait: bool = True,
-    ) -> int:
+    def append(self, event: Event, charged: int = 0, before: int = 0, wait: bool = True) -> int:
         """Write one event; returns its sequence once it is as durable as `USAGE_DURABILITY` asks.
 
-        Ids are 0 where there is none; `code` is `Code.number`; `kind` is CALL or HELD with the bits of the
-        quotas charged; `before` (µs since the epoch) is the end of a period that the event must be in;
-        without `wait` it is not held to USAGE_DURABILITY. Raises TooLate after that period, and JournalError:
-        the event is in no file, or (Unsure) perhaps, and the call must be refused.
+        `charged` are the bits of the quotas that it was charged to; `before` (µs since the epoch) is the end
+        of a period that it must be in; without `wait` it is not held to USAGE_DURABILITY. Raises TooLate
+        after that period, and JournalError: the event is in no file, or (Unsure) perhaps, and the call must
+        be refused.
         """
         # Not `with`: that costs a tenth of the whole call.
         self._lock.acquire()
@@ -129,9 +150,8 @@ class Journal:
             segment = self._segment
             if segment is None or segment.size >= segment.room_until:
                 segment = self._ready()
-            ids = segment.labels.get(labels)
-            if ids is None:
-                segment, ids = self._label(segment, labels)
+            if event.mark is not segment.mark:
+                segment = self._label(segment, event)
             sequence = self._sequence + 1
             now = self._time() // 1000
             if now > self.clock.until:
@@ -140,7 +160,8 @@ class Journal:
                 now = self._last
             if before and now >= before:
                 raise TooLate
-            payload = _pack_call(1, kind, sequence, now, organization, key, secret, cost, calls, code) + ids
+            kind = event.kind | charged << CHARGED_SHIFT if charged else event.kind
+            payload = _pack_call(VERSION, kind, sequence, now, event.tail)
             # `records.frame` and `Segment.put`, spelled out: these are the lines that every call pays for.
             start = segment.size
             _put_call(segment.map, start, _CALL_SIZE, _crc32(payload, _SEED), payload)
@@ -169,8 +190,8 @@ class Journal:
             segment.written = self._sequence = sequence
             self._last = now
 
-    def request_id(self, sequence: int) -> str:
-        """The public id of a call: it names the journal and the place in it."""
+    def request_id(self, sequence: int | str) -> str:
+        """The public id of a call: it names the journal and the place in it. For "": what all begin with."""
         return f"{self.spool}-{sequence}"
 
     def tick(self) -> None:
@@ -306,21 +327,21 @@ class Journal:
         segment.written = segment.synced = self._sequence
         return segment
 
-    def _label(self, segment: Segment, labels: Labels) -> tuple[Segment, bytes]:
-        """The ids of these texts, each defined now if it was not, and the segment that knows them."""
-        segment = self._with_texts(segment, len(labels))
-        lengths = (
-            records.METER_LENGTH,
-            records.RESOURCE_LENGTH,
-            records.ADDRESS_LENGTH,
-            records.CONTEXT_LENGTH,
-        )
-        ids = records.CALL_TEXTS.pack(
-            *(self._text(segment, text, length) for text, length in zip(labels, lengths, strict=True))
-        )
-        if all(len(text) <= length for text, length in zip(labels, lengths, strict=True)):
-            segment.labels[labels] = ids  # a longer text is not kept in memory, but labelled anew each time
-        return segment, ids
+    def _label(self, segment: Segment, event: Event) -> Segment:
+        """Have the event name its texts as the segment does, each defined now if it was not; the segment
+        that knows them."""
+        labels = event.labels
+        ids = segment.labels.get(labels)
+        if ids is None:
+            segment = self._with_texts(segment, len(labels))
+            lengths = records.LABEL_LENGTHS
+            ids = tuple(
+                self._text(segment, text, length) for text, length in zip(labels, lengths, strict=True)
+            )
+            if all(len(text) <= length for text, length in zip(labels, lengths, strict=True)):
+                segment.labels[labels] = ids  # a longer text is not kept in memory, but labelled anew
+        event.name_texts(segment.mark, ids)
+        return segment
 
     def _with_texts(self, segment: Segment, more: int) -> Segment:
         """The segment, or the next one if this has too many texts already."""

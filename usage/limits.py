@@ -37,9 +37,9 @@ _new_standing: Callable[[tuple[bool, str, Rate, int, int, str]], Standing] = par
 
 
 class Window:
-    """What one owner has spent until `end` (epoch seconds), when it begins anew."""
+    """What one owner has left until `end` (epoch seconds), when it begins anew."""
 
-    __slots__ = ("end", "limit", "name", "owner", "rate", "seconds", "spent")
+    __slots__ = ("end", "left", "limit", "name", "owner", "rate", "seconds")
 
     def __init__(self, owner: str, number: int, rate: Rate, end: int = 0, spent: int = 0) -> None:
         self.owner = owner, number  # ("key" or "organization", its id)
@@ -47,7 +47,7 @@ class Window:
         self.rate = rate
         self.limit, self.seconds = rate
         self.end = end
-        self.spent = spent
+        self.left = self.limit - spent
 
 
 class Plan:
@@ -100,21 +100,14 @@ class Windows:
     def spend(self, key: KeyRecord, cost: int, now: float) -> Standing | None:
         """As `RateWindows.spend`; a clock that went back stays in the later window."""
         second = int(now)
-        with self._lock:
+        self._lock.acquire()  # not `with`, as in the journal
+        try:
             plan = self._plans.get(key.id)
             if plan is None or plan.own is not key.rates or plan.shared is not key.organization.rates:
                 plan = self._plan(key, second)
-            windows = plan.windows
-            if not windows:
-                return None
-            for window in windows:
-                if second >= window.end:
-                    window.end, window.spent = window_end(second, window.seconds), 0
-            standing = judge(plan, windows, cost, second)
-            if standing.allowed:
-                for window in windows:
-                    window.spent += cost
-            return standing
+            return judge(plan, plan.windows, cost, second) if plan.windows else None
+        finally:
+            self._lock.release()
 
     def _plan(self, key: KeyRecord, second: int) -> Plan:
         if max(len(self._windows), len(self._plans)) >= self._sweep_at:
@@ -137,29 +130,35 @@ def window_end(second: int, seconds: int) -> int:
 
 
 def judge(plan: Plan, windows: Sequence[Window], cost: int, second: int) -> Standing:
-    """Does `cost` fit into every window? They must have begun by `second`; nothing is spent here."""
-    tightest, least = windows[0], windows[0].limit - windows[0].spent
+    """Does `cost` fit into every window? Then it is spent in all, else in none; they are held by nobody else
+    meanwhile."""
+    tightest, least = None, 0
     for window in windows:
-        left = window.limit - window.spent
+        if second >= window.end:
+            window.end, window.left = window_end(second, window.seconds), window.limit
+        left = window.left
         if left < cost and cost:
             return _refusal(plan, windows, cost, second)
-        if left < least or (left == least and window.end > tightest.end):
+        if tightest is None or left < least or (left == least and window.end > tightest.end):
             tightest, least = window, left
+    assert tightest is not None
+    for window in windows:
+        window.left -= cost
     remaining = least - cost if least > cost else 0
     return _new_standing((True, tightest.name, tightest.rate, remaining, tightest.end - second, plan.policy))
 
 
 def _refusal(plan: Plan, windows: Sequence[Window], cost: int, second: int) -> Standing:
     """Of the windows without room, the one that ends last; of several, the one with least left."""
-    full = [window for window in windows if window.limit - window.spent < cost]
-    last = max(full, key=lambda window: (window.end, window.spent - window.limit))
-    remaining = max(last.limit - last.spent, 0)
-    return _new_standing((False, last.name, last.rate, remaining, last.end - second, plan.policy))
+    # Those that have ended have room again, unless the cost is above their limit.
+    left = {each: each.limit if second >= each.end else each.left for each in windows}
+    end = {each: max(each.end, window_end(second, each.seconds)) for each in windows}
+    last = max((each for each in windows if left[each] < cost), key=lambda each: (end[each], -left[each]))
+    remaining, reset = max(left[last], 0), end[last] - second
+    return _new_standing((False, last.name, last.rate, remaining, reset, plan.policy))
 
 
-def headers(standing: Standing) -> list[tuple[str, str]]:
+def headers(standing: Standing) -> tuple[tuple[str, str], tuple[str, str]]:
     """`RateLimit-Policy` and `RateLimit` (IETF draft-ietf-httpapi-ratelimit-headers-10)."""
-    return [
-        ("RateLimit-Policy", standing.policy),
-        ("RateLimit", f'"{standing.name}";r={standing.remaining};t={standing.reset}'),
-    ]
+    _, name, _, remaining, reset, policy = standing
+    return ("RateLimit-Policy", policy), ("RateLimit", f'"{name}";r={remaining};t={reset}')

@@ -10,20 +10,22 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
 from django.conf import settings
 
-from keys.directory import Directory
+from keys.directory import Directory, Memory
 from keys.records import KeyRecord, SecretRecord
 from keys.verdicts import VALID, Code, Verdict
 from keys.verification import decide
 from usage import journal, meters, watermark
+from usage.journal import Event
 from usage.limits import RateWindows, Standing, Windows, WindowsAway
 from usage.meters import REQUESTS
 from usage.quotas import Balance, Quotas
-from usage.records import CALL, CHARGED_SHIFT, HELD
+from usage.records import CALL, HELD
 from usage.refusals import Refusals
 from usage.segment import Labels
 from usage.traits import pack
@@ -31,6 +33,7 @@ from usage.traits import pack
 logger = logging.getLogger(__name__)
 
 _COMPLAIN_SECONDS = 10.0
+_MOST_PASSES = 16_384  # that are remembered
 
 
 class Decision(NamedTuple):
@@ -62,12 +65,13 @@ class _Process:
 
     def __init__(self, directory: Directory) -> None:
         self.directory = directory
+        self.recall = directory.recall
         self.windows = _make_windows()
         self.journal = journal.current()
         self.journal.clock.agrees = lambda: directory.clock_agrees
         self.append = self.journal.append
-        self.spool = self.journal.spool
-        self.quotas = Quotas(self.spool)
+        self.begin = self.journal.request_id("")  # of a request's id
+        self.quotas = Quotas(self.journal.spool)
         self.refusals = Refusals(self.journal)
         self.refuse = self.refusals.record
 
@@ -144,7 +148,8 @@ def begins_like_ours(text: str) -> bool:
     return _current().directory.begins_like_ours(text)
 
 
-class Call(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Call:
     """What is asked of a call, and by whom; the same for most calls of a client, so that it is made once."""
 
     scopes: tuple[str, ...]  # all needed
@@ -152,6 +157,37 @@ class Call(NamedTuple):
     cost: int  # in the meter's smallest unit (`meters.cost`); 0 for a call that costs nothing
     labels: Labels  # meter, resource, address, and what `traits.pack` makes of the user agent
     hold: bool = False  # an event will say what the call really cost
+    address: str = field(init=False)  # of the labels
+
+    def __post_init__(self) -> None:
+        self.address = self.labels[2]
+
+
+class Pass(Event):
+    """A call that was allowed with a secret, as it is recorded: nothing but the time, and what may be said of
+    its organization, can stand against the next one. Records of keys are replaced and never changed."""
+
+    __slots__ = ("is_limited", "organization", "secret")
+
+    def __init__(self, call: Call, secret: SecretRecord) -> None:
+        key = secret.key
+        self.secret, self.organization = secret, key.organization
+        self.is_limited = bool(key.rates or key.quotas)
+        kind = HELD if call.hold else CALL
+        super().__init__(
+            key.organization.id, key.id, secret.id, VALID.number, call.cost, call.labels, kind=kind
+        )
+
+
+_passes: dict[tuple[Call, SecretRecord | Memory | None], Pass] = {}
+
+
+def _new_pass(call: Call, secret: SecretRecord) -> Pass:
+    """Of a call that is allowed now; remembered for the next."""
+    if len(_passes) >= _MOST_PASSES:
+        _passes.clear()
+    made = _passes[call, secret] = Pass(call, secret)
+    return made
 
 
 def authorize(
@@ -182,39 +218,47 @@ def authorize(
 
 def decide_call(credential: str, call: Call, now: float) -> Decided:
     """As `authorize`, for a call that is described already; what a Decision is made of."""
-    secret, standing = None, None
+    secret = None
     try:
         process = _process or _current()
-        scopes, environment, cost, labels, hold = call
-        code, secret, detail = decide(credential, process.directory, now, scopes, environment, labels[2])
-        if code is VALID and secret is not None:
-            key = secret.key
-            organization = key.organization
-            if key.quotas or organization.quotas:
-                return _charge(process, secret, call, now)
-            if key.rates or organization.rates:
-                code, detail, standing = _spend(process.windows, key, cost, now)
-            if code is VALID:
-                kind = HELD if hold else CALL
-                sequence = process.append(
-                    organization.id, key.id, secret.id, code.number, cost, labels, 1, kind
-                )
-                return code, secret, detail, f"{process.spool}-{sequence}", standing, None
-        request = process.refuse(code.number, secret, cost, labels, now)
+        found = process.recall(credential)
+        known = _passes.get((call, found))
+        if known is None or now >= known.secret.good_until - known.organization.caution:
+            facts = found, credential, process.directory, now, call.scopes, call.environment, call.address
+            code, secret, detail = decide(*facts)
+            if code is not VALID or secret is None:
+                request = process.refuse(code.number, secret, call.cost, call.labels, now)
+                return code, secret, detail, request, None, None
+            if known is None or known.secret is not secret:
+                known = _new_pass(call, secret)
+        secret = known.secret
+        if known.is_limited or known.organization.is_limited:
+            return _limit(process, known, call, now)
+        return VALID, secret, "", process.begin + str(process.append(known)), None, None
     except journal.JournalError as error:
         _complain(error)
         return Decision(Code.UNAVAILABLE, secret)
-    return code, secret, detail, request, standing, None
 
 
-def _charge(process: _Process, secret: SecretRecord, call: Call, now: float) -> Decided:
-    """The rest of `decide_call` for a valid call of a key with quotas. Raises JournalError.
+def _limit(process: _Process, known: Pass, call: Call, now: float) -> Decided:
+    """The rest of `decide_call` for a valid call with limits. Raises JournalError."""
+    secret = known.secret
+    key = secret.key
+    if key.quotas or known.organization.quotas:
+        return _charge(process, known, call, now)
+    code, detail, standing = _spend(process.windows, key, call.cost, now)
+    if code is not VALID:
+        request = process.refuse(code.number, secret, call.cost, call.labels, now)
+        return code, secret, detail, request, standing, None
+    return VALID, secret, "", process.begin + str(process.append(known)), standing, None
 
-    Quotas are charged first, and given back what windows refuse: neither's refusal spends the other.
-    """
-    key, (_, _, cost, labels, hold) = secret.key, call
-    quotas, organization = process.quotas, key.organization
-    standing, asked = None, not (key.rates or organization.rates)
+
+def _charge(process: _Process, known: Pass, call: Call, now: float) -> Decided:
+    """As `_limit`, with quotas. They are charged first, and given back what windows refuse: neither's refusal
+    spends the other."""
+    secret, cost, labels = known.secret, call.cost, call.labels
+    key, quotas = secret.key, process.quotas
+    standing, asked = None, not (key.rates or known.organization.rates)
     while True:
         code, detail = VALID, ""
         balance = quotas.spend(key, labels[0], cost, now)
@@ -229,13 +273,9 @@ def _charge(process: _Process, secret: SecretRecord, call: Call, now: float) -> 
         if code is not VALID:
             request = process.refuse(code.number, secret, cost, labels, now)
             return code, secret, detail, request, standing, balance
-        kind, before = HELD if hold else CALL, 0
-        if balance is not None:
-            kind, before = kind | balance.charged << CHARGED_SHIFT, balance.before
+        charged, before = (0, 0) if balance is None else (balance.charged, balance.before)
         try:
-            sequence = process.append(
-                *(organization.id, key.id, secret.id, code.number, cost, labels, 1, kind, before)
-            )
+            sequence = process.append(known, charged, before)
         except journal.TooLate:
             assert balance is not None
             quotas.give_back(key, cost, balance)
@@ -247,7 +287,7 @@ def _charge(process: _Process, secret: SecretRecord, call: Call, now: float) -> 
                 quotas.give_back(key, cost, balance)
             raise
         else:
-            return code, secret, detail, f"{process.spool}-{sequence}", standing, balance
+            return code, secret, detail, process.begin + str(sequence), standing, balance
 
 
 def refuse(

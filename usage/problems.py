@@ -19,7 +19,7 @@ from keys.records import brownout_until
 from keys.verdicts import Code
 from usage import limits, metering
 
-Headers = list[tuple[str, str]]
+type Headers = tuple[tuple[str, str], ...]
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_SECONDS = "1"
@@ -28,14 +28,13 @@ IP_NOT_ALLOWED, RATE_LIMITED, QUOTA_EXCEEDED = Code.IP_NOT_ALLOWED, Code.RATE_LI
 BROWNOUT = Code.BROWNOUT
 STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 NO_STORE = ("Cache-Control", "no-store")
-END = b'"}'  # of a document that `describe` began
-_NOTHING: Headers = []
+_NOTHING: Headers = ()
 # A refusal has a body, and a proxy may hand it to a browser.
-_INERT = [
+_INERT = (
     ("Content-Type", CONTENT_TYPE),
     ("X-Content-Type-Options", "nosniff"),
     ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
-]
+)
 
 
 def refusal(
@@ -56,12 +55,17 @@ def refusal(
         violated = standing.name
     retry = retry_seconds(decision)
     begin, common = describe(code.text, detail, status or code.status, violated)
-    headers = [*first, *common]
+    headers = first + common
     if standing is not None:
         headers += limits.headers(standing)
     if retry:
-        headers.append(("Retry-After", str(retry)))
-    return begin + request.encode() + END, headers
+        headers += (("Retry-After", str(retry)),)
+    return finish(begin, request), headers
+
+
+def finish(begin: str, request: str) -> bytes:
+    """The document that `describe` began, with this id of ours: nothing in it needs escaping."""
+    return f'{begin}{request}"}}'.encode()
 
 
 def retry_seconds(decision: metering.Decided) -> int:
@@ -77,11 +81,10 @@ def retry_seconds(decision: metering.Decided) -> int:
 
 
 @lru_cache(maxsize=4096)
-def describe(name: str, detail: str, status: int, violated: str = "") -> tuple[bytes, Headers]:
+def describe(name: str, detail: str, status: int, violated: str = "") -> tuple[str, Headers]:
     """What all refusals of one kind have in common, made once, for they come in floods: the document up to
-    the value of its last member, `request` (an id of ours: nothing in it needs escaping; END follows), and
-    the headers beside it. The code goes by its name: to hash a member of an enum takes longer than all the
-    rest."""
+    the value of its last member, `request` (see `finish`), and the headers beside it. The code goes by its
+    name: to hash a member of an enum takes longer than all the rest."""
     code = Code[name]
     detail = detail or code.sentence
     problem: dict[str, object] = {
@@ -99,7 +102,7 @@ def describe(name: str, detail: str, status: int, violated: str = "") -> tuple[b
         headers.append(("Retry-After", RETRY_SECONDS))
     if challenge := _challenge(code, detail):
         headers.append(("WWW-Authenticate", challenge))
-    return json.dumps(problem)[:-1].encode() + b', "request": "', headers
+    return json.dumps(problem)[:-1] + ', "request": "', tuple(headers)
 
 
 def refusal_response(decision: metering.Decision, *, address: str = "") -> HttpResponse:
@@ -108,16 +111,13 @@ def refusal_response(decision: metering.Decision, *, address: str = "") -> HttpR
     return HttpResponse(
         body,
         status=decision.code.status,
-        headers=dict([*headers, *client_headers(decision)]),
+        headers=dict(headers + client_headers(decision)),
     )
 
 
 def client_headers(decision: metering.Decision) -> Headers:
     """What an answer to the client itself says of the decision: a proxy gets more."""
-    return [
-        ("X-Portal-Code", decision.code.text),
-        ("X-Portal-Request", decision.request),
-    ]
+    return ("X-Portal-Code", decision.code.text), ("X-Portal-Request", decision.request)
 
 
 def plain(
@@ -133,7 +133,7 @@ def plain(
         "request": request,
         **members,
     }
-    return json.dumps(problem).encode(), [NO_STORE, *_INERT]
+    return json.dumps(problem).encode(), (NO_STORE, *_INERT)
 
 
 def log_bug(logger: logging.Logger, error: BaseException) -> None:

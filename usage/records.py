@@ -34,8 +34,8 @@ FRAME = struct.Struct("<II")  # length, CRC-32 of the payload, from SEED on
 HEAD = struct.Struct("<BBQq")  # version, kind, sequence, time in µs
 HEADER_BODY = struct.Struct("<4s11sIIq")  # magic, spool, pid, segment, start in µs; then the host
 CALL_BODY = struct.Struct("<BBQqqqqqIBIIII")
-CALL_HEAD = struct.Struct("<BBQqqqqqIB")  # the same without its four texts
-CALL_TEXTS = struct.Struct("<IIII")
+CALL_TAIL = struct.Struct("<qqqqIBIIII")  # the same behind its head
+CALL_PARTS = struct.Struct(f"{HEAD.format}{CALL_TAIL.size}s")  # the head, and the rest as bytes
 # CRC-32 of nothing is 0, and so would make an all-zero tail, as a map that was not sealed or a file system
 # after a power cut leaves it, a run of valid empty records. Begun from another number it is not.
 SEED: Final = 0xA282EAD8

@@ -10,7 +10,7 @@ import threading
 from typing import Final
 
 from keys.records import SecretRecord
-from usage.journal import Journal, JournalError
+from usage.journal import Event, Journal, JournalError
 from usage.segment import Labels
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class _Run:
         self.sequence = 0  # of the last such record
         self.ids = ""  # what the request ids of those that are summed begin with
         self.more = 0  # were summed so far
-        self.sums: dict[_Place, int] = {}  # of these, what is not in the journal yet
+        self.sums: dict[_Place, list[int]] = {}  # of these, what is not in the journal yet: one number each
 
 
 class Refusals:
@@ -72,7 +72,9 @@ class Refusals:
             if now >= self._until:
                 self._begin_minute(now)
             if secret is None:
-                run = self._runs.get(code) or self._begin(0, 0, code, code)
+                run = self._runs.get(code)
+                if run is None:
+                    run = self._begin(0, 0, code, code)
                 place = 0, labels[0], labels[1]
             else:
                 key = secret.key
@@ -80,8 +82,7 @@ class Refusals:
                 run = self._runs.get(name) or self._begin(key.organization.id, key.id, code, name)
                 place = secret.id, labels[0], labels[1]
             if run.own >= self._first and run.sequence:
-                count = run.sums.get(place)
-                run.sums[place] = (self._open(run) if count is None else count) + 1
+                (run.sums.get(place) or self._open(run, place))[0] += 1
                 run.more = more = run.more + 1
                 return run.ids + str(more)
             run.own += 1
@@ -94,7 +95,7 @@ class Refusals:
         with self._flushing:
             with self._lock:
                 runs, self._unwritten, self._places = self._unwritten, [], 0
-                taken = [(run, place, calls) for run in runs for place, calls in run.sums.items()]
+                taken = [(run, place, calls) for run in runs for place, (calls,) in run.sums.items()]
                 for run in runs:
                     run.sums = {}
             written = 0
@@ -102,9 +103,9 @@ class Refusals:
                 for run, (secret, meter, resource), calls in taken:
                     # A cost below zero names the record that this one continues; refused calls cost nothing.
                     labels = meter, resource, "", ""
-                    self._journal.append(
-                        run.organization, run.key, secret, run.code, -run.sequence, labels, calls, wait=False
-                    )
+                    continued = -run.sequence
+                    event = Event(run.organization, run.key, secret, run.code, continued, labels, calls)
+                    self._journal.append(event, wait=False)
                     written += 1
                 self._failed = False
             except JournalError:
@@ -140,7 +141,7 @@ class Refusals:
         run = self._runs[name] = _Run(organization, key, code)
         return run
 
-    def _open(self, run: _Run) -> int:
+    def _open(self, run: _Run, place: _Place) -> list[int]:
         """Make room for another place among the run's sums."""
         if not run.sums:
             self._unwritten.append(run)
@@ -148,14 +149,16 @@ class Refusals:
         if self._flusher is None and not self._stop.is_set():
             self._flusher = threading.Thread(target=self._run_flusher, name="refusals", daemon=True)
             self._flusher.start()
-        return 0
+        count = run.sums[place] = [0]
+        return count
 
     # --- outside the lock ---
 
     def _write(self, run: _Run, secret: int, cost: int, labels: Labels) -> str:
         """Give one refusal its own record, which the next sums continue."""
         try:
-            sequence = self._journal.append(run.organization, run.key, secret, run.code, cost, labels)
+            event = Event(run.organization, run.key, secret, run.code, cost, labels)
+            sequence = self._journal.append(event)
         except JournalError:
             with self._lock:
                 run.own -= 1
@@ -169,8 +172,7 @@ class Refusals:
     def _put_back(self, sums: list[tuple[_Run, _Place, int]]) -> None:
         with self._lock:
             for run, place, calls in sums:
-                count = run.sums.get(place)
-                run.sums[place] = (self._open(run) if count is None else count) + calls
+                (run.sums.get(place) or self._open(run, place))[0] += calls
 
     def _run_flusher(self) -> None:
         while not self._stop.wait(FLUSH_SECONDS):

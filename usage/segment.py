@@ -29,7 +29,7 @@ class Segment:
     """
 
     __slots__ = (
-        "_most", "closed", "failed", "fd", "labels", "map", "path", "reserved", "room_until", "size",
+        "_most", "closed", "failed", "fd", "labels", "map", "mark", "path", "reserved", "room_until", "size",
         "sync_lock", "synced", "texts", "written",
     )  # fmt: skip
 
@@ -41,7 +41,8 @@ class Segment:
         self.map = mmap.mmap(fd, most + SLACK)
         self.size = self.reserved = self.room_until = 0
         self.texts: dict[str, int] = {"": 0}
-        self.labels: dict[Labels, bytes] = {}  # the ids of their texts, as records have them
+        self.labels: dict[Labels, tuple[int, ...]] = {}  # the ids of their texts
+        self.mark = object()  # who holds on to it knows this segment by it, and keeps nothing of it alive
         self.failed = self.closed = False
         self.sync_lock = threading.Lock()
         self.written = self.synced = 0

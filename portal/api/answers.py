@@ -214,4 +214,4 @@ def as_problems(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable
 def too_many_calls() -> tuple[bytes, problems.Headers]:
     """For the WSGI callable: all places are taken."""
     body, headers = problems.refusal(_UNAVAILABLE)
-    return body, [*headers, *problems.client_headers(_UNAVAILABLE)]
+    return body, headers + problems.client_headers(_UNAVAILABLE)

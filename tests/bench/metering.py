@@ -104,14 +104,14 @@ def drained(
     from django.utils import timezone
 
     from usage.drain import Drain
-    from usage.journal import Journal
+    from usage.journal import Event, Journal
 
     chance = random.Random(1)
     journal = Journal(folder, tick=False)
     for _ in range(records):
         owner = chance.randrange(ORGANIZATIONS)
         labels = "requests", f"GET /{chance.randrange(5)}", f"192.0.2.{chance.randrange(50)}", "bench"
-        journal.append(organizations[owner], chance.choice(keys[owner]), 1, 1, 1, labels)
+        journal.append(Event(organizations[owner], chance.choice(keys[owner]), 1, 1, 1, labels))
     journal.close()
     meter = Meter()
     began = meter.seconds()
@@ -147,7 +147,7 @@ def page_milliseconds(organization: int) -> float:
 
 def figures(folder: Path, large: int, records: int) -> dict[str, float]:
     from tests import builders
-    from usage.journal import Journal
+    from usage.journal import Event, Journal
 
     owners = [builders.organization(f"customer-{n}") for n in range(ORGANIZATIONS)]
     keys = [[builders.key(each, name=f"Key {n}").key.pk for n in range(KEYS)] for each in owners]
@@ -155,7 +155,7 @@ def figures(folder: Path, large: int, records: int) -> dict[str, float]:
     found: dict[str, float] = {}
     journal = Journal(folder / "bench", tick=False)
     labels = "requests", "orders", "192.0.2.1", "bench"
-    found["journal, a call"] = microseconds(lambda: journal.append(1, 2, 3, 1, 1, labels))
+    found["journal, a call"] = microseconds(lambda: journal.append(Event(1, 2, 3, 1, 1, labels)))
     journal.close()
     before = 0
     for name, rows in (("10 k", SMALL), ("1 M", large)):

@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from usage.journal import Journal
+from usage.journal import Event, Journal
 from usage.records import CALL, read_records
 
 VALID, REFUSED = 1, 13  # numbers of codes
@@ -37,7 +37,7 @@ class Backlog:
             labels = "requests", f"GET /{self._chance.randrange(20)}", "192.0.2.1", choose(AGENTS)
             code = VALID if self._chance.random() < 0.9 else REFUSED
             cost = self._chance.randrange(1, 5)
-            journal.append(self._organization, choose(self._keys), 0, code, cost, labels)
+            journal.append(Event(self._organization, choose(self._keys), 0, code, cost, labels))
         if self._chance.random() < 0.5:
             journal.close()
         else:

@@ -24,6 +24,7 @@ from typing import Any, Final, NamedTuple
 from unittest import mock
 
 from usage import journal, records, segment
+from usage import journal as journals
 from usage.journal import Journal
 from usage.records import CALL, SEAL, read_records
 from usage.room import SUFFIX
@@ -156,7 +157,7 @@ def record(folder: Path, *, power: bool, calls: int, seed: int) -> Recording:
             for _ in range(calls // THREADS):
                 agent = f"agent/{chance.randrange(30)}"
                 labels = "requests", f"GET /{chance.randrange(9)}", "192.0.2.1", agent
-                sequence = written.append(1, number, 1, 1, 1, labels)
+                sequence = written.append(journals.Event(1, number, 1, 1, 1, labels))
                 with recording.lock:
                     recording.answered.append((len(recording.events), sequence))
 

@@ -29,13 +29,13 @@ BACK_SECONDS = 5  # after there is room
 WRITER = """
 import json, os, sys
 from pathlib import Path
-from usage.journal import Journal, JournalError
+from usage.journal import Event, Journal, JournalError
 
 journal = Journal(Path(sys.argv[1]), power=sys.argv[2] == "power", segment_bytes=3 * 1024**2, tick=False)
 answered, refused = [], []
 for number in range(int(sys.argv[3])):
     try:
-        journal.append(1, 1, number, 1, 1, ("requests", "", "192.0.2.1", "curl"))
+        journal.append(Event(1, 1, number, 1, 1, ("requests", "", "192.0.2.1", "curl")))
         answered.append(number)
     except JournalError:
         refused.append(number)

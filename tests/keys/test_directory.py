@@ -15,7 +15,7 @@ from pytest_django import Settings
 
 from keys import directory as directory_module
 from keys import lifecycle, presence, records, tokens
-from keys.directory import Directory, Unavailable
+from keys.directory import STALE, Directory
 from keys.models import AuditEvent, Feed, Key, Process
 from keys.records import SecretRecord
 from keys.verdicts import Code
@@ -84,7 +84,7 @@ def test_a_policys_limits_reach_all_its_organizations(directory: Directory) -> N
     directory.refresh()
     lifecycle.edit_policy(COMMAND, acme.policy, rates=["10/second"], quotas=["9/day"], now=NOW)
     directory.refresh()
-    secret = directory.recall(tokens.digest(issued.plaintext))
+    secret = directory.recall(issued.plaintext)
     assert isinstance(secret, SecretRecord)
     assert [rate.text for rate in secret.key.organization.rates] == ["10/second"]
     assert [quota.text for quota in secret.key.organization.quotas] == ["9/day"]
@@ -162,7 +162,7 @@ def test_a_load_that_is_interrupted_leaves_no_key_out(
     for _ in range(3):
         slow.refresh()
     assert slow.ready
-    assert all(isinstance(slow.recall(tokens.digest(each.plaintext)), SecretRecord) for each in issued)
+    assert all(isinstance(slow.recall(each.plaintext), SecretRecord) for each in issued)
 
 
 @pytest.mark.django_db
@@ -385,8 +385,7 @@ def test_what_is_closed_stays_closed_whatever_round_was_under_way(
     monkeypatch.setattr(presence, "acknowledge", closed_meanwhile)
     directory.refresh()
     assert not directory.ready
-    with pytest.raises(Unavailable):
-        directory.recall(b"")
+    assert directory.recall("") is STALE
 
 
 @pytest.mark.django_db
@@ -505,8 +504,7 @@ def test_a_started_directory_loads_acknowledges_and_signs_off(tmp_path: Path) ->
         running.close()
     assert not Process.objects.exists()
     assert not (tmp_path / "run.lock").exists()
-    with pytest.raises(Unavailable):
-        running.recall(b"")
+    assert running.recall("") is STALE
 
 
 @pytest.mark.django_db

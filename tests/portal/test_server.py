@@ -13,9 +13,9 @@ def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     return [f"by WSGI, {len(environ)} values".encode()]
 
 
-def answer(environ: dict[str, Any]) -> tuple[int, list[tuple[str, str]], bytes]:
+def answer(environ: dict[str, Any]) -> tuple[int, tuple[tuple[str, str], ...], bytes]:
     query, forwarded, length = environ["QUERY_STRING"], environ["HTTP_X_FORWARDED_FOR"], len(environ)
-    return 403, [("X-Length", str(length))], f"{query} {forwarded}".encode()
+    return 403, (("X-Length", str(length)),), f"{query} {forwarded}".encode()
 
 
 server.answer_directly(application, "/direct/", answer)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from keys.models import Key
 from keys.verdicts import Code
-from usage.journal import Journal
+from usage.journal import Event, Journal
 from usage.models import ResponseRollup, Rollup
 from usage.records import HELD
 
@@ -34,7 +34,7 @@ def call(
     agent: str = "curl",
 ) -> None:
     labels = "requests", resource, "192.0.2.1", agent
-    journal.append(organization, key, key * 10, code.number, cost, labels)
+    journal.append(Event(organization, key, key * 10, code.number, cost, labels))
 
 
 def hold(
@@ -42,7 +42,7 @@ def hold(
 ) -> str:
     """The request id of a call that was held."""
     labels = meter, "chat", "192.0.2.1", "curl"
-    sequence = journal.append(key.organization_id, key.pk, 1, code, cost, labels, kind=kind)
+    sequence = journal.append(Event(key.organization_id, key.pk, 1, code, cost, labels, kind=kind))
     return journal.request_id(sequence)
 
 

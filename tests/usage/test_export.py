@@ -31,6 +31,7 @@ from usage.billing import Period
 from usage.exports import BESIDE, FORMATS
 from usage.exports.cells import in_units, of_lines
 from usage.exports.csv import guarded
+from usage.journal import Event
 from usage.models import Rollup
 
 COLUMNS = (
@@ -218,7 +219,14 @@ def test_calls_that_are_still_in_the_journal_are_counted_first(key: Key, journal
     secret = key.secrets.get()
     for code, cost in ((Code.VALID, 1), (Code.VALID, 3), (Code.RATE_LIMITED, 1)):
         journal.current().append(
-            key.organization_id, key.pk, secret.pk, code.number, cost, ("requests", "", "127.0.0.1", "curl")
+            Event(
+                key.organization_id,
+                key.pk,
+                secret.pk,
+                code.number,
+                cost,
+                ("requests", "", "127.0.0.1", "curl"),
+            )
         )
     journal.reset()
     month = f"{timezone.now():%Y-%m}"
@@ -344,7 +352,7 @@ def test_the_manifest_says_through_when_the_numbers_are_complete(
     key: Key, journal_dir: Path, tmp_path: Path
 ) -> None:
     journal.current().append(
-        key.organization_id, key.pk, key.secrets.get().pk, 1, 1, ("requests", "", "127.0.0.1", "curl")
+        Event(key.organization_id, key.pk, key.secrets.get().pk, 1, 1, ("requests", "", "127.0.0.1", "curl"))
     )
     journal.reset()
     now = timezone.now()

@@ -2,7 +2,6 @@
 
 import datetime as dt
 import os
-import struct
 from pathlib import Path
 
 import pytest
@@ -43,7 +42,8 @@ def a_call(sequence: int, *, text: int = 0, at: int = AT, **fields: int) -> byte
     """A call's payload, as nobody writes it."""
     body = {"organization": 1, "key": 2, "secret": 20, "cost": 1, "calls": 1, "code": 1} | fields
     kind = body.pop("kind", records.CALL)
-    return records.CALL_HEAD.pack(1, kind, sequence, at, *body.values()) + struct.pack("<IIII", text, 0, 0, 0)
+    tail = records.CALL_TAIL.pack(*body.values(), text, 0, 0, 0)
+    return records.HEAD.pack(1, kind, sequence, at) + tail
 
 
 def a_response(sequence: int, organization: int = 1, text: int = 0) -> bytes:

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from usage import records
-from usage.journal import Journal, JournalError, TooLate
+from usage.journal import Event, Journal, JournalError, TooLate
 from usage.records import (
     CALL,
     CHARGED_SHIFT,
@@ -62,7 +62,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Journal]]:
 
 
 def call(journal: Journal, number: int = 1, agent: str = "curl/8") -> int:
-    return journal.append(7, 8, number, 1, 5, ("requests", "GET /orders", "192.0.2.1", agent))
+    return journal.append(Event(7, 8, number, 1, 5, ("requests", "GET /orders", "192.0.2.1", agent)))
 
 
 def files(journal: Journal) -> list[Path]:
@@ -95,7 +95,7 @@ def test_an_event_is_in_the_file_when_append_returns(make: Callable[..., Journal
 def test_a_call_may_be_held_and_names_the_quotas_it_was_charged_to(make: Callable[..., Journal]) -> None:
     journal = make(clock=Clock())
     labels = "requests", "", "", ""
-    journal.append(7, 8, 1, 1, 5, labels, kind=HELD | 0b1010 << CHARGED_SHIFT)
+    journal.append(Event(7, 8, 1, 1, 5, labels, kind=HELD | 0b1010 << CHARGED_SHIFT))
     (record,) = (record for record in everything(journal) if record.kind == HELD)
     assert (record.cost, record.charged) == (5, 0b1010)
 
@@ -126,10 +126,10 @@ def test_an_event_that_comes_after_its_period_is_not_written(make: Callable[...,
     journal = make(clock=clock)
     labels = "requests", "", "", ""
     moment = clock.now // 1000
-    sequence = journal.append(7, 8, 1, 1, 5, labels, before=moment + 1)
+    sequence = journal.append(Event(7, 8, 1, 1, 5, labels), before=moment + 1)
     with pytest.raises(TooLate):
-        journal.append(7, 8, 1, 1, 5, labels, before=moment)
-    assert journal.append(7, 8, 1, 1, 5, labels) == sequence + 1
+        journal.append(Event(7, 8, 1, 1, 5, labels), before=moment)
+    assert journal.append(Event(7, 8, 1, 1, 5, labels)) == sequence + 1
     assert len(calls(journal)) == 2
 
 
@@ -254,7 +254,7 @@ def test_a_thread_ticks_while_the_process_is_idle(make: Callable[..., Journal]) 
 
 def test_texts_are_cut_and_cleaned(make: Callable[..., Journal]) -> None:
     journal = make()
-    journal.append(1, 1, 1, 1, 1, ("m" * 99, "r\0\ud800", "a" * 99, "u" * 9999))
+    journal.append(Event(1, 1, 1, 1, 1, ("m" * 99, "r\0\ud800", "a" * 99, "u" * 9999)))
     (record,) = calls(journal)
     assert (len(record.meter), len(record.address), len(record.user_agent)) == (
         50,
@@ -287,7 +287,7 @@ def test_two_threads_lose_and_repeat_nothing(make: Callable[..., Journal]) -> No
 FULL_DISK = """
 import json, subprocess, sys
 from pathlib import Path
-from usage.journal import Journal, JournalError, TooLate
+from usage.journal import Event, Journal, JournalError, TooLate
 from usage.records import CALL, SEAL, read_records
 
 disk = Path(sys.argv[1])
@@ -298,7 +298,7 @@ answered, refused = [], 0
 def call(number):
     global refused
     try:
-        journal.append(1, 1, number, 1, 1, ("requests", "", "192.0.2.1", "curl"))
+        journal.append(Event(1, 1, number, 1, 1, ("requests", "", "192.0.2.1", "curl")))
         answered.append(number)
     except JournalError:
         refused += 1
@@ -467,7 +467,7 @@ def test_a_disk_that_gives_no_room_refuses_the_event_and_the_next_goes_on(
             if number % 1000 == 0:
                 patch.setattr(os, name, fail)
             try:
-                journal.append(1, 1, number, 1, 1, ("requests", "", "192.0.2.1", "curl"))
+                journal.append(Event(1, 1, number, 1, 1, ("requests", "", "192.0.2.1", "curl")))
                 answered.append(number)
             except JournalError:
                 continue
@@ -499,7 +499,7 @@ def segment() -> bytes:
     with TemporaryDirectory() as directory:
         journal = Journal(Path(directory), tick=False)
         for number in range(12):
-            journal.append(1, 2, number, 1, 1, ("requests", f"r{number % 3}", "192.0.2.1", "curl"))
+            journal.append(Event(1, 2, number, 1, 1, ("requests", f"r{number % 3}", "192.0.2.1", "curl")))
             if number % 3:
                 journal.append_response(1, 2, f"r{number % 5}", number % 5 + 1)
         journal.close()

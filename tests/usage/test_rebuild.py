@@ -16,7 +16,7 @@ from tests import builders
 from usage import events, rebuild, records
 from usage.drain import Drain, drain_once
 from usage.event_format import parse
-from usage.journal import Journal
+from usage.journal import Event, Journal
 from usage.kept import FOLDER
 from usage.models import Finding, OrganizationRollup, Rollup, Segment
 from usage.rebuild import Result
@@ -52,7 +52,7 @@ def call(journal: Journal, of: lifecycle.Issued, cost: int = 1, code: int = 1, k
     labels = "requests", "chat", "192.0.2.1", "curl"
     key = of.key
     return journal.request_id(
-        journal.append(key.organization_id, key.pk, of.secret.pk, code, cost, labels, kind=kind)
+        journal.append(Event(key.organization_id, key.pk, of.secret.pk, code, cost, labels, kind=kind))
     )
 
 
@@ -255,7 +255,7 @@ def test_resources_that_are_booked_as_other_are_compared_together(
     settings.USAGE_RESOURCES = 2
     for resource in ("a", "b", "c", "d"):
         labels = "requests", resource, "192.0.2.1", "curl"
-        journal.append(issued.key.organization_id, issued.key.pk, issued.secret.pk, 1, 1, labels)
+        journal.append(Event(issued.key.organization_id, issued.key.pk, issued.secret.pk, 1, 1, labels))
     journal.close()
     drain_once(clock.now)
     assert Rollup.objects.filter(resource="other").exists()

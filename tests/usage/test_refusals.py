@@ -26,7 +26,7 @@ from keys.verdicts import Code
 from tests import builders
 from usage import metering, refusal_log, refusals
 from usage.drain import Drain, drain_once
-from usage.journal import Journal, JournalError
+from usage.journal import Event, Journal, JournalError
 from usage.models import Refusal, Rollup, Segment
 from usage.records import CALL, Record, read_records
 from usage.refusals import FIRST, Refusals
@@ -277,7 +277,7 @@ def test_whatever_is_summed_the_counters_say_what_was_answered(
         for act, number, code, resource in steps:
             labels = ("requests", resource, "192.0.2.1", "")
             if act == "allow":
-                journal.append(1, number + 1, 1, Code.VALID.number, 1, labels)
+                journal.append(Event(1, number + 1, 1, Code.VALID.number, 1, labels))
                 answered[number + 1, "VALID"] += 1
             elif act == "flush":
                 recorder.flush()
@@ -348,7 +348,7 @@ def test_calls_without_a_key_are_rows_of_no_organization(recorder: Refusals) -> 
 
 
 def test_an_allowed_call_is_no_row(journal: Journal) -> None:
-    journal.append(1, 2, 20, Code.VALID.number, 1, LABELS)
+    journal.append(Event(1, 2, 20, Code.VALID.number, 1, LABELS))
     drain_once(NOW)
     assert not Refusal.objects.exists()
 
@@ -368,7 +368,7 @@ def test_a_sum_that_comes_after_its_row_is_added_there(recorder: Refusals, clock
 def test_a_journal_without_sums_makes_no_more_rows_than_there_may_be(journal: Journal) -> None:
     """As an earlier version wrote them."""
     for _ in range(100):
-        journal.append(1, 2, 20, Code.REVOKED.number, 1, LABELS)
+        journal.append(Event(1, 2, 20, Code.REVOKED.number, 1, LABELS))
     drain_once(NOW)
     rows = list(Refusal.objects.order_by("sequence"))
     assert len(rows) == refusal_log.ROWS

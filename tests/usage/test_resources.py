@@ -17,7 +17,7 @@ from tests.builders import NOW, organization, version
 from tests.threads import at_once
 from usage import resources
 from usage.drain import Drain
-from usage.journal import Journal
+from usage.journal import Event, Journal
 from usage.models import PlanVersion, Price, Resource, ResourceBound, ResponseRollup, Rollup
 from usage.records import CALL, RESPONSE, Record
 from usage.resources import OTHER, bounded
@@ -229,7 +229,7 @@ def journals(journal_dir: Path) -> Iterator[list[Journal]]:
 def test_two_drains_at_once_keep_to_the_bound_and_lose_no_call(journals: list[Journal]) -> None:
     for number, journal in enumerate(journals):
         for n in range(300):
-            journal.append(1, 2, 3, Code.VALID.number, 1, ("requests", f"{number}/{n % 9}", "", ""))
+            journal.append(Event(1, 2, 3, Code.VALID.number, 1, ("requests", f"{number}/{n % 9}", "", "")))
         journal.close()
     outcomes = at_once([lambda: Drain(batch=20).once(NOW) for _ in range(2)])
     assert not [each for each in outcomes if isinstance(each, BaseException)]

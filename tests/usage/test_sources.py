@@ -17,7 +17,7 @@ from tests import builders
 from tests.usage.journals import BEGIN, NOW, SECOND, Clock
 from usage import retention, sources
 from usage.drain import Drain, drain_once
-from usage.journal import Journal
+from usage.journal import Event, Journal
 from usage.models import Source
 from usage.models.sources import OTHER
 from usage.records import CALL, Record
@@ -31,7 +31,7 @@ DAY = dt.timedelta(days=1)
 def call(
     journal: Journal, address: str, agent: str = "curl", *, secret: int = 20, code: Code = Code.VALID
 ) -> None:
-    journal.append(1, 2, secret, code.number, 1, ("requests", "", address, agent))
+    journal.append(Event(1, 2, secret, code.number, 1, ("requests", "", address, agent)))
 
 
 def listed(secret: int = 20) -> dict[tuple[str, str], int]:
@@ -174,7 +174,7 @@ def test_a_keys_sources_are_those_of_its_secrets_and_of_no_other_key(acme: Organ
 def late_calls(journal: Journal, key: Key, secret: Secret, code: Code = Code.REVOKED) -> None:
     for n in range(25):  # more than have rows of their own
         labels = "requests", "orders", f"192.0.2.{n}", "curl"
-        journal.append(key.organization_id, key.pk, secret.pk, code.number, 1, labels)
+        journal.append(Event(key.organization_id, key.pk, secret.pk, code.number, 1, labels))
     drain_once(NOW)
 
 

@@ -9,7 +9,7 @@ from keys.verdicts import VALID, Code
 from tests.usage.journals import NOW
 from usage import client, records
 from usage.drain import drain_once
-from usage.journal import Journal
+from usage.journal import Event, Journal
 from usage.models import Refusal, ScopeUse, SecretUse, Source
 from usage.records import AGENT_LENGTH, CONTEXT_LENGTH
 from usage.traits import BROWSER, PLAIN, UNKNOWN, pack, unpack
@@ -47,7 +47,9 @@ def test_the_drain_keeps_scopes_and_traits_apart_from_the_user_agent(journal: Jo
         (0, pack("curl", ())),
         (10, pack("curl", ("c:x",), PLAIN)),
     ):
-        journal.append(1, 2, 20, VALID.number if not code else Code.RATE_LIMITED.number, 1, labels(text))
+        journal.append(
+            Event(1, 2, 20, VALID.number if not code else Code.RATE_LIMITED.number, 1, labels(text))
+        )
     drain_once(NOW)
     [source] = Source.objects.all()
     assert (source.user_agent, source.calls) == ("curl", 3)

@@ -20,7 +20,7 @@ from tests import builders
 from tests.usage.journals import BEGIN, SECOND, START, Clock
 from usage import signals, traits, watch
 from usage.drain import drain_once
-from usage.journal import Journal
+from usage.journal import Event, Journal
 from usage.models import Signal, Source
 from usage.signals import MEANINGS, Facts, Kind
 
@@ -64,7 +64,9 @@ class Traffic:
         for address in addresses:
             for _ in range(times):
                 labels = "requests", "", address, agent
-                self.journal.append(key.organization_id, key.pk, issued.secret.pk, code.number, 1, labels)
+                self.journal.append(
+                    Event(key.organization_id, key.pk, issued.secret.pk, code.number, 1, labels)
+                )
         drain_once(NOW)
 
 
