@@ -132,7 +132,10 @@ class Directory:
             return STALE
         if len(credential) not in self._lengths:  # a digest costs more than all else here
             return UNHEARD
-        digest = sha256(credential.encode("utf-8", "surrogatepass")).digest()  # `digest_of`, spelled out
+        try:
+            digest = sha256(credential.encode()).digest()  # `digest_of`, spelled out
+        except UnicodeEncodeError:  # lone surrogates, which no secret has
+            return UNHEARD
         secret = self._secrets.get(digest)
         return self._others.get(digest, UNHEARD) if secret is None else secret
 

@@ -31,11 +31,11 @@ class OrganizationRecord:
     brownout_days: int | None = None
     # In so many seconds before a key's end its calls are looked at closely; all of them while suspended.
     caution: float = field(init=False)
-    is_limited: bool = field(init=False)  # by rates or quotas
+    era: object = field(init=False)  # another one means that something above may be another, too
 
     def __post_init__(self) -> None:
         self.caution = math.inf if self.suspended else brownouts.lead(self.brownout_days)
-        self.is_limited = bool(self.rates or self.quotas)
+        self.era = object()  # last: who sees it sees the rest
 
     @classmethod
     def of(cls, row: Organization) -> "OrganizationRecord":
@@ -78,13 +78,6 @@ class SecretRecord:
     stops_at: float  # epoch seconds; infinity: its rotation has not come
     prefix: str
     imported: bool
-    # Until then (epoch seconds) nothing that is only about the key and the secret stands against a call.
-    good_until: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        key = self.key
-        limited = key.revoked or key.disabled or key.networks
-        self.good_until = 0.0 if limited else min(key.expires_at, self.stops_at)
 
 
 def is_live(secret: SecretRecord, now: float) -> bool:

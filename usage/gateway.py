@@ -6,7 +6,6 @@ the client sends can change it. It decides nothing about keys itself.
 """
 
 import logging
-import math
 import threading
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 from django.conf import settings
 
 from keys.directory import Unavailable
-from keys.records import KeyRecord, expiry_told, told_from
+from keys.records import KeyRecord, expiry_told
 from keys.verdicts import VALID, Code
 from usage import client, limits, metering, meters, problems, rules
 from usage.credentials import presented
@@ -42,7 +41,6 @@ _MAX_RULE = MAX_RULE + 1  # so much is looked at, for a rule that is too long to
 _CUT = 1024  # characters of a header that is looked at
 _MOST_REMEMBERED = 8192
 _MOST_TEXTS, _LONGEST_TEXTS = 64, 4096  # so many, and so many characters together, are remembered
-_MOST_TOLD = 16_384
 _SINGLE = ("environment", "cost", "meter", "resource", "hold", "deny")
 _FREE = ({"HEAD"}, {"OPTIONS"})
 
@@ -122,13 +120,10 @@ def answer(environ: Environ) -> Answer:
             credential = found or ""
         moment = now()
         decided = decide_call(credential, asked.call, moment)
-        code, secret, _, request, standing, _ = decided
-        if code is not VALID or secret is None:
+        code, _, _, request, standing, _, known = decided
+        if code is not VALID or known is None:
             return _refuse(decided, asked)
-        key = secret.key
-        until, told = _told.get(key, _NOT_TOLD)
-        if moment >= until:
-            told = _tell(key, moment)
+        told = known.told or _tell(known, moment)
         headers = told + (("X-Portal-Request", request),)  # noqa: RUF005  to unpack takes twice as long
         if standing is not None:
             headers += limits.headers(standing)
@@ -345,17 +340,9 @@ _OUTSIDE = metering.Decision(
 )
 
 
-# Of a key whose calls are allowed: its headers, and the moment until which they stay as they are.
-_told: dict[KeyRecord, tuple[float, Headers]] = {}
-_NOT_TOLD: tuple[float, Headers] = float("-inf"), ()
-
-
-def _tell(key: KeyRecord, moment: float) -> Headers:
-    """The headers of a call with this key that is allowed now, but the request's id; remembered."""
-    told = (*_portal_headers(VALID, key, moment), NO_STORE)
-    if len(_told) >= _MOST_TOLD:
-        _told.clear()
-    _told[key] = told_from(key) if moment < told_from(key) else math.inf, told
+def _tell(known: metering.Pass, moment: float) -> Headers:
+    """The headers of a call that is allowed now, but the request's id; the next ones find them."""
+    known.told = told = (*_portal_headers(VALID, known.secret.key, moment), NO_STORE)
     return told
 
 
@@ -383,9 +370,9 @@ def _nameless(name: str, detail: str, status: int) -> Nameless:
     return status, (*_portal_headers(Code[name], None), *headers), begin
 
 
-def _refuse(decided: metering.Decided, asked: Asked | None, deny: int = 0) -> Answer:
+def _refuse(decided: metering.Decided | metering.Decision, asked: Asked | None, deny: int = 0) -> Answer:
     """`deny` where it is not known what was asked."""
-    code, secret, detail, request, _, _ = decided
+    code, secret, detail, request = decided[:4]
     told = ("X-Portal-Request", request)
     if asked is not None:
         if secret is None and not detail and (known := asked.refusals.get(code.text)) is not None:

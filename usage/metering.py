@@ -5,6 +5,7 @@ cannot be decided or recorded is UNAVAILABLE. It holds this process's directory,
 """
 
 import logging
+import math
 import os
 import threading
 import time
@@ -12,12 +13,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.conf import settings
 
 from keys.directory import Directory, Memory
-from keys.records import KeyRecord, SecretRecord
+from keys.records import KeyRecord, SecretRecord, told_from
 from keys.verdicts import VALID, Code, Verdict
 from keys.verification import decide
 from usage import journal, meters, watermark
@@ -55,9 +56,10 @@ class Decision(NamedTuple):
 
 
 # What a Decision is made of. As with `keys.verdicts.Facts`, the gateway's path does without the name.
-type Decided = tuple[Code, SecretRecord | None, str, str, Standing | None, Balance | None]
+# Last comes what the next such call that is allowed can be told by.
+type Decided = tuple[Code, SecretRecord | None, str, str, Standing | None, Balance | None, "Pass | None"]
 # A named tuple's own constructor costs twice as much.
-as_decision: Callable[[Decided], Decision] = partial(tuple.__new__, Decision)
+_as_decision: Callable[[Sequence[object]], Decision] = partial(tuple.__new__, Decision)
 
 
 class _Process:
@@ -164,29 +166,35 @@ class Call:
 
 
 class Pass(Event):
-    """A call that was allowed with a secret, as it is recorded: nothing but the time, and what may be said of
-    its organization, can stand against the next one. Records of keys are replaced and never changed."""
+    """What a call that was allowed with a secret was found to be, for the next one: but for limits nothing
+    stands against that before `until`, while its organization is in the same `era`. (Other records are
+    replaced and never changed.)"""
 
-    __slots__ = ("is_limited", "organization", "secret")
+    __slots__ = ("era", "is_limited", "organization", "renewed_at", "secret", "told", "until")
 
-    def __init__(self, call: Call, secret: SecretRecord) -> None:
+    def __init__(self, call: Call, secret: SecretRecord, now: float) -> None:
         key = secret.key
-        self.secret, self.organization = secret, key.organization
-        self.is_limited = bool(key.rates or key.quotas)
+        organization = key.organization
+        self.secret, self.organization = secret, organization
+        self.era = organization.era  # first: whatever is read after it is at least as new
+        self.is_limited = bool(key.rates or key.quotas or organization.rates or organization.quotas)
+        telling = told_from(key)
+        self.renewed_at = telling if now < telling else math.inf  # what is told of the key changes then
+        watched = key.expires_at - organization.caution if organization.caution < math.inf else -math.inf
+        self.until = min(watched, secret.stops_at, self.renewed_at)
+        self.told: Any = None  # what the door that asked tells of such a call, if it keeps that here
         kind = HELD if call.hold else CALL
-        super().__init__(
-            key.organization.id, key.id, secret.id, VALID.number, call.cost, call.labels, kind=kind
-        )
+        super().__init__(organization.id, key.id, secret.id, VALID.number, call.cost, call.labels, kind=kind)
 
 
 _passes: dict[tuple[Call, SecretRecord | Memory | None], Pass] = {}
 
 
-def _new_pass(call: Call, secret: SecretRecord) -> Pass:
+def _new_pass(call: Call, secret: SecretRecord, now: float) -> Pass:
     """Of a call that is allowed now; remembered for the next."""
     if len(_passes) >= _MOST_PASSES:
         _passes.clear()
-    made = _passes[call, secret] = Pass(call, secret)
+    made = _passes[call, secret] = Pass(call, secret, now)
     return made
 
 
@@ -213,7 +221,7 @@ def authorize(
     asked = tuple(scopes)
     labels = meter, resource, address, pack(user_agent, asked, traits)
     call = Call(asked, environment, meters.cost(meter, cost), labels, hold)
-    return as_decision(decide_call(credential, call, now))
+    return _as_decision(decide_call(credential, call, now)[:-1])
 
 
 def decide_call(credential: str, call: Call, now: float) -> Decided:
@@ -223,21 +231,21 @@ def decide_call(credential: str, call: Call, now: float) -> Decided:
         process = _process or _current()
         found = process.recall(credential)
         known = _passes.get((call, found))
-        if known is None or now >= known.secret.good_until - known.organization.caution:
+        if known is None or now >= known.until or known.era is not known.organization.era:
             facts = found, credential, process.directory, now, call.scopes, call.environment, call.address
             code, secret, detail = decide(*facts)
             if code is not VALID or secret is None:
                 request = process.refuse(code.number, secret, call.cost, call.labels, now)
-                return code, secret, detail, request, None, None
-            if known is None or known.secret is not secret:
-                known = _new_pass(call, secret)
+                return code, secret, detail, request, None, None, None
+            if known is None or now >= known.renewed_at or known.era is not known.organization.era:
+                known = _new_pass(call, secret, now)
         secret = known.secret
-        if known.is_limited or known.organization.is_limited:
+        if known.is_limited:
             return _limit(process, known, call, now)
-        return VALID, secret, "", process.begin + str(process.append(known)), None, None
+        return VALID, secret, "", process.begin + str(process.append(known)), None, None, known
     except journal.JournalError as error:
         _complain(error)
-        return Decision(Code.UNAVAILABLE, secret)
+        return Code.UNAVAILABLE, secret, "", "", None, None, None
 
 
 def _limit(process: _Process, known: Pass, call: Call, now: float) -> Decided:
@@ -249,8 +257,8 @@ def _limit(process: _Process, known: Pass, call: Call, now: float) -> Decided:
     code, detail, standing = _spend(process.windows, key, call.cost, now)
     if code is not VALID:
         request = process.refuse(code.number, secret, call.cost, call.labels, now)
-        return code, secret, detail, request, standing, None
-    return VALID, secret, "", process.begin + str(process.append(known)), standing, None
+        return code, secret, detail, request, standing, None, None
+    return VALID, secret, "", process.begin + str(process.append(known)), standing, None, known
 
 
 def _charge(process: _Process, known: Pass, call: Call, now: float) -> Decided:
@@ -272,7 +280,7 @@ def _charge(process: _Process, known: Pass, call: Call, now: float) -> Decided:
                 balance = None
         if code is not VALID:
             request = process.refuse(code.number, secret, cost, labels, now)
-            return code, secret, detail, request, standing, balance
+            return code, secret, detail, request, standing, balance, None
         charged, before = (0, 0) if balance is None else (balance.charged, balance.before)
         try:
             sequence = process.append(known, charged, before)
@@ -287,7 +295,7 @@ def _charge(process: _Process, known: Pass, call: Call, now: float) -> Decided:
                 quotas.give_back(key, cost, balance)
             raise
         else:
-            return code, secret, detail, process.begin + str(sequence), standing, balance
+            return code, secret, detail, process.begin + str(sequence), standing, balance, known
 
 
 def refuse(

@@ -38,14 +38,17 @@ _INERT = (
 
 
 def refusal(
-    decision: metering.Decided, status: int | None = None, address: str = "", first: Headers = _NOTHING
+    decision: metering.Decided | metering.Decision,
+    status: int | None = None,
+    address: str = "",
+    first: Headers = _NOTHING,
 ) -> tuple[bytes, Headers]:
     """Body and headers for a decision that is not an allow.
 
     `status` is the one that is sent, if not the code's own; `address` is the client's, for it to read;
     `first` are headers to begin with.
     """
-    code, _, detail, request, standing, balance = decision
+    code, _, detail, request, standing, balance = decision[:6]
     if code is IP_NOT_ALLOWED and not detail and address:
         detail = f"This API key may not be used from {address}."
     violated = ""
@@ -68,9 +71,9 @@ def finish(begin: str, request: str) -> bytes:
     return f'{begin}{request}"}}'.encode()
 
 
-def retry_seconds(decision: metering.Decided) -> int:
+def retry_seconds(decision: metering.Decided | metering.Decision) -> int:
     """After so many seconds the same call may be let in; 0: no time alone helps, or `describe` says it."""
-    code, secret, _, _, standing, balance = decision
+    code, secret, _, _, standing, balance = decision[:6]
     if code is QUOTA_EXCEEDED and balance is not None:
         return balance.retry
     if code is RATE_LIMITED and standing is not None:
