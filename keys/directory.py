@@ -39,6 +39,7 @@ POLL_SECONDS = 0.25
 HEALTHY_SECONDS = 2.0  # a good read no older than this: the database may be asked about a miss
 ASK_SECONDS = 1.0  # how long a call waits for the answer about a miss
 ASKS_PER_SECOND = 100  # the budget for misses, per process: a flood of well-formed keys costs no more
+ASKS_WHEN_COMPLETE = 20  # the same while every live key is in memory: only brand-new and dead ones are missed
 ASKS_AT_ONCE = 4  # calls that wait for such answers; the server's other threads are for known keys
 ASK_QUIET_SECONDS = 2.0  # without a miss, until the connection for them is given back
 LOAD_CHUNK = 2000  # keys read at once
@@ -503,11 +504,12 @@ class Directory:
         """Take one query from the budget, which refills with time, and a place among those that wait."""
         with self._mutex:
             now = self._monotonic()
-            earned = (now - self._budget_at) * ASKS_PER_SECOND
-            self._budget = min(float(ASKS_PER_SECOND), self._budget + earned)
+            complete = self._loaded and len(self._secrets) < settings.KEYS_IN_MEMORY
+            a_second = ASKS_WHEN_COMPLETE if complete else ASKS_PER_SECOND
+            self._budget = min(float(ASKS_PER_SECOND), self._budget + (now - self._budget_at) * a_second)
             self._budget_at = now
             if self._budget < 1:
-                self._spent_until = now + (1 - self._budget) / ASKS_PER_SECOND
+                self._spent_until = now + (1 - self._budget) / a_second
                 return False
             if self._asking >= ASKS_AT_ONCE:
                 return False

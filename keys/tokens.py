@@ -84,8 +84,8 @@ def random_base62(length: int) -> str:
 def checksum(body: str) -> str:
     """The six characters that follow `body`: its CRC-32 (ISO 3309, as zlib has it) in base 62."""
     # `base62`, two digits at a time: floods of well-formed keys pay for this.
-    number = _crc32(body.encode("ascii"))
-    return f"{_PAIRS[number // 14_776_336]}{_PAIRS[number // 3844 % 3844]}{_PAIRS[number % 3844]}"
+    higher, last = divmod(_crc32(body.encode("ascii")), 3844)
+    return f"{_PAIRS[higher // 3844]}{_PAIRS[higher % 3844]}{_PAIRS[last]}"
 
 
 def digest(plaintext: str) -> bytes:

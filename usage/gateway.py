@@ -133,25 +133,25 @@ def answer(environ: Environ) -> Answer:
             problems.log_bug(logger, error)
         rule = environ.get("HTTP_X_PORTAL_RULE" if _is_envoy(environ["PATH_INFO"]) else "QUERY_STRING") or ""
         unknown = metering.Decision(Code.UNAVAILABLE)
-        return _refuse(unknown, None, deny=403 if "deny=403" in rule else 0)
+        return _refuse((*unknown, None), None, deny=403 if "deny=403" in rule else 0)
 
 
 def _unusual(asked: Asked, credential: str | None) -> Answer | None:
     """The answer to a call that is no question about one key; None if it is one after all."""
     if asked.is_outside:
-        return _refuse(_OUTSIDE, None)
+        return _refuse((*_OUTSIDE, None), None)
     _, resource, address, agent = asked.call.labels
     if asked.rule.error:
         decision = metering.refuse(
             Code.BAD_REQUEST, detail=asked.rule.error, address=address, user_agent=agent
         )
-        return _refuse(decision, asked)
+        return _refuse((*decision, None), asked)
     if asked.method == "OPTIONS" and credential == "":  # a browser sends no key before it has asked
         return 200, _PREFLIGHT, b""
     if credential is None:
         code = Code.MULTIPLE_CREDENTIALS
         decision = metering.refuse(code, resource=resource, address=address, user_agent=agent)
-        return _refuse(decision, asked)
+        return _refuse((*decision, None), asked)
     return None
 
 
@@ -370,14 +370,14 @@ def _nameless(name: str, detail: str, status: int) -> Nameless:
     return status, (*_portal_headers(Code[name], None), *headers), begin
 
 
-def _refuse(decided: metering.Decided | metering.Decision, asked: Asked | None, deny: int = 0) -> Answer:
+def _refuse(decided: metering.Decided, asked: Asked | None, deny: int = 0) -> Answer:
     """`deny` where it is not known what was asked."""
-    code, secret, detail, request = decided[:4]
+    code, secret, detail, request, _, _, _ = decided
     told = ("X-Portal-Request", request)
     if asked is not None:
         if secret is None and not detail and (known := asked.refusals.get(code.text)) is not None:
             sent, headers, begin = known  # as in a flood
-            return sent, (*headers, told), finish(begin, request)
+            return sent, headers + (told,), finish(begin, request)  # noqa: RUF005  as above
         deny = asked.rule.deny
     sent = deny if deny and code.status != 401 else code.status
     if secret is None:

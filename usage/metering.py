@@ -232,8 +232,9 @@ def decide_call(credential: str, call: Call, now: float) -> Decided:
         found = process.recall(credential)
         known = _passes.get((call, found))
         if known is None or now >= known.until or known.era is not known.organization.era:
-            facts = found, credential, process.directory, now, call.scopes, call.environment, call.address
-            code, secret, detail = decide(*facts)
+            code, secret, detail = decide(
+                found, credential, process.directory, now, call.scopes, call.environment, call.address
+            )
             if code is not VALID or secret is None:
                 request = process.refuse(code.number, secret, call.cost, call.labels, now)
                 return code, secret, detail, request, None, None, None

@@ -202,7 +202,13 @@ def test_a_flood_of_well_formed_unknown_keys_costs_at_most_the_budget(directory:
 
 
 @pytest.mark.django_db
-def test_a_spent_budget_is_earned_back_one_question_at_a_time(directory: Directory, clock: Clock) -> None:
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_spent_budget_is_earned_back_one_question_at_a_time(
+    complete: bool, directory: Directory, clock: Clock, settings: Settings
+) -> None:
+    a_second = directory_module.ASKS_WHEN_COMPLETE
+    if not complete:
+        settings.KEYS_IN_MEMORY, a_second = 0, directory_module.ASKS_PER_SECOND
     directory.refresh()
 
     def asked(times: int) -> int:
@@ -213,9 +219,9 @@ def test_a_spent_budget_is_earned_back_one_question_at_a_time(directory: Directo
 
     assert asked(200) == directory_module.ASKS_PER_SECOND
     for _ in range(5):
-        clock.now += 1.001 / directory_module.ASKS_PER_SECOND
+        clock.now += 1.001 / a_second
         assert asked(3) == 1
-    clock.now += 10 / directory_module.ASKS_PER_SECOND
+    clock.now += 10 / a_second
     assert asked(30) == 10
 
 
