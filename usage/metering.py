@@ -62,7 +62,7 @@ type Decided = tuple[Code, SecretRecord | None, str, str, Standing | None, Balan
 _as_decision: Callable[[Sequence[object]], Decision] = partial(tuple.__new__, Decision)
 
 
-class _Process:
+class Process:
     """What this process decides with; made on first use, after any fork."""
 
     def __init__(self, directory: Directory) -> None:
@@ -86,7 +86,7 @@ def _make_windows() -> RateWindows:
     return SharedWindows(settings.VALKEY_URL, refuse_when_away=settings.VALKEY_AWAY == "refuse")
 
 
-_process: _Process | None = None
+process: Process | None = None  # None until it is asked for the first time
 _lock = threading.Lock()
 _complained = float("-inf")
 
@@ -96,9 +96,9 @@ def start(directory: Directory | None = None) -> Directory:
 
     A test may bring a directory of its own. Raises JournalError when the journals' folder cannot be used.
     """
-    global _process
+    global process
     with _lock:
-        if _process is None:
+        if process is None:
             is_own = directory is None
             if directory is None:
                 mine = journal.current()
@@ -117,30 +117,28 @@ def start(directory: Directory | None = None) -> Directory:
                     directory.start()
                 except OSError as error:
                     raise journal.JournalError(f"cannot lock a file there: {error}") from error
-            _process = _Process(directory)
+            process = Process(directory)
             if is_own:
-                _process.quotas.start()
-        return _process.directory
+                process.quotas.start()
+        return process.directory
 
 
 def stop() -> None:
     """Sign off and seal the journal."""
-    global _process
+    global process
     with _lock:
-        if _process is not None:
-            _process.quotas.close()  # while it is still on the list
-            _process.directory.close()
-            _process.refusals.close()
-            _process = None
+        if process is not None:
+            process.quotas.close()  # while it is still on the list
+            process.directory.close()
+            process.refusals.close()
+            process = None
         meters.forget()
         journal.reset()
 
 
-def _current() -> _Process:
-    process = _process
+def _current() -> Process:
     if process is None:
         start()
-        process = _process
         assert process is not None
     return process
 
@@ -187,14 +185,14 @@ class Pass(Event):
         super().__init__(organization.id, key.id, secret.id, VALID.number, call.cost, call.labels, kind=kind)
 
 
-_passes: dict[tuple[Call, SecretRecord | Memory | None], Pass] = {}
+passes: dict[tuple[Call, SecretRecord | Memory | None], Pass] = {}
 
 
 def _new_pass(call: Call, secret: SecretRecord, now: float) -> Pass:
     """Of a call that is allowed now; remembered for the next."""
-    if len(_passes) >= _MOST_PASSES:
-        _passes.clear()
-    made = _passes[call, secret] = Pass(call, secret, now)
+    if len(passes) >= _MOST_PASSES:
+        passes.clear()
+    made = passes[call, secret] = Pass(call, secret, now)
     return made
 
 
@@ -226,47 +224,66 @@ def authorize(
 
 def decide_call(credential: str, call: Call, now: float) -> Decided:
     """As `authorize`, for a call that is described already; what a Decision is made of."""
+    try:
+        here = process or _current()
+    except journal.JournalError as error:
+        return not_recorded(error)
+    found = here.recall(credential)
+    return decide_found(here, found, passes.get((call, found)), credential, call, now)
+
+
+def decide_found(
+    here: Process,
+    found: SecretRecord | Memory | None,
+    known: Pass | None,
+    credential: str,
+    call: Call,
+    now: float,
+) -> Decided:
+    """As `decide_call`, of what the directory's memory found and of the pass that such a call has had."""
     secret = None
     try:
-        process = _process or _current()
-        found = process.recall(credential)
-        known = _passes.get((call, found))
         if known is None or now >= known.until or known.era is not known.organization.era:
             code, secret, detail = decide(
-                found, credential, process.directory, now, call.scopes, call.environment, call.address
+                found, credential, here.directory, now, call.scopes, call.environment, call.address
             )
             if code is not VALID or secret is None:
-                request = process.refuse(code.number, secret, call.cost, call.labels, now)
+                request = here.refuse(code.number, secret, call.cost, call.labels, now)
                 return code, secret, detail, request, None, None, None
             if known is None or now >= known.renewed_at or known.era is not known.organization.era:
                 known = _new_pass(call, secret, now)
         secret = known.secret
         if known.is_limited:
-            return _limit(process, known, call, now)
-        return VALID, secret, "", process.begin + str(process.append(known)), None, None, known
+            return _limit(here, known, call, now)
+        return VALID, secret, "", here.begin + str(here.append(known)), None, None, known
     except journal.JournalError as error:
-        _complain(error)
-        return Code.UNAVAILABLE, secret, "", "", None, None, None
+        return not_recorded(error, secret)
 
 
-def _limit(process: _Process, known: Pass, call: Call, now: float) -> Decided:
+def not_recorded(error: journal.JournalError, secret: SecretRecord | None = None) -> Decided:
+    """What cannot be recorded is refused."""
+    _complain(error)
+    return Code.UNAVAILABLE, secret, "", "", None, None, None
+
+
+def _limit(here: Process, known: Pass, call: Call, now: float) -> Decided:
     """The rest of `decide_call` for a valid call with limits. Raises JournalError."""
     secret = known.secret
     key = secret.key
     if key.quotas or known.organization.quotas:
-        return _charge(process, known, call, now)
-    code, detail, standing = _spend(process.windows, key, call.cost, now)
+        return _charge(here, known, call, now)
+    code, detail, standing = _spend(here.windows, key, call.cost, now)
     if code is not VALID:
-        request = process.refuse(code.number, secret, call.cost, call.labels, now)
+        request = here.refuse(code.number, secret, call.cost, call.labels, now)
         return code, secret, detail, request, standing, None, None
-    return VALID, secret, "", process.begin + str(process.append(known)), standing, None, known
+    return VALID, secret, "", here.begin + str(here.append(known)), standing, None, known
 
 
-def _charge(process: _Process, known: Pass, call: Call, now: float) -> Decided:
+def _charge(here: Process, known: Pass, call: Call, now: float) -> Decided:
     """As `_limit`, with quotas. They are charged first, and given back what windows refuse: neither's refusal
     spends the other."""
     secret, cost, labels = known.secret, call.cost, call.labels
-    key, quotas = secret.key, process.quotas
+    key, quotas = secret.key, here.quotas
     standing, asked = None, not (key.rates or known.organization.rates)
     while True:
         code, detail = VALID, ""
@@ -275,16 +292,16 @@ def _charge(process: _Process, known: Pass, call: Call, now: float) -> Decided:
             code, detail = balance.code, balance.sentence
         if code is VALID and not asked:
             asked = True
-            code, detail, standing = _spend(process.windows, key, cost, now)
+            code, detail, standing = _spend(here.windows, key, cost, now)
             if code is not VALID and balance is not None:
                 quotas.give_back(key, cost, balance)
                 balance = None
         if code is not VALID:
-            request = process.refuse(code.number, secret, cost, labels, now)
+            request = here.refuse(code.number, secret, cost, labels, now)
             return code, secret, detail, request, standing, balance, None
         charged, before = (0, 0) if balance is None else (balance.charged, balance.before)
         try:
-            sequence = process.append(known, charged, before)
+            sequence = here.append(known, charged, before)
         except journal.TooLate:
             assert balance is not None
             quotas.give_back(key, cost, balance)
@@ -296,7 +313,7 @@ def _charge(process: _Process, known: Pass, call: Call, now: float) -> Decided:
                 quotas.give_back(key, cost, balance)
             raise
         else:
-            return code, secret, detail, process.begin + str(sequence), standing, balance, known
+            return code, secret, detail, here.begin + str(sequence), standing, balance, known
 
 
 def refuse(
@@ -304,9 +321,9 @@ def refuse(
 ) -> Decision:
     """A call that is refused before any key is looked at, recorded without one."""
     try:
-        process = _process or _current()
+        here = process or _current()
         labels = REQUESTS.name, resource, address, user_agent
-        return Decision(code, None, detail, process.refuse(code.number, None, 0, labels, time.time()))
+        return Decision(code, None, detail, here.refuse(code.number, None, 0, labels, time.time()))
     except journal.JournalError as error:
         _complain(error)
         return Decision(Code.UNAVAILABLE)
@@ -320,8 +337,8 @@ def respond(decision: Decision, resource: str, status: int) -> None:
     key = decision.secret.key
     status_class = status // 100 if 100 <= status < 600 else 5
     try:
-        process = _process or _current()
-        process.journal.append_response(key.organization.id, key.id, resource, status_class)
+        here = process or _current()
+        here.journal.append_response(key.organization.id, key.id, resource, status_class)
     except journal.JournalError as error:
         _complain(error, "How calls are answered cannot be recorded")
 
@@ -369,7 +386,7 @@ def readiness() -> Readiness:
 
 def secrets_in_memory() -> int:
     """How many live secrets this process knows; 0 where it has not begun to answer for keys."""
-    return 0 if _process is None else _process.directory.size
+    return 0 if process is None else process.directory.size
 
 
 def _limit_sentence(standing: Standing, cost: int) -> str:
@@ -388,8 +405,8 @@ def _complain(error: Exception, what: str = "Calls are refused because they cann
 
 
 def _after_fork() -> None:
-    global _process, _lock
-    _process, _lock = None, threading.Lock()
+    global process, _lock
+    process, _lock = None, threading.Lock()
 
 
 os.register_at_fork(after_in_child=_after_fork)

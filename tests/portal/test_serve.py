@@ -313,7 +313,7 @@ def test_the_portals_role_follows_the_keys_without_waiting_for_them(
     began = time.monotonic()
     serving.load("portal.wsgi:pages")
     assert time.monotonic() - began < serving.KEYS_SECONDS
-    assert metering._process is not None
+    assert metering.process is not None
     began = time.monotonic()
     serving.load("portal.wsgi:application", patience=0.2)
     assert time.monotonic() - began >= 0.2
