@@ -506,7 +506,7 @@ class Directory:
             now = self._monotonic()
             complete = self._loaded and len(self._secrets) < settings.KEYS_IN_MEMORY
             a_second = ASKS_WHEN_COMPLETE if complete else ASKS_PER_SECOND
-            self._budget = min(float(ASKS_PER_SECOND), self._budget + (now - self._budget_at) * a_second)
+            self._budget = min(float(a_second), self._budget + (now - self._budget_at) * a_second)
             self._budget_at = now
             if self._budget < 1:
                 self._spent_until = now + (1 - self._budget) / a_second

@@ -4,7 +4,7 @@ import datetime as dt
 import json
 import logging
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,8 @@ from usage.gateway import parse_rule
 from usage.models import Hold, Rollup, ScopeUse, SecretUse, Segment, Source
 
 pytestmark = pytest.mark.django_db
+
+COMMAND = lifecycle.command_actor()
 
 PORTAL_HEADERS = {
     "X-Portal-Status",
@@ -144,6 +146,83 @@ def test_a_key_says_when_it_expires_in_its_last_30_days(directory: Directory) ->
         "EXPIRED",
         f"{now - dt.timedelta(days=400):%Y-%m-%dT%H:%M:%SZ}",
     )
+
+
+LATER: dict[str, tuple[Callable[[lifecycle.Issued, dt.datetime], object], str]] = {
+    "revoked": (lambda made, now: lifecycle.revoke_key(COMMAND, made.key, now=now), "REVOKED"),
+    "disabled": (lambda made, now: lifecycle.disable_key(COMMAND, made.key, now=now), "DISABLED"),
+    "suspended": (
+        lambda made, now: lifecycle.suspend_organization(
+            COMMAND, made.key.organization, reason="unpaid", now=now
+        ),
+        "ORGANIZATION_SUSPENDED",
+    ),
+    "without the scope": (
+        lambda made, now: lifecycle.edit_key(COMMAND, made.key, scopes=["orders:write"], now=now),
+        "INSUFFICIENT_SCOPE",
+    ),
+    "limited to a network": (
+        lambda made, now: lifecycle.edit_key(COMMAND, made.key, networks=["192.0.2.0/24"], now=now),
+        "IP_NOT_ALLOWED",
+    ),
+    "limited by a rate of its own": (
+        lambda made, now: lifecycle.edit_key(COMMAND, made.key, rates=["1/day"], now=now),
+        "RATE_LIMITED",
+    ),
+    "limited by its organization's rate": (
+        lambda made, now: lifecycle.edit_policy(
+            COMMAND, made.key.organization.policy, rates=["1/day"], now=now
+        ),
+        "RATE_LIMITED",
+    ),
+    "limited by its organization's quota": (
+        lambda made, now: lifecycle.edit_policy(
+            COMMAND, made.key.organization.policy, quotas=["1/day"], now=now
+        ),
+        "QUOTA_EXCEEDED",
+    ),
+}
+
+
+@pytest.mark.parametrize("act", LATER)
+def test_what_comes_later_stands_against_a_call_that_was_allowed(
+    issued: lifecycle.Issued, directory: Directory, act: str
+) -> None:
+    """Passes are remembered; nothing that is said of a key or its organization is forgotten by that."""
+    for _ in range(2):
+        assert ask("scope=orders:read", bearer=issued.plaintext).status == 200
+    change, code = LATER[act]
+    change(issued, timezone.now())
+    directory.refresh()
+    codes = [ask("scope=orders:read", bearer=issued.plaintext).code for _ in range(3)]
+    assert codes[1:] == [code] * 2
+    assert codes[0] == code or (codes[0] == "VALID" and "LIMITED" in code + act.upper())
+
+
+def test_a_call_that_was_allowed_is_none_once_the_time_has_come(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key's end, the end of a replaced secret, the 30 days in which its end is told, and a brownout."""
+    now = timezone.now()
+    acme = organization("acme")
+    ending = key(acme, expires_at=now + dt.timedelta(days=40))
+    rotated = key(acme, name="Rotated")
+    lifecycle.rotate_key(COMMAND, rotated.key, overlap=dt.timedelta(days=1), now=now)
+    directory.refresh()
+
+    def asked(issued: lifecycle.Issued, **later: float) -> Answer:
+        monkeypatch.setattr(gateway, "now", lambda: (now + dt.timedelta(**later)).timestamp())
+        return ask(bearer=issued.plaintext)
+
+    assert [asked(ending, days=days).headers["X-Portal-Key-Expires"] for days in (0, 0, 9)] == [""] * 3
+    assert asked(ending, days=11).headers["X-Portal-Key-Expires"]
+    assert asked(ending, days=39).code == "VALID"
+    assert asked(ending, days=40, seconds=1).code == "EXPIRED"
+    assert [asked(rotated, hours=hours).code for hours in (0, 23, 25)] == ["VALID", "VALID", "REVOKED"]
+    lifecycle.edit_policy(COMMAND, acme.policy, brownout_days=14, now=now)
+    directory.refresh()
+    codes = {asked(ending, days=39, minutes=minute).code for minute in range(24 * 60 - 1)}
+    assert codes == {"VALID", "BROWNOUT"}
 
 
 def test_a_brownout_is_a_403_that_says_for_how_long_and_bills_nothing(directory: Directory) -> None:
