@@ -47,9 +47,8 @@ LOAD_SECONDS = 0.2  # of loading between two reads of the feed
 RETIRE_SECONDS = 60.0  # between two looks for dead secrets while memory is full
 OTHERS = 10_000  # remembered secrets that are not live, and digests that do not exist
 MAX_CLOCK_SKEW = 2.0  # seconds between this clock and the database's
-ANY_LENGTH: Final = frozenset(
-    range(MAX_LENGTH + 1)
-)  # characters; while imported secrets are there, or may be
+# Characters, while imported secrets are there or may be.
+ANY_LENGTH: Final = frozenset(range(MAX_LENGTH + 1))
 
 
 _FIND_KEY = "SELECT key_id FROM keys_secret WHERE digest = %s"

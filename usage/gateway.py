@@ -41,7 +41,9 @@ MAX_RULE = 4096  # characters
 _MAX_RULE = MAX_RULE + 1  # so much is looked at, for a rule that is too long to be told
 _CUT = 1024  # characters of a header that is looked at
 _MOST_REMEMBERED = 8192
-_MOST_TEXTS, _LONGEST_TEXTS = 64, 4096  # so many, and so many characters together, are remembered
+# So many names or values, and so many characters of them together, are remembered. Some servers put the
+# process's environment beside a request's.
+_MOST_TEXTS, _LONGEST_TEXTS = 256, 4096
 _SINGLE = ("environment", "cost", "meter", "resource", "hold", "deny")
 _FREE = ({"HEAD"}, {"OPTIONS"})
 

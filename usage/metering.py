@@ -132,6 +132,7 @@ def stop() -> None:
             process.directory.close()
             process.refusals.close()
             process = None
+            passes.clear()
         meters.forget()
         journal.reset()
 
