@@ -153,7 +153,7 @@ def test_its_children_end_when_it_is_killed_and_the_port_is_free(server: Server)
     children = descendants(server.process.pid)
     os.kill(server.process.pid, signal.SIGKILL)
     server.process.wait()
-    assert wait_until_gone(children, 15) == []
+    assert wait_until_gone(children, 60) == []  # one that has just begun reads that on a busy machine, too
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", server.port))
