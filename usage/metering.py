@@ -9,6 +9,7 @@ import math
 import os
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -186,13 +187,15 @@ class Pass(Event):
         super().__init__(organization.id, key.id, secret.id, VALID.number, call.cost, call.labels, kind=kind)
 
 
-passes: dict[tuple[Call, SecretRecord | Memory | None], Pass] = {}
+passes: OrderedDict[tuple[Call, SecretRecord | Memory | None], Pass] = OrderedDict()
 
 
 def _new_pass(call: Call, secret: SecretRecord, now: float) -> Pass:
-    """Of a call that is allowed now; remembered for the next."""
+    """Of a call that is allowed now; remembered for the next. The oldest makes room: to let go of all at once
+    would hold up calls for milliseconds."""
     if len(passes) >= _MOST_PASSES:
-        passes.clear()
+        with suppress(KeyError):  # another thread may have emptied them
+            passes.popitem(last=False)
     made = passes[call, secret] = Pass(call, secret, now)
     return made
 
