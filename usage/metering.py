@@ -4,6 +4,7 @@ What it answers is in the journal before it answers. Nothing that goes wrong her
 cannot be decided or recorded is UNAVAILABLE. It holds this process's directory, windows, quotas and journal.
 """
 
+import itertools
 import logging
 import math
 import os
@@ -187,16 +188,21 @@ class Pass(Event):
         super().__init__(organization.id, key.id, secret.id, VALID.number, call.cost, call.labels, kind=kind)
 
 
+_turns = itertools.count()
 passes: OrderedDict[tuple[Call, SecretRecord | Memory | None], Pass] = OrderedDict()
 
 
 def _new_pass(call: Call, secret: SecretRecord, now: float) -> Pass:
-    """Of a call that is allowed now; remembered for the next. The oldest makes room: to let go of all at once
-    would hold up calls for milliseconds."""
-    if len(passes) >= _MOST_PASSES:
+    """Of a call that is allowed now; remembered for the next. Where there are more than can be, most are not
+    met again soon: one in eight is let in, for which the oldest makes room. (To let go of all at once would
+    hold up calls for milliseconds.)"""
+    made = Pass(call, secret, now)
+    if len(passes) >= _MOST_PASSES and (call, secret) not in passes:
+        if next(_turns) % 8:
+            return made
         with suppress(KeyError):  # another thread may have emptied them
             passes.popitem(last=False)
-    made = passes[call, secret] = Pass(call, secret, now)
+    passes[call, secret] = made
     return made
 
 
