@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from django.conf import settings
@@ -166,6 +166,10 @@ class Call:
         self.address = self.labels[2]
 
 
+# Calls that are described alike are one, for passes go by it.
+_call = lru_cache(maxsize=8192)(Call)
+
+
 class Pass(Event):
     """What a call that was allowed with a secret was found to be, for the next one: but for limits nothing
     stands against that before `until`, while its organization is in the same `era`. (Other records are
@@ -228,7 +232,7 @@ def authorize(
     """
     asked = tuple(scopes)
     labels = meter, resource, address, pack(user_agent, asked, traits)
-    call = Call(asked, environment, meters.cost(meter, cost), labels, hold)
+    call = _call(asked, environment, meters.cost(meter, cost), labels, hold)
     return _as_decision(decide_call(credential, call, now)[:-1])
 
 
