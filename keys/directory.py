@@ -8,6 +8,7 @@ database may not be asked, `Unavailable` is raised. It never guesses.
 """
 
 import gc
+import itertools
 import logging
 import os
 import socket
@@ -28,7 +29,7 @@ from django.db.models.functions import Now
 from keys import presence
 from keys.models import AuditEvent, Feed, Key, Organization
 from keys.records import Found, KeyRecord, OrganizationRecord, SecretRecord, is_live, read_keys
-from keys.tokens import LENGTHS, MAX_LENGTH, sha256
+from keys.tokens import HINT, LENGTHS, MAX_LENGTH, sha256
 from keys.tokens import digest as digest_of
 
 __all__ = ["Directory", "KeyRecord", "OrganizationRecord", "SecretRecord", "Unavailable"]
@@ -46,6 +47,7 @@ LOAD_CHUNK = 2000  # keys read at once
 LOAD_SECONDS = 0.2  # of loading between two reads of the feed
 RETIRE_SECONDS = 60.0  # between two looks for dead secrets while memory is full
 OTHERS = 10_000  # remembered secrets that are not live, and digests that do not exist
+MOST_HINTS = 100_000  # of secrets; with more, most of what is made up has the hint of one anyway
 MAX_CLOCK_SKEW = 2.0  # seconds between this clock and the database's
 # Characters, while imported secrets are there or may be.
 ANY_LENGTH: Final = frozenset(range(MAX_LENGTH + 1))
@@ -91,7 +93,7 @@ class Directory:
         self._lock_path = lock_dir / f"{process_id}.lock"
         self._lock_fd: int | None = None
         self._followers = followers
-        self._monotonic = monotonic
+        self.monotonic = monotonic
         self._before_leaving = before_leaving  # what the database must know once this process is off the list
         self._clock = clock  # epoch seconds: only what is kept at hand depends on it, never a verdict
         self._mutex = threading.Lock()  # guards every change to what follows; reads take no lock
@@ -100,6 +102,10 @@ class Directory:
         self._organizations: dict[int, OrganizationRecord] = {}
         self._prefixes: set[str] = {settings.KEY_PREFIX}
         self._lengths: Container[int] = ANY_LENGTH  # that a secret may have
+        # All that a secret of ours may have, and of those that are known not to exist the last ones; what has
+        # neither's hint needs no digest. None: it may have any.
+        self._hints: set[str] | None = set()
+        self._strange_hints: dict[str, None] = {}
         self._number = 0  # of the last event applied
         self._hash = ""  # its hash: another one under this number is another history
         self._generation = 0  # grows before anything is reloaded; see _query
@@ -109,7 +115,7 @@ class Directory:
         self._knows_imports = False
         self._has_imports = False
         self._loaded = False
-        self._serves_until = 0.0  # monotonic; memory may be believed before it
+        self.believed_until = 0.0  # monotonic; memory may be believed before it
         self._last_good = float("-inf")  # monotonic; start of the last good read
         self._skew = 0.0  # seconds
         self._trouble = "the keys are being loaded"
@@ -128,9 +134,16 @@ class Directory:
     def recall(self, credential: str) -> SecretRecord | Memory | None:
         """The secret that this is, from memory alone: None if it is none, UNHEARD or STALE if memory cannot
         say."""
-        if self._monotonic() >= self._serves_until:
+        if self.monotonic() >= self.believed_until:
             return STALE
-        if len(credential) not in self._lengths:  # a digest costs more than all else here
+        # A digest costs more than all else here, and a flood of what is made up comes to this.
+        if len(credential) not in self._lengths:
+            return UNHEARD
+        if (
+            (hints := self._hints) is not None
+            and (hint := credential[HINT]) not in hints
+            and hint not in self._strange_hints
+        ):
             return UNHEARD
         try:
             digest = sha256(credential.encode()).digest()  # `digest_of`, spelled out
@@ -152,9 +165,9 @@ class Directory:
         digest = digest_of(credential)
         try:
             if self._asker is None:  # never started: a command or a test, in its own thread
-                return self._query(digest)
+                return self._query(digest, credential[HINT])
             # In a thread of its own, so that a silent database holds no caller.
-            answer = self._asker.submit(self._query_twice, digest)
+            answer = self._asker.submit(self._query_twice, digest, credential[HINT])
             try:
                 return answer.result(timeout=ASK_SECONDS)
             finally:
@@ -169,10 +182,10 @@ class Directory:
     def will_not_ask(self) -> bool:
         """Would `ask` find the budget spent, or enough calls waiting? As it does itself, but without a lock
         or an exception: whoever floods this process with well-formed keys meets it here."""
-        return self._asking >= ASKS_AT_ONCE or self._monotonic() < self._spent_until
+        return self._asking >= ASKS_AT_ONCE or self.monotonic() < self._spent_until
 
     def _is_healthy(self) -> bool:
-        return self._monotonic() - self._last_good <= HEALTHY_SECONDS
+        return self.monotonic() - self._last_good <= HEALTHY_SECONDS
 
     def begins_like_ours(self, text: str) -> bool:
         """Does `text` begin with a prefix that this portal's secrets have or had?"""
@@ -192,7 +205,7 @@ class Directory:
 
     def explain(self) -> str:
         """Why this process should get no traffic; empty when it should."""
-        if self._monotonic() >= self._serves_until:
+        if self.monotonic() >= self.believed_until:
             return self._trouble
         if not self._loaded:
             return f"the keys are being loaded, {len(self._secrets):,} so far"
@@ -226,7 +239,7 @@ class Directory:
         """Stop reading and give up the place among the serving processes."""
         with self._mutex:  # a round that is under way must not extend it again
             self._stop.set()
-            self._serves_until = 0.0
+            self.believed_until = 0.0
             self._trouble = "this process is stopping"
         if self._thread is not None:
             self._thread.join(timeout=5)
@@ -267,33 +280,33 @@ class Directory:
 
     def refresh(self) -> None:
         """One round: read the feed, apply it, acknowledge it, and only then rely on it; load some keys."""
-        began = self._monotonic()
+        began = self.monotonic()
         if not self._begun:
             # On the list before the first read: a revocation from here on waits for this process.
             presence.join(self.process_id, socket.gethostname(), self._lock_path)
             self._begin()
-            began = self._monotonic()
+            began = self.monotonic()
         self._catch_up()
         self._last_good = began
         if abs(self._skew) > MAX_CLOCK_SKEW:  # as just measured, however long that took
             # Expiries would be judged, and calls be counted, at a time that is not.
             with self._mutex:
-                self._serves_until, self._trouble = 0.0, self._skewed()
+                self.believed_until, self._trouble = 0.0, self._skewed()
             return
         stale = settings.KEYS_STALE_SECONDS
-        if self._unacknowledged or began + stale - self._serves_until > stale / 12:
+        if self._unacknowledged or began + stale - self.believed_until > stale / 12:
             if not presence.acknowledge(self.process_id, self._number):
                 # Off the list, or too late on it: others may have stopped waiting for this process.
                 # Get on it first, then read again, and rely on that.
                 presence.join(self.process_id, socket.gethostname(), self._lock_path, self._number)
-                began = self._monotonic()
+                began = self.monotonic()
                 self._catch_up()
                 if not presence.acknowledge(self.process_id, self._number):
                     return
             with self._mutex:
                 if not self._stop.is_set():
                     self._unacknowledged = False
-                    self._serves_until = began + stale
+                    self.believed_until = began + stale
         if not self._loaded:
             self._load_some()
         self._retire_the_dead()
@@ -324,7 +337,7 @@ class Directory:
         """The database's history is not the one that was read: it was restored, or lost its last acts."""
         logger.error("The feed is not the one that was read so far; all keys are read again.")
         with self._mutex:
-            self._serves_until, self._unacknowledged = 0.0, True
+            self.believed_until, self._unacknowledged = 0.0, True
         self._begin()
 
     def _apply(self, events: Sequence[tuple[int, str, int | None, int | None]]) -> None:
@@ -350,10 +363,13 @@ class Directory:
         for _, follow in self._followers:  # what they read is at least as new as this place in the feed
             follow()
         with self._mutex:
+            for secret in itertools.chain(self._secrets.values(), self._others.values()):
+                _retire(secret)
             self._secrets, self._others, self._organizations = {}, {}, {}
             self._generation += 1
             self._number, self._hash = number, head_hash
             self._has_imports, self._lengths = False, ANY_LENGTH
+            self._hints, self._strange_hints = set(), {}
         self._loaded_to, self._knows_imports, self._loaded = 0, False, False
         self._begun = True
 
@@ -363,8 +379,8 @@ class Directory:
         What is read here is at least as new as the events that were applied; what comes later in the feed is
         read again then.
         """
-        until = self._monotonic() + LOAD_SECONDS
-        while not self._stop.is_set() and self._monotonic() < until:
+        until = self.monotonic() + LOAD_SECONDS
+        while not self._stop.is_set() and self.monotonic() < until:
             chunk = self._next_chunk()
             if not chunk:
                 self._loaded = True
@@ -405,6 +421,10 @@ class Directory:
 
     def _keep(self, found: Found) -> None:
         """Take over what was read. The mutex is held."""
+        if self._hints is not None:
+            self._hints |= found.hints
+            if "" in found.hints or len(self._hints) > MOST_HINTS:
+                self._hints = None
         for pk, record in found.organizations.items():
             first = self._organizations.setdefault(pk, record)
             if first is not record:  # another thread was quicker; all its keys must share one record
@@ -417,7 +437,7 @@ class Directory:
 
     def _retire_the_dead(self) -> None:
         """When memory is full, make room: what has expired or stopped need not be at hand."""
-        now = self._monotonic()
+        now = self.monotonic()
         if len(self._secrets) < settings.KEYS_IN_MEMORY or now - self._retired_at < RETIRE_SECONDS:
             return
         self._retired_at = now
@@ -438,7 +458,8 @@ class Directory:
             if secret.prefix:
                 self._prefixes.add(secret.prefix)
             if secret.imported:
-                self._has_imports, self._lengths = True, ANY_LENGTH
+                self._has_imports, self._lengths, self._hints = True, ANY_LENGTH, None
+            before = self._secrets.get(digest) or self._others.get(digest)
             if secret.imported or (
                 is_live(secret, now)
                 and (digest in self._secrets or len(self._secrets) < settings.KEYS_IN_MEMORY)
@@ -448,41 +469,42 @@ class Directory:
             else:
                 self._remember(digest, secret)
                 self._secrets.pop(digest, None)
+            _retire(before)
 
     def _remember(self, digest: bytes, secret: SecretRecord | None) -> None:
         """Keep an answer that is not a live secret's; the oldest make room. The mutex is held."""
         self._others.pop(digest, None)
         self._others[digest] = secret
         if len(self._others) > OTHERS:
-            del self._others[next(iter(self._others))]
+            _retire(self._others.pop(next(iter(self._others))))
 
     # --- misses -----------------------------------------------------------------------------------
 
-    def _query_twice(self, digest: bytes) -> SecretRecord | None:
+    def _query_twice(self, digest: bytes, hint: str) -> SecretRecord | None:
         """One miss. A connection that was lost since the last one is made anew, once."""
         if self._stop.is_set():
             raise DatabaseError
         try:
-            return self._query(digest)
+            return self._query(digest, hint)
         except DatabaseError:
             connection.close()
             if self._asker_is_quiet:  # it was new
                 raise
         finally:
             self._asker_is_quiet = False
-        return self._query(digest)
+        return self._query(digest, hint)
 
     def _quiet_the_asker(self) -> None:
         """Give the connection for misses back, once there have been none for a while."""
         if (
             self._asker is not None
             and not self._asker_is_quiet
-            and self._monotonic() - self._budget_at > ASK_QUIET_SECONDS
+            and self.monotonic() - self._budget_at > ASK_QUIET_SECONDS
         ):
             self._asker_is_quiet = True
             self._asker.submit(_let_go)
 
-    def _query(self, digest: bytes) -> SecretRecord | None:
+    def _query(self, digest: bytes, hint: str) -> SecretRecord | None:
         while True:
             generation = self._generation
             with connection.cursor() as cursor:  # by hand: a flood pays for the ORM's compiler each time
@@ -495,6 +517,10 @@ class Directory:
                     continue
                 if found is None or not found.keys:
                     self._remember(digest, None)
+                    self._strange_hints.pop(hint, None)
+                    self._strange_hints[hint] = None
+                    if len(self._strange_hints) > OTHERS:
+                        del self._strange_hints[next(iter(self._strange_hints))]
                     return None
                 self._keep(found)
                 return found.keys[0][1].get(digest)
@@ -502,7 +528,7 @@ class Directory:
     def _may_ask(self) -> bool:
         """Take one query from the budget, which refills with time, and a place among those that wait."""
         with self._mutex:
-            now = self._monotonic()
+            now = self.monotonic()
             complete = self._loaded and len(self._secrets) < settings.KEYS_IN_MEMORY
             a_second = ASKS_WHEN_COMPLETE if complete else ASKS_PER_SECOND
             self._budget = min(float(a_second), self._budget + (now - self._budget_at) * a_second)
@@ -520,6 +546,12 @@ class Directory:
 def _distance(before: float, after: float, other: float) -> float:
     """How far a clock is ahead of another (behind: negative) that was read between `before` and `after`."""
     return before - other if other < before else min(after - other, 0.0)
+
+
+def _retire(secret: SecretRecord | None) -> None:
+    """Have whoever holds on to this record ask the directory again, which has another now, or none."""
+    if secret is not None:
+        secret.is_current = False
 
 
 def _let_go() -> None:

@@ -1,7 +1,8 @@
 """What verification knows of a secret, its key and its organization: plain values read in bulk.
 
 Times are epoch seconds and networks are integers, so that a check on the gateway's path is a comparison.
-Records are replaced, never changed, but for an organization's, which all its keys share.
+Records are replaced, never changed, but for an organization's, which all its keys share; a secret's says
+whether it was.
 """
 
 import datetime as dt
@@ -78,6 +79,7 @@ class SecretRecord:
     stops_at: float  # epoch seconds; infinity: its rotation has not come
     prefix: str
     imported: bool
+    is_current: bool = True  # no other has taken its place, and the directory still has it
 
 
 def is_live(secret: SecretRecord, now: float) -> bool:
@@ -140,6 +142,7 @@ class Found(NamedTuple):
 
     keys: list[tuple[KeyRecord, dict[bytes, SecretRecord]]]
     organizations: dict[int, OrganizationRecord]
+    hints: set[str]  # of all the secrets; empty: of one that has none
 
 
 def read_keys(ids: Collection[int], known: Mapping[int, OrganizationRecord]) -> Found:
@@ -155,10 +158,12 @@ def read_keys(ids: Collection[int], known: Mapping[int, OrganizationRecord]) -> 
         )
     )
     secrets: dict[int, list[tuple[int, bytes, dt.datetime | None, str, bool]]] = defaultdict(list)
-    for key_id, number, digest, stops_at, prefix, imported in Secret.objects.filter(
+    hints = set()
+    for key_id, number, digest, stops_at, prefix, imported, hint in Secret.objects.filter(
         key_id__in=ids
-    ).values_list("key_id", "pk", "digest", "stops_at", "prefix", "imported"):
+    ).values_list("key_id", "pk", "digest", "stops_at", "prefix", "imported", "hint"):
         secrets[key_id].append((number, bytes(digest), stops_at, prefix, imported))
+        hints.add(hint)
     scopes: dict[int, set[str]] = defaultdict(set)
     for key_id, name in Key.scopes.through.objects.filter(key_id__in=ids).values_list(
         "key_id", "scope__name"
@@ -213,4 +218,4 @@ def read_keys(ids: Collection[int], known: Mapping[int, OrganizationRecord]) -> 
                 },
             )
         )
-    return Found(found, new)
+    return Found(found, new, hints)

@@ -24,6 +24,7 @@ ENVIRONMENTS = ("live", "test")
 RANDOM_LENGTH = 32  # log2(62) * 32 = 190.5 bits
 CHECKSUM_LENGTH = 6  # 62**6 > 2**32
 HINT_LENGTH = 4
+HINT = slice(-CHECKSUM_LENGTH - HINT_LENGTH, -CHECKSUM_LENGTH)  # where a secret has it
 MAX_PREFIX_LENGTH = 16
 LONGEST = MAX_PREFIX_LENGTH + len("_live_") + RANDOM_LENGTH + CHECKSUM_LENGTH
 LENGTHS = frozenset(range(LONGEST - MAX_PREFIX_LENGTH + 1, LONGEST + 1))  # that a secret of ours may have
@@ -83,9 +84,7 @@ def random_base62(length: int) -> str:
 
 def checksum(body: str) -> str:
     """The six characters that follow `body`: its CRC-32 (ISO 3309, as zlib has it) in base 62."""
-    # `base62`, two digits at a time: floods of well-formed keys pay for this.
-    higher, last = divmod(_crc32(body.encode("ascii")), 3844)
-    return f"{_PAIRS[higher // 3844]}{_PAIRS[higher % 3844]}{_PAIRS[last]}"
+    return base62(_crc32(body.encode("ascii")), CHECKSUM_LENGTH)
 
 
 def digest(plaintext: str) -> bytes:
@@ -116,7 +115,11 @@ def mint(prefix: str, environment: str) -> Minted:
 def is_well_formed(plaintext: str) -> bool:
     """Could it be a secret of ours, under any prefix? Of made-up ones, which come in floods, this is all that
     is looked at."""
-    return _looks_well_formed(plaintext) is not None and checksum(plaintext[:-6]) == plaintext[-6:]
+    if _looks_well_formed(plaintext) is None:
+        return False
+    # `checksum`, two digits at a time: floods of well-formed keys pay for this.
+    higher, last = divmod(_crc32(plaintext[:-CHECKSUM_LENGTH].encode()), 3844)
+    return plaintext.endswith(f"{_PAIRS[higher // 3844]}{_PAIRS[higher % 3844]}{_PAIRS[last]}")
 
 
 def parse(plaintext: str) -> Parsed | None:

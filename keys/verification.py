@@ -7,7 +7,7 @@ address, environment and scopes. Last comes a brownout, which refuses only what 
 
 from collections.abc import Sequence
 
-from keys.directory import STALE, UNHEARD, Directory, Memory, Unavailable
+from keys.directory import STALE, UNHEARD, Directory, Unavailable
 from keys.networks import contains, parse_address
 from keys.records import SecretRecord, brownout_until, moment_text
 from keys.tokens import MAX_LENGTH, is_well_formed
@@ -36,12 +36,10 @@ def verify(
     `now` is epoch seconds; `scopes` are all needed; `environment` empty means either; `address` is the
     client's, as text. When the keys cannot be known right now the code is UNAVAILABLE.
     """
-    found = directory.recall(credential)
-    return Verdict(*decide(found, credential, directory, now, scopes, environment, address))
+    return Verdict(*decide(credential, directory, now, scopes, environment, address))
 
 
 def decide(
-    found: SecretRecord | Memory | None,
     credential: str,
     directory: Directory,
     now: float,
@@ -49,7 +47,8 @@ def decide(
     environment: str,
     address: str,
 ) -> Facts:
-    """As `verify`, of what the directory's memory found; what a verdict is made of."""
+    """As `verify`; what a verdict is made of."""
+    found = directory.recall(credential)
     if found is STALE:
         if len(credential) > MAX_LENGTH:
             return MALFORMED, None, ""

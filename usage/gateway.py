@@ -23,7 +23,7 @@ from keys.verdicts import VALID, Code
 from usage import client, limits, metering, meters, problems, rules
 from usage.credentials import presented
 from usage.journal import JournalError
-from usage.metering import decide_call, decide_found, passes
+from usage.metering import decide_anew, decide_call, pass_for
 from usage.meters import REQUESTS
 from usage.problems import NO_STORE, STATUS_LINES, Headers, describe, finish, refusal
 from usage.records import AGENT_LENGTH
@@ -108,11 +108,19 @@ def answer(environ: Environ) -> Answer:
         asked = shape.asked.get(values := shape.values(environ))
         if asked is None or asked.generation != meters.generation:
             asked = _remember(shape, values, _ask(path, environ))
-        if (
-            asked.is_plain
-            and (authorization := environ["HTTP_AUTHORIZATION"]).startswith("Bearer ")
-            and "," not in authorization
-        ):
+        moment, here, known = now(), metering.process, None
+        authorization: str = environ["HTTP_AUTHORIZATION"] if asked.is_plain else ""
+        if authorization and here is not None:
+            known = pass_for(here, asked.call, authorization, moment)
+            # Most calls are like one that was allowed. `decide_anew` would find so, too, and take longer.
+            if known is not None and not known.is_limited:
+                try:
+                    request = here.begin + str(here.append(known))
+                except JournalError as error:
+                    return _refuse(metering.not_recorded(error, known.secret), asked)
+                told = known.told or _tell(known, moment)
+                return 200, told + (("X-Portal-Request", request),), b""  # noqa: RUF005  half of the time
+        if authorization.startswith("Bearer ") and "," not in authorization:
             credential = authorization[7:].strip()  # as `presented` says of it, and of all others
         else:
             one = presented(environ, _in_url(environ) if asked.in_url else None)
@@ -121,26 +129,10 @@ def answer(environ: Environ) -> Answer:
                 if answered is not None:
                     return answered
             credential = one or ""
-        moment, call, here = now(), asked.call, metering.process
-        if here is None:
-            decided = decide_call(credential, call, moment)
+        if here is None or not authorization:
+            decided = decide_call(credential, asked.call, moment)
         else:
-            found = here.recall(credential)
-            known = passes.get((call, found))
-            # Most calls are like one that was allowed. `decide_found` would find so, too, and take longer.
-            if (
-                known is not None
-                and moment < known.until
-                and known.era is known.organization.era
-                and not known.is_limited
-            ):
-                try:
-                    request = here.begin + str(here.append(known))
-                except JournalError as error:
-                    return _refuse(metering.not_recorded(error, known.secret), asked)
-                told = known.told or _tell(known, moment)
-                return 200, told + (("X-Portal-Request", request),), b""  # noqa: RUF005  half of the time
-            decided = decide_found(here, found, known, credential, call, moment)
+            decided = decide_anew(here, known, authorization, credential, asked.call, moment)
         code, _, _, request, standing, _, known = decided
         if code is not VALID or known is None:
             return _refuse(decided, asked)

@@ -8,6 +8,7 @@ import itertools
 import logging
 import math
 import os
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 
 from django.conf import settings
 
-from keys.directory import Directory, Memory
+from keys.directory import Directory
 from keys.records import KeyRecord, SecretRecord, told_from
 from keys.verdicts import VALID, Code, Verdict
 from keys.verification import decide
@@ -69,7 +70,7 @@ class Process:
 
     def __init__(self, directory: Directory) -> None:
         self.directory = directory
-        self.recall = directory.recall
+        self.monotonic = directory.monotonic
         self.windows = _make_windows()
         self.journal = journal.current()
         self.journal.clock.agrees = lambda: directory.clock_agrees
@@ -170,17 +171,29 @@ class Call:
 _call = lru_cache(maxsize=8192)(Call)
 
 
+# Passes go by what was presented, of which they keep two hashes and nothing else: CPython's own of a text
+# (SipHash-1-3) is keyed anew in each process, and of a longer text it is another number. Nobody can foresee
+# these 128 bits, nor read a secret from them; they cost a quarter of what SHA-256 does. Where it is not so,
+# none is kept.
+_HASHES_ARE_KEYED = (
+    sys.flags.hash_randomization == 1
+    and sys.hash_info.hash_bits == 64
+    and sys.hash_info.algorithm.startswith("siphash")
+)
+_AGAIN = "\n"  # is in no header
+
+
 class Pass(Event):
-    """What a call that was allowed with a secret was found to be, for the next one: but for limits nothing
-    stands against that before `until`, while its organization is in the same `era`. (Other records are
-    replaced and never changed.)"""
+    """What a call that was allowed was found to be, for the next one in which the same is presented: but for
+    limits nothing stands against that before `until`, while the secret's record is current and its
+    organization is in the same `era`. (All else that is known of keys is replaced and never changed.)"""
 
-    __slots__ = ("era", "is_limited", "organization", "renewed_at", "secret", "told", "until")
+    __slots__ = ("era", "is_limited", "organization", "proof", "renewed_at", "secret", "told", "until")
 
-    def __init__(self, call: Call, secret: SecretRecord, now: float) -> None:
+    def __init__(self, call: Call, secret: SecretRecord, proof: int, now: float) -> None:
         key = secret.key
         organization = key.organization
-        self.secret, self.organization = secret, organization
+        self.proof, self.secret, self.organization = proof, secret, organization
         self.era = organization.era  # first: whatever is read after it is at least as new
         self.is_limited = bool(key.rates or key.quotas or organization.rates or organization.quotas)
         telling = told_from(key)
@@ -193,20 +206,45 @@ class Pass(Event):
 
 
 _turns = itertools.count()
-passes: OrderedDict[tuple[Call, SecretRecord | Memory | None], Pass] = OrderedDict()
+passes: OrderedDict[tuple[Call, int], Pass] = OrderedDict()
 
 
-def _new_pass(call: Call, secret: SecretRecord, now: float) -> Pass:
-    """Of a call that is allowed now; remembered for the next. Where there are more than can be, most are not
-    met again soon: one in eight is let in, for which the oldest makes room. (To let go of all at once would
-    hold up calls for milliseconds.)"""
-    made = Pass(call, secret, now)
-    if len(passes) >= _MOST_PASSES and (call, secret) not in passes:
+def pass_for(here: Process, call: Call, presented: str, now: float) -> Pass | None:
+    """The pass that such a call has had, if it holds; limits are still to be asked.
+
+    `presented` is what there is of the credential, in the form in which this caller always has it.
+    """
+    known = passes.get((call, hash(presented)))
+    if (
+        known is not None
+        and known.proof == hash(presented + _AGAIN)
+        and known.secret.is_current
+        and known.era is known.organization.era
+        and now < known.until
+        and here.monotonic() < here.directory.believed_until
+    ):
+        return known
+    return None
+
+
+def _renew(call: Call, presented: str, secret: SecretRecord, now: float) -> Pass:
+    """The pass of a call that is allowed now; kept for the next. Where there are more than can be, most are
+    not met again soon: one in eight is let in, for which the oldest makes room. (To let go of all at once
+    would hold up calls for milliseconds.)"""
+    name, proof = (call, hash(presented)), hash(presented + _AGAIN)
+    known = passes.get(name)
+    if known is not None and known.proof == proof:
+        is_as_it_was = known.secret is secret and known.era is secret.key.organization.era
+        if is_as_it_was and now < known.renewed_at:
+            return known  # it does not hold, for its days are such that each call is looked at
+    made = Pass(call, secret, proof, now)
+    if known is None and len(passes) >= _MOST_PASSES:
         if next(_turns) % 8:
             return made
         with suppress(KeyError):  # another thread may have emptied them
             passes.popitem(last=False)
-    passes[call, secret] = made
+    if _HASHES_ARE_KEYED:
+        passes[name] = made
     return made
 
 
@@ -242,30 +280,23 @@ def decide_call(credential: str, call: Call, now: float) -> Decided:
         here = process or _current()
     except journal.JournalError as error:
         return not_recorded(error)
-    found = here.recall(credential)
-    return decide_found(here, found, passes.get((call, found)), credential, call, now)
+    return decide_anew(here, pass_for(here, call, credential, now), credential, credential, call, now)
 
 
-def decide_found(
-    here: Process,
-    found: SecretRecord | Memory | None,
-    known: Pass | None,
-    credential: str,
-    call: Call,
-    now: float,
+def decide_anew(
+    here: Process, known: Pass | None, presented: str, credential: str, call: Call, now: float
 ) -> Decided:
-    """As `decide_call`, of what the directory's memory found and of the pass that such a call has had."""
+    """As `decide_call`, with the pass that holds, if one does."""
     secret = None
     try:
-        if known is None or now >= known.until or known.era is not known.organization.era:
+        if known is None:
             code, secret, detail = decide(
-                found, credential, here.directory, now, call.scopes, call.environment, call.address
+                credential, here.directory, now, call.scopes, call.environment, call.address
             )
             if code is not VALID or secret is None:
                 request = here.refuse(code.number, secret, call.cost, call.labels, now)
                 return code, secret, detail, request, None, None, None
-            if known is None or now >= known.renewed_at or known.era is not known.organization.era:
-                known = _new_pass(call, secret, now)
+            known = _renew(call, presented, secret, now)
         secret = known.secret
         if known.is_limited:
             return _limit(here, known, call, now)

@@ -16,7 +16,7 @@ from pytest_django import Settings
 from keys import directory as directory_module
 from keys import lifecycle, presence, records, tokens
 from keys.directory import STALE, Directory
-from keys.models import AuditEvent, Feed, Key, Process
+from keys.models import AuditEvent, Feed, Key, Process, Secret
 from keys.records import SecretRecord
 from keys.verdicts import Code
 from keys.verification import verify
@@ -179,25 +179,81 @@ def test_junk_is_not_called_malformed_before_imported_keys_are_in(slow: Director
     assert code(slow, "junk") is Code.MALFORMED
 
 
-@pytest.mark.django_db
-def test_only_what_may_be_a_secret_is_digested(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
-    digested = []
+@pytest.fixture
+def digested(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was looked for by its digest."""
+    texts: list[str] = []
 
     def sha256(content: bytes) -> object:
-        digested.append(content.decode())
+        texts.append(content.decode())
         return tokens.sha256(content)
 
     monkeypatch.setattr(directory_module, "sha256", sha256)
+    return texts
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("hint", ["", "eign"])
+def test_only_what_may_be_a_secret_is_digested(directory: Directory, digested: list[str], hint: str) -> None:
     acme = builders.organization("acme")
     directory.refresh()
     assert code(directory, "sk_foreign") is Code.MALFORMED
     assert digested == []
     foreign = tokens.digest("sk_foreign").hex()
-    lifecycle.import_key(COMMAND, acme, name="Foreign", sha256=foreign, expires_at=None, now=NOW)
+    lifecycle.import_key(COMMAND, acme, name="Old", sha256=foreign, hint=hint, expires_at=None, now=NOW)
     directory.refresh()
     assert code(directory, "sk_foreign") is Code.VALID
     assert code(directory, "sk_other") is Code.MALFORMED
     assert digested == ["sk_foreign", "sk_other"]
+
+
+@pytest.mark.django_db
+def test_what_has_the_hint_of_no_secret_needs_no_digest(directory: Directory, digested: list[str]) -> None:
+    acme = builders.organization("acme")
+    issued = builders.key(acme, now=NOW)
+    directory.refresh()
+    strangers = [tokens.mint("lk", "live").plaintext for _ in range(5)]
+    assert {code(directory, each) for each in strangers} == {Code.UNKNOWN}
+    assert digested == []
+    assert {code(directory, each) for each in strangers} == {Code.UNKNOWN}  # now that they are remembered
+    assert digested == strangers
+    assert code(directory, issued.plaintext) is Code.VALID
+    brand_new = builders.key(acme, name="New", now=NOW)  # not read yet
+    assert [code(directory, brand_new.plaintext) for _ in range(2)] == [Code.VALID] * 2
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("why", ["a secret without a hint", "too many hints"])
+def test_what_may_have_any_hint_is_digested(
+    directory: Directory, digested: list[str], monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    if why == "too many hints":
+        monkeypatch.setattr(directory_module, "MOST_HINTS", 0)
+    issued = builders.key(builders.organization("acme"), now=NOW)
+    if why == "a secret without a hint":
+        Secret.objects.update(hint="")
+    directory.refresh()
+    stranger = tokens.mint("lk", "live").plaintext
+    assert code(directory, issued.plaintext) is Code.VALID
+    assert code(directory, stranger) is Code.UNKNOWN
+    assert digested == [issued.plaintext, stranger]
+
+
+@pytest.mark.django_db
+def test_of_strangers_only_the_last_are_remembered(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory_module, "OTHERS", 3)
+    directory.refresh()
+    strangers = [tokens.mint("lk", "live").plaintext for _ in range(5)]
+    assert {code(directory, each) for each in strangers} == {Code.UNKNOWN}
+    with CaptureQueriesContext(connection) as queries:
+        assert {code(directory, each) for each in strangers[2:]} == {Code.UNKNOWN}
+    assert len(queries) == 0
+    assert len(directory._strange_hints) == 3
+    with CaptureQueriesContext(connection) as queries:
+        assert code(directory, strangers[0]) is Code.UNKNOWN
+    assert len(queries) == 1
 
 
 @pytest.mark.django_db

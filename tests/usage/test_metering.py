@@ -57,16 +57,6 @@ def test_every_request_has_an_id_of_its_own(directory: Directory) -> None:
     assert len(ids) == 50
 
 
-def test_calls_that_are_described_alike_share_one_pass(directory: Directory) -> None:
-    issued = key(organization("acme"))
-    directory.refresh()
-    for _ in range(3):
-        assert metering.authorize(issued.plaintext, resource="orders", now=time.time()).verdict.allowed
-    assert len(metering.passes) == 1
-    assert metering.authorize(issued.plaintext, resource="users", now=time.time()).verdict.allowed
-    assert len(metering.passes) == 2
-
-
 def test_a_refused_call_spends_nothing_of_a_limit(directory: Directory) -> None:
     issued = key(organization("acme"), rates=["1/hour"])
     directory.refresh()

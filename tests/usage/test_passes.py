@@ -1,0 +1,146 @@
+"""What is remembered of calls that were allowed: that it is found again, opens nothing to anybody else, and
+has no secret in it. What comes later and stands against it is tried through the gateway."""
+
+import gc
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pytest_django import Settings
+
+from keys import directory as directory_module
+from keys import lifecycle, tokens
+from keys.directory import Directory
+from keys.verdicts import Code
+from tests.builders import key, organization
+from usage import metering
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def directory(journal_dir: Path) -> Iterator[Directory]:
+    directory = Directory(process_id="test", lock_dir=journal_dir)
+    directory.refresh()
+    metering.start(directory)
+    yield directory
+    metering.stop()
+
+
+@pytest.fixture
+def issued(directory: Directory) -> lifecycle.Issued:
+    made = key(organization("acme"))
+    directory.refresh()
+    return made
+
+
+@pytest.fixture
+def decided(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The credentials that were looked up, as those without a pass are."""
+    asked: list[str] = []
+    recall = Directory.recall
+
+    def recall_and_say(directory: Directory, credential: str) -> object:
+        asked.append(credential)
+        return recall(directory, credential)
+
+    monkeypatch.setattr(Directory, "recall", recall_and_say)
+    return asked
+
+
+def code(credential: str, resource: str = "") -> Code:
+    return metering.authorize(credential, resource=resource, now=time.time()).code
+
+
+def test_calls_that_are_described_alike_share_one_pass(issued: lifecycle.Issued, decided: list[str]) -> None:
+    assert [code(issued.plaintext, "orders") for _ in range(3)] == [Code.VALID] * 3
+    assert (len(metering.passes), len(decided)) == (1, 1)
+    assert code(issued.plaintext, "users") is Code.VALID
+    assert (len(metering.passes), len(decided)) == (2, 2)
+
+
+def test_a_pass_is_found_by_two_hashes_and_not_by_one(
+    issued: lifecycle.Issued, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if whatever is presented had the same first hash."""
+    monkeypatch.setattr(
+        metering, "hash", lambda text: hash(text) if text.endswith("\n") else 1, raising=False
+    )
+    assert [code(issued.plaintext) for _ in range(2)] == [Code.VALID] * 2
+    assert len(metering.passes) == 1
+    for other in (tokens.mint("lk", "live").plaintext, "junk", "", f"{issued.plaintext} "):
+        assert code(other) in (Code.UNKNOWN, Code.MALFORMED, Code.MISSING_CREDENTIAL)
+    assert code(issued.plaintext) is Code.VALID
+
+
+def test_no_pass_is_kept_where_hashes_are_no_secret(
+    issued: lifecycle.Issued, decided: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metering, "_HASHES_ARE_KEYED", False)
+    assert [code(issued.plaintext) for _ in range(3)] == [Code.VALID] * 3
+    assert (len(metering.passes), len(decided)) == (0, 3)
+
+
+def test_nothing_that_is_kept_has_the_secret(issued: lifecycle.Issued) -> None:
+    assert code(issued.plaintext) is Code.VALID
+    known, found = [metering.passes], []
+    for each in known:  # everything that can be reached from there, but for modules and classes
+        for further in gc.get_referents(each):
+            if isinstance(further, str | bytes):
+                found.append(str(further))
+            elif (
+                not isinstance(further, type)
+                and all(further is not one for one in known)
+                and len(known) < 500
+            ):
+                known.append(further)
+    assert any("acme" in text for text in found)  # it was looked at
+    random = issued.plaintext[8:40]
+    assert not any(random in text for text in found)
+
+
+def test_a_pass_ends_with_the_memory_that_it_is_of(
+    issued: lifecycle.Issued, directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [code(issued.plaintext) for _ in range(2)] == [Code.VALID] * 2
+    monkeypatch.setattr(metering.process, "monotonic", lambda: directory.believed_until)
+    monkeypatch.setattr(directory, "monotonic", lambda: directory.believed_until)
+    assert code(issued.plaintext) is Code.UNAVAILABLE
+
+
+def test_a_pass_ends_when_the_directory_forgets_its_key(
+    issued: lifecycle.Issued, directory: Directory, decided: list[str]
+) -> None:
+    assert [code(issued.plaintext) for _ in range(2)] == [Code.VALID] * 2
+    directory._begin()  # as for a database that was restored
+    assert code(issued.plaintext) is Code.VALID
+    assert len(decided) == 2
+
+
+def test_a_pass_ends_when_its_key_makes_room(
+    issued: lifecycle.Issued, directory: Directory, monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    """A key beyond KEYS_IN_MEMORY that was pushed out is met by no event: its revocation would be missed."""
+    monkeypatch.setattr(directory_module, "OTHERS", 1)
+    directory._secrets.clear()  # it is one of the others from now on
+    settings.KEYS_IN_MEMORY = 0
+    assert [code(issued.plaintext) for _ in range(2)] == [Code.VALID] * 2
+    other = key(issued.key.organization, name="Other")
+    assert code(other.plaintext) is Code.VALID
+    lifecycle.revoke_key(lifecycle.command_actor(), issued.key, now=other.key.created_at)
+    directory.refresh()
+    assert code(issued.plaintext) is Code.REVOKED
+
+
+def test_the_oldest_pass_makes_room_for_one_in_eight(
+    issued: lifecycle.Issued, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metering, "_MOST_PASSES", 4)
+    for number in range(4):
+        assert code(issued.plaintext, f"first-{number}") is Code.VALID
+    before = set(metering.passes)
+    for number in range(8):
+        assert code(issued.plaintext, f"later-{number}") is Code.VALID
+    assert len(metering.passes) == 4
+    assert len(before & set(metering.passes)) == 3
