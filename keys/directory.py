@@ -47,7 +47,7 @@ LOAD_CHUNK = 2000  # keys read at once
 LOAD_SECONDS = 0.2  # of loading between two reads of the feed
 RETIRE_SECONDS = 60.0  # between two looks for dead secrets while memory is full
 OTHERS = 10_000  # remembered secrets that are not live, and digests that do not exist
-MOST_HINTS = 100_000  # of secrets; with more, most of what is made up has the hint of one anyway
+MOST_HINTS = 100_000  # that are kept, some 10 MB
 MAX_CLOCK_SKEW = 2.0  # seconds between this clock and the database's
 # Characters, while imported secrets are there or may be.
 ANY_LENGTH: Final = frozenset(range(MAX_LENGTH + 1))
