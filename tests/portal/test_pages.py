@@ -21,7 +21,7 @@ from portal.api.key_schemas import EditKeyBody, NewKeyBody
 from tests import builders
 from tests.builders import NOW, queries
 from tests.portal.test_routes import TABLE
-from tests.usage.test_gateway import PORTAL_HEADERS
+from tests.usage.gateways import PORTAL_HEADERS
 from usage import event_format, gateway, watch
 from usage.billing import Line
 from usage.event_format import Rejection

@@ -1,11 +1,15 @@
-"""A journal whose time is set by hand."""
+"""A journal whose time is set by hand; a directory that is read by hand, and a key in it."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from keys import lifecycle
+from keys.directory import Directory
+from tests.builders import key, organization
 from tests.usage.journals import Clock
+from usage import metering, meters
 from usage.journal import Journal
 
 
@@ -19,3 +23,22 @@ def journal(journal_dir: Path, clock: Clock) -> Iterator[Journal]:
     journal = Journal(journal_dir, clock=clock, tick=False)
     yield journal
     journal.close()
+
+
+@pytest.fixture
+def directory(journal_dir: Path) -> Iterator[Directory]:
+    """This process's directory, refreshed by hand."""
+    directory = Directory(process_id="test", lock_dir=journal_dir, followers=[("meter.", meters.reload)])
+    meters.follow()
+    directory.refresh()
+    metering.start(directory)
+    yield directory
+    metering.stop()
+
+
+@pytest.fixture
+def issued(directory: Directory) -> lifecycle.Issued:
+    """A key that reads and writes orders."""
+    made = key(organization("acme"), scopes=("orders:read", "orders:write"))
+    directory.refresh()
+    return made

@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,15 +22,6 @@ from usage.drain import Drain
 from usage.models import Rollup, Segment
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def directory(journal_dir: Path) -> Iterator[Directory]:
-    directory = Directory(process_id="test", lock_dir=journal_dir)
-    directory.refresh()
-    metering.start(directory)
-    yield directory
-    metering.stop()
 
 
 def test_an_allowed_call_is_recorded_before_it_is_answered(directory: Directory, journal_dir: Path) -> None:

@@ -1,12 +1,13 @@
 """What is remembered of calls that were allowed: that it is found again, opens nothing to anybody else, and
-has no secret in it. What comes later and stands against it is tried through the gateway."""
+has no secret in it. What comes later stands against it."""
 
+import datetime as dt
 import gc
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
+from django.utils import timezone
 from pytest_django import Settings
 
 from keys import directory as directory_module
@@ -14,25 +15,12 @@ from keys import lifecycle, tokens
 from keys.directory import Directory
 from keys.verdicts import Code
 from tests.builders import key, organization
-from usage import metering
+from tests.usage.gateways import Answer, ask
+from usage import gateway, metering
 
 pytestmark = pytest.mark.django_db
 
-
-@pytest.fixture
-def directory(journal_dir: Path) -> Iterator[Directory]:
-    directory = Directory(process_id="test", lock_dir=journal_dir)
-    directory.refresh()
-    metering.start(directory)
-    yield directory
-    metering.stop()
-
-
-@pytest.fixture
-def issued(directory: Directory) -> lifecycle.Issued:
-    made = key(organization("acme"))
-    directory.refresh()
-    return made
+COMMAND = lifecycle.command_actor()
 
 
 @pytest.fixture
@@ -128,7 +116,7 @@ def test_a_pass_ends_when_its_key_makes_room(
     assert [code(issued.plaintext) for _ in range(2)] == [Code.VALID] * 2
     other = key(issued.key.organization, name="Other")
     assert code(other.plaintext) is Code.VALID
-    lifecycle.revoke_key(lifecycle.command_actor(), issued.key, now=other.key.created_at)
+    lifecycle.revoke_key(COMMAND, issued.key, now=other.key.created_at)
     directory.refresh()
     assert code(issued.plaintext) is Code.REVOKED
 
@@ -144,3 +132,83 @@ def test_the_oldest_pass_makes_room_for_one_in_eight(
         assert code(issued.plaintext, f"later-{number}") is Code.VALID
     assert len(metering.passes) == 4
     assert len(before & set(metering.passes)) == 3
+
+
+# --- what comes later, through the gateway ---
+
+
+LATER: dict[str, tuple[Callable[[lifecycle.Issued, dt.datetime], object], str]] = {
+    "revoked": (lambda made, now: lifecycle.revoke_key(COMMAND, made.key, now=now), "REVOKED"),
+    "disabled": (lambda made, now: lifecycle.disable_key(COMMAND, made.key, now=now), "DISABLED"),
+    "suspended": (
+        lambda made, now: lifecycle.suspend_organization(
+            COMMAND, made.key.organization, reason="unpaid", now=now
+        ),
+        "ORGANIZATION_SUSPENDED",
+    ),
+    "without the scope": (
+        lambda made, now: lifecycle.edit_key(COMMAND, made.key, scopes=["orders:write"], now=now),
+        "INSUFFICIENT_SCOPE",
+    ),
+    "limited to a network": (
+        lambda made, now: lifecycle.edit_key(COMMAND, made.key, networks=["192.0.2.0/24"], now=now),
+        "IP_NOT_ALLOWED",
+    ),
+    "limited by a rate of its own": (
+        lambda made, now: lifecycle.edit_key(COMMAND, made.key, rates=["1/day"], now=now),
+        "RATE_LIMITED",
+    ),
+    "limited by its organization's rate": (
+        lambda made, now: lifecycle.edit_policy(
+            COMMAND, made.key.organization.policy, rates=["1/day"], now=now
+        ),
+        "RATE_LIMITED",
+    ),
+    "limited by its organization's quota": (
+        lambda made, now: lifecycle.edit_policy(
+            COMMAND, made.key.organization.policy, quotas=["1/day"], now=now
+        ),
+        "QUOTA_EXCEEDED",
+    ),
+}
+
+
+@pytest.mark.parametrize("act", LATER)
+def test_what_comes_later_stands_against_a_call_that_was_allowed(
+    issued: lifecycle.Issued, directory: Directory, act: str
+) -> None:
+    """Passes are remembered; nothing that is said of a key or its organization is forgotten by that."""
+    for _ in range(2):
+        assert ask("scope=orders:read", bearer=issued.plaintext).status == 200
+    change, code = LATER[act]
+    change(issued, timezone.now())
+    directory.refresh()
+    codes = [ask("scope=orders:read", bearer=issued.plaintext).code for _ in range(3)]
+    assert codes[1:] == [code] * 2
+    assert codes[0] == code or (codes[0] == "VALID" and "LIMITED" in code + act.upper())
+
+
+def test_a_call_that_was_allowed_is_none_once_the_time_has_come(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key's end, the end of a replaced secret, the 30 days in which its end is told, and a brownout."""
+    now = timezone.now()
+    acme = organization("acme")
+    ending = key(acme, expires_at=now + dt.timedelta(days=40))
+    rotated = key(acme, name="Rotated")
+    lifecycle.rotate_key(COMMAND, rotated.key, overlap=dt.timedelta(days=1), now=now)
+    directory.refresh()
+
+    def asked(issued: lifecycle.Issued, **later: float) -> Answer:
+        monkeypatch.setattr(gateway, "now", lambda: (now + dt.timedelta(**later)).timestamp())
+        return ask(bearer=issued.plaintext)
+
+    assert [asked(ending, days=days).headers["X-Portal-Key-Expires"] for days in (0, 0, 9)] == [""] * 3
+    assert asked(ending, days=11).headers["X-Portal-Key-Expires"]
+    assert asked(ending, days=39).code == "VALID"
+    assert asked(ending, days=40, seconds=1).code == "EXPIRED"
+    assert [asked(rotated, hours=hours).code for hours in (0, 23, 25)] == ["VALID", "VALID", "REVOKED"]
+    lifecycle.edit_policy(COMMAND, acme.policy, brownout_days=14, now=now)
+    directory.refresh()
+    codes = {asked(ending, days=39, minutes=minute).code for minute in range(24 * 60 - 1)}
+    assert codes == {"VALID", "BROWNOUT"}

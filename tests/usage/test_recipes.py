@@ -18,7 +18,7 @@ from pytest_django import Settings
 from keys import lifecycle
 from keys.directory import Directory
 from tests import builders
-from tests.usage.test_gateway import PORTAL_HEADERS
+from tests.usage.gateways import PORTAL_HEADERS
 from usage import gateway, metering
 
 RECIPES: Path = settings.BASE_DIR / "usage" / "recipes"
