@@ -56,6 +56,10 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     folder = Path(tempfile.mkdtemp(prefix="latchkey-tests-", dir="/tmp" if is_root() else None))
     early_config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     os.environ[FOLDER] = str(folder)
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+        # Nothing is to be left beside the source; but the hundreds of processes that tests start would each
+        # compile Django anew.
+        os.environ["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
     # `timeout`, an editor and CI end a run with SIGTERM: let it unwind as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if asked.db == "sqlite":
