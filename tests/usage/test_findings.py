@@ -223,7 +223,7 @@ ITEMS = st.lists(
 
 def a_journal(folder: Path, clock: Clock, payloads: list[bytes]) -> None:
     """A finished one, with these records behind its header."""
-    journal = Journal(folder, clock=clock, tick=False)
+    journal = Journal(folder, clock=clock, tick=False, segment_bytes=1024**2)
     journal.start()
     write_behind(journal, frames(*payloads))
     kill(journal)
