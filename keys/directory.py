@@ -40,6 +40,7 @@ HEALTHY_SECONDS = 2.0  # a good read no older than this: the database may be ask
 ASK_SECONDS = 1.0  # how long a call waits for the answer about a miss
 ASKS_PER_SECOND = 100  # the budget for misses, per process: a flood of well-formed keys costs no more
 ASKS_WHEN_COMPLETE = 20  # the same while every live key is in memory: only brand-new and dead ones are missed
+ASKS_IN_VAIN = 5  # the same once as many questions in a row found nothing: this is a flood
 ASKS_AT_ONCE = 4  # calls that wait for such answers; the server's other threads are for known keys
 ASK_QUIET_SECONDS = 2.0  # without a miss, until the connection for them is given back
 LOAD_CHUNK = 2000  # keys read at once
@@ -124,6 +125,7 @@ class Directory:
         self._last_good = float("-inf")  # monotonic; start of the last good read
         self._skew = 0.0  # seconds
         self._trouble = "the keys are being loaded"
+        self._in_vain = 0  # the last so many questions found nothing
         self._budget = float(ASKS_PER_SECOND)
         self._budget_at = monotonic()  # of the last miss, too
         self._spent_until = float("-inf")  # monotonic; until then the budget has no query
@@ -523,12 +525,14 @@ class Directory:
                 if self._generation != generation:
                     continue
                 if found is None or not found.keys:
+                    self._in_vain += 1
                     self._remember(digest, None)
                     self._strange_hints.pop(hint, None)
                     self._strange_hints[hint] = None
                     if len(self._strange_hints) > OTHERS:
                         del self._strange_hints[next(iter(self._strange_hints))]
                     return None
+                self._in_vain = 0
                 self._keep(found)
                 return found.keys[0][1].get(digest)
 
@@ -536,8 +540,9 @@ class Directory:
         """Take one query from the budget, which refills with time, and a place among those that wait."""
         with self._mutex:
             now = self.monotonic()
-            complete = self._loaded and len(self._secrets) < settings.KEYS_IN_MEMORY
-            a_second = ASKS_WHEN_COMPLETE if complete else ASKS_PER_SECOND
+            a_second = ASKS_PER_SECOND
+            if self._loaded and len(self._secrets) < settings.KEYS_IN_MEMORY:
+                a_second = ASKS_WHEN_COMPLETE if self._in_vain < ASKS_WHEN_COMPLETE else ASKS_IN_VAIN
             self._budget = min(float(a_second), self._budget + (now - self._budget_at) * a_second)
             self._budget_at = now
             if self._budget < 1:

@@ -279,28 +279,42 @@ def test_a_flood_of_well_formed_unknown_keys_costs_at_most_the_budget(directory:
     assert code(directory, flood[0]) is Code.UNKNOWN  # memory knows it, budget or not
 
 
+def asked_about_strangers(directory: Directory, times: int) -> int:
+    """How many of so many unknown keys the database was asked about."""
+    with CaptureQueriesContext(connection) as queries:
+        for _ in range(times):
+            code(directory, tokens.mint("lk", "live").plaintext)
+    return len(queries)
+
+
 @pytest.mark.django_db
 @pytest.mark.parametrize("complete", [True, False])
 def test_a_spent_budget_is_earned_back_one_question_at_a_time(
     complete: bool, directory: Directory, clock: Clock, settings: Settings
 ) -> None:
-    a_second = directory_module.ASKS_WHEN_COMPLETE
+    first, a_second = directory_module.ASKS_WHEN_COMPLETE, directory_module.ASKS_IN_VAIN
     if not complete:
-        settings.KEYS_IN_MEMORY, a_second = 0, directory_module.ASKS_PER_SECOND
+        settings.KEYS_IN_MEMORY = 0
+        first = a_second = directory_module.ASKS_PER_SECOND
     directory.refresh()
-
-    def asked(times: int) -> int:
-        with CaptureQueriesContext(connection) as queries:
-            for _ in range(times):
-                code(directory, tokens.mint("lk", "live").plaintext)
-        return len(queries)
-
-    assert asked(200) == a_second
+    assert asked_about_strangers(directory, 200) == first
     for _ in range(5):
         clock.now += 1.001 / a_second
-        assert asked(3) == 1
-    clock.now += 10 / a_second
-    assert asked(30) == 10
+        assert asked_about_strangers(directory, 3) == 1
+    clock.now += 4.001 / a_second
+    assert asked_about_strangers(directory, 30) == 4
+
+
+@pytest.mark.django_db
+def test_a_question_that_found_something_ends_a_flood(directory: Directory, clock: Clock) -> None:
+    directory.refresh()
+    assert asked_about_strangers(directory, 200) == directory_module.ASKS_WHEN_COMPLETE
+    issued = builders.key(builders.organization("acme"), now=NOW)
+    assert code(directory, issued.plaintext) is Code.UNAVAILABLE
+    clock.now += 1.001 / directory_module.ASKS_IN_VAIN
+    assert code(directory, issued.plaintext) is Code.VALID
+    clock.now += 0.501
+    assert asked_about_strangers(directory, 30) == directory_module.ASKS_WHEN_COMPLETE // 2
 
 
 @pytest.mark.django_db
