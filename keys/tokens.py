@@ -41,6 +41,10 @@ _LOOKS_LIKE_ONE = re.compile(r"([a-z][a-z0-9]{0,15}_(?:live|test)_)[0-9A-Za-z]{8
 _PAIRS = [high + low for high in ALPHABET for low in ALPHABET]
 # The same without groups, which take time.
 _looks_well_formed = re.compile(r"[a-z][a-z0-9]{0,15}_(?:live|test)_[0-9A-Za-z]{38}", re.ASCII).fullmatch
+_TAIL_LENGTH = RANDOM_LENGTH + CHECKSUM_LENGTH
+# What stood before that in texts that looked well-formed: `lk_live_`, `lk_test_`, and a flood's few others.
+_heads: set[str] = set()
+_MOST_HEADS = 100
 # What every secret of ours has behind its prefix. It begins with one literal byte, which is found quickly;
 # a choice of prefixes would be ten times slower.
 _BEHIND_PREFIX = re.compile(rb"_(?:live|test)_[0-9A-Za-z]{38}")
@@ -115,10 +119,21 @@ def mint(prefix: str, environment: str) -> Minted:
 def is_well_formed(plaintext: str) -> bool:
     """Could it be a secret of ours, under any prefix? Of made-up ones, which come in floods, this is all that
     is looked at."""
-    if _looks_well_formed(plaintext) is None:
+    # Floods of well-formed keys pay for this, and a regular expression takes longer than all the rest.
+    head = plaintext[:-_TAIL_LENGTH]
+    if head not in _heads:
+        if _looks_well_formed(plaintext) is None:
+            return False
+        if len(_heads) < _MOST_HEADS:
+            _heads.add(head)
+    try:
+        content = plaintext.encode()
+    except UnicodeEncodeError:  # lone surrogates
         return False
-    # `checksum`, two digits at a time: floods of well-formed keys pay for this.
-    higher, last = divmod(_crc32(plaintext[:-CHECKSUM_LENGTH].encode()), 3844)
+    if not content[-_TAIL_LENGTH:].isalnum():
+        return False
+    # `checksum`, two digits at a time.
+    higher, last = divmod(_crc32(content[:-CHECKSUM_LENGTH]), 3844)
     return plaintext.endswith(f"{_PAIRS[higher // 3844]}{_PAIRS[higher % 3844]}{_PAIRS[last]}")
 
 

@@ -30,7 +30,9 @@ type _Place = tuple[int, str, str]
 class _Run:
     """The refusals of one key, or of nobody, with one code in one minute."""
 
-    __slots__ = ("code", "ids", "key", "more", "organization", "own", "sequence", "sums")
+    __slots__ = (
+        "code", "count", "ids", "key", "labels", "more", "organization", "own", "secret", "sequence", "sums",
+    )  # fmt: skip
 
     def __init__(self, organization: int, key: int, code: int) -> None:
         self.organization, self.key, self.code = organization, key, code
@@ -39,6 +41,10 @@ class _Run:
         self.ids = ""  # what the request ids of those that are summed begin with
         self.more = 0  # were summed so far
         self.sums: dict[_Place, list[int]] = {}  # of these, what is not in the journal yet: one number each
+        # The last that was summed, for the next is mostly like it, and where that is counted.
+        self.secret: SecretRecord | None = None
+        self.labels: Labels | None = None
+        self.count = [0]
 
 
 class Refusals:
@@ -75,20 +81,22 @@ class Refusals:
                 run = self._runs.get(code)
                 if run is None:
                     run = self._begin(0, 0, code, code)
-                place = 0, labels[0], labels[1]
             else:
                 key = secret.key
                 name = key.id << 8 | code
                 run = self._runs.get(name) or self._begin(key.organization.id, key.id, code, name)
-                place = secret.id, labels[0], labels[1]
             if run.own >= self._first and run.sequence:
-                (run.sums.get(place) or self._open(run, place))[0] += 1
+                if run.labels is not labels or run.secret is not secret:
+                    place = secret.id if secret else 0, labels[0], labels[1]
+                    run.count = run.sums.get(place) or self._open(run, place)
+                    run.labels, run.secret = labels, secret
+                run.count[0] += 1
                 run.more = more = run.more + 1
                 return run.ids + str(more)
             run.own += 1
         finally:
             self._lock.release()
-        return self._write(run, place[0], cost, labels)
+        return self._write(run, secret.id if secret else 0, cost, labels)
 
     def flush(self) -> None:
         """Write what was summed. Raises JournalError, with everything kept that was not written."""
@@ -97,7 +105,7 @@ class Refusals:
                 runs, self._unwritten, self._places = self._unwritten, [], 0
                 taken = [(run, place, calls) for run in runs for place, (calls,) in run.sums.items()]
                 for run in runs:
-                    run.sums = {}
+                    run.sums, run.labels = {}, None
             written = 0
             try:
                 for run, (secret, meter, resource), calls in taken:
