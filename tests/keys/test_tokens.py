@@ -85,6 +85,22 @@ def test_a_checksum_off_by_one_is_refused(by: int, prefix: str, environment: str
     assert tokens.parse(body + tokens.base62(wrong, tokens.CHECKSUM_LENGTH)) is None
 
 
+@pytest.mark.parametrize("stranger", list("-_. \0é\n"))
+def test_a_right_checksum_makes_no_key_of_a_strange_character(stranger: str) -> None:
+    assert tokens.is_well_formed(GOLDEN)
+    body = f"{GOLDEN[:20]}{stranger}{GOLDEN[21:-6]}"
+    text = body + tokens.base62(zlib.crc32(body.encode()), tokens.CHECKSUM_LENGTH)
+    assert not tokens.is_well_formed(text)
+
+
+def test_a_flood_of_prefixes_changes_no_answer() -> None:
+    for number in range(2 * tokens._MOST_HEADS):
+        minted = tokens.mint(f"p{number}", "live").plaintext
+        assert [tokens.is_well_formed(minted) for _ in range(2)] == [True] * 2
+        assert not tokens.is_well_formed("x" + minted[1:])
+    assert len(tokens._heads) <= tokens._MOST_HEADS
+
+
 def test_a_checksum_beyond_crc_32_is_refused() -> None:
     body = GOLDEN[:-6]
     beyond = zlib.crc32(body.encode()) + 2**32

@@ -99,6 +99,23 @@ def counted() -> dict[tuple[int, str], int]:
 # --- in the journal ------------------------------------------------------------------------------
 
 
+def test_sums_are_kept_apart_by_secret_meter_and_resource(recorder: Refusals, journal: Journal) -> None:
+    old = secret()
+    new = SecretRecord(21, old.key, old.stops_at, old.prefix, old.imported)
+    tokens, users = ("tokens", *LABELS[1:]), ("requests", "users", *LABELS[2:])
+    refuse(recorder, FIRST, of=old)
+    for of, labels, times in [(old, LABELS, 2), (new, LABELS, 3), (new, tokens, 4), (new, users, 5)] * 2:
+        refuse(recorder, times, of=of, labels=labels)
+    recorder.flush()
+    sums = {(each.secret, each.meter, each.resource): each.calls for each in written(journal)[FIRST:]}
+    assert sums == {
+        (20, "requests", "orders"): 4,
+        (21, "requests", "orders"): 6,
+        (21, "tokens", "orders"): 8,
+        (21, "requests", "users"): 10,
+    }
+
+
 def test_the_first_have_records_of_their_own_and_the_rest_is_one_sum(
     recorder: Refusals, journal: Journal
 ) -> None:
