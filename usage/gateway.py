@@ -128,7 +128,7 @@ def answer(environ: Environ) -> Answer:
                 answered = _unusual(asked, one)
                 if answered is not None:
                     return answered
-            credential = one or ""
+            authorization, credential = "", one or ""  # of what was chosen, not of what it was chosen from
         if here is None or not authorization:
             decided = decide_call(credential, asked.call, moment)
         else:

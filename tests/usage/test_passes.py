@@ -121,6 +121,16 @@ def test_a_pass_ends_when_its_key_makes_room(
     assert code(issued.plaintext) is Code.REVOKED
 
 
+def test_a_pass_is_of_the_credential_that_was_chosen_from_several(
+    issued: lifecycle.Issued, directory: Directory
+) -> None:
+    """A prefix that comes to be ours makes two keys of what was one beside somebody else's."""
+    header = f"Bearer {tokens.mint('zz', 'live').plaintext}, Bearer {issued.plaintext}"
+    assert [ask(authorization=header).code for _ in range(2)] == ["VALID"] * 2
+    directory._prefixes.add("zz")
+    assert ask(authorization=header).code == "MULTIPLE_CREDENTIALS"
+
+
 def test_the_oldest_pass_makes_room_for_one_in_eight(
     issued: lifecycle.Issued, monkeypatch: pytest.MonkeyPatch
 ) -> None:
