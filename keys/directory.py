@@ -40,7 +40,8 @@ HEALTHY_SECONDS = 2.0  # a good read no older than this: the database may be ask
 ASK_SECONDS = 1.0  # how long a call waits for the answer about a miss
 ASKS_PER_SECOND = 100  # the budget for misses, per process: a flood of well-formed keys costs no more
 ASKS_WHEN_COMPLETE = 20  # the same while every live key is in memory: only brand-new and dead ones are missed
-ASKS_IN_VAIN = 5  # the same once as many questions in a row found nothing: this is a flood
+# The same once the last 20 found nothing: this is a flood, and each of them costs as much as 100 calls.
+ASKS_IN_VAIN = 2
 ASKS_AT_ONCE = 4  # calls that wait for such answers; the server's other threads are for known keys
 ASK_QUIET_SECONDS = 2.0  # without a miss, until the connection for them is given back
 LOAD_CHUNK = 2000  # keys read at once
@@ -540,10 +541,12 @@ class Directory:
         """Take one query from the budget, which refills with time, and a place among those that wait."""
         with self._mutex:
             now = self.monotonic()
-            a_second = ASKS_PER_SECOND
+            most = a_second = ASKS_PER_SECOND
             if self._loaded and len(self._secrets) < settings.KEYS_IN_MEMORY:
-                a_second = ASKS_WHEN_COMPLETE if self._in_vain < ASKS_WHEN_COMPLETE else ASKS_IN_VAIN
-            self._budget = min(float(a_second), self._budget + (now - self._budget_at) * a_second)
+                most = a_second = ASKS_WHEN_COMPLETE
+                if self._in_vain >= most:
+                    a_second = ASKS_IN_VAIN
+            self._budget = min(float(most), self._budget + (now - self._budget_at) * a_second)
             self._budget_at = now
             if self._budget < 1:
                 self._spent_until = now + (1 - self._budget) / a_second

@@ -300,9 +300,14 @@ def test_a_spent_budget_is_earned_back_one_question_at_a_time(
     assert asked_about_strangers(directory, 200) == first
     for _ in range(5):
         clock.now += 1.001 / a_second
+        directory.refresh()
         assert asked_about_strangers(directory, 3) == 1
     clock.now += 4.001 / a_second
+    directory.refresh()
     assert asked_about_strangers(directory, 30) == 4
+    clock.now += 3600
+    directory.refresh()
+    assert asked_about_strangers(directory, 200) == first  # and no more, however long nobody asked
 
 
 @pytest.mark.django_db
@@ -313,7 +318,7 @@ def test_a_question_that_found_something_ends_a_flood(directory: Directory, cloc
     assert code(directory, issued.plaintext) is Code.UNAVAILABLE
     clock.now += 1.001 / directory_module.ASKS_IN_VAIN
     assert code(directory, issued.plaintext) is Code.VALID
-    clock.now += 0.501
+    clock.now += 0.501  # a second's questions are ASKS_WHEN_COMPLETE again
     assert asked_about_strangers(directory, 30) == directory_module.ASKS_WHEN_COMPLETE // 2
 
 
