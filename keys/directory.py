@@ -374,7 +374,7 @@ class Directory:
             follow()
         with self._mutex:
             for secret in itertools.chain(self._secrets.values(), self._others.values()):
-                _retire(secret)
+                _supersede(secret)
             self._secrets, self._others, self._organizations = {}, {}, {}
             self._generation += 1
             self._number, self._hash = number, head_hash
@@ -479,14 +479,14 @@ class Directory:
             else:
                 self._remember(digest, secret)
                 self._secrets.pop(digest, None)
-            _retire(before)
+            _supersede(before)
 
     def _remember(self, digest: bytes, secret: SecretRecord | None) -> None:
         """Keep an answer that is not a live secret's; the oldest make room. The mutex is held."""
         self._others.pop(digest, None)
         self._others[digest] = secret
         if len(self._others) > OTHERS:
-            _retire(self._others.pop(next(iter(self._others))))
+            _supersede(self._others.pop(next(iter(self._others))))
 
     # --- misses -----------------------------------------------------------------------------------
 
@@ -563,7 +563,7 @@ def _distance(before: float, after: float, other: float) -> float:
     return before - other if other < before else min(after - other, 0.0)
 
 
-def _retire(secret: SecretRecord | None) -> None:
+def _supersede(secret: SecretRecord | None) -> None:
     """Have whoever holds on to this record ask the directory again, which has another now, or none."""
     if secret is not None:
         secret.is_current = False
