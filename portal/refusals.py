@@ -63,6 +63,36 @@ class FilterForm(forms.Form):
         return {"outcome": self.cleaned_data.get("code") or "", "day": day if makes_sense else None}
 
 
+class StaffFilterForm(FilterForm):
+    """Staff choose an organization, too; to mistype it is an error, for it would show everybody's."""
+
+    organization = forms.CharField(
+        required=False,
+        max_length=50,
+        widget=forms.TextInput(
+            {
+                "class": "input",
+                "aria-label": "Organization",
+                "placeholder": "Organization’s slug",
+                "autocomplete": "off",
+                "autocapitalize": "off",
+                "spellcheck": "false",
+            }
+        ),
+    )
+    field_order = ("organization", "code", "day")
+
+    def clean_organization(self) -> Organization | None:
+        slug: str = self.cleaned_data["organization"]
+        organization = oversight.organization(slug) if slug else None
+        if slug and organization is None:
+            raise forms.ValidationError("There is no organization with this slug.")
+        return organization
+
+    def chosen(self) -> dict[str, Any]:
+        return super().chosen() | {"organization": self.cleaned_data.get("organization")}
+
+
 class _Forgetful(forms.TextInput):
     """Never gives back what was typed, which may be a whole key."""
 
@@ -165,7 +195,7 @@ class _NewestFirst(Paginator):  # type: ignore[type-arg]  # not subscriptable at
 
 def refusals(organization: Organization | None, query: QueryDict, now: dt.datetime) -> Refusals:
     """One page of an organization's refusals (None: of everybody's), in a fixed number of queries."""
-    form = FilterForm(query)
+    form = FilterForm(query) if organization else StaffFilterForm(query)
     key, asked = query.get("key", "")[:_CUT], query.get("request", "").strip()[:_CUT]
     everything = _of(organization)
     request = refusal_reports.parse_request(asked)

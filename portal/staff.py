@@ -222,7 +222,7 @@ def refusals(request: HttpRequest) -> HttpResponse:
     if found.holds_secret(request.GET):
         return redirect("staff_refusals")
     page = found.refusals(None, request.GET, timezone.now())
-    status = 400 if search.errors else 200
+    status = 400 if search.errors or "organization" in page.form.errors else 200
     return staff_page(request, "staff/refusals.html", {"page": page, "search": search}, status)
 
 

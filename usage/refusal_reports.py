@@ -53,11 +53,14 @@ def of_everybody() -> QuerySet[Refusal]:
 def find(
     refusals: QuerySet[Refusal],
     *,
+    organization: Organization | None = None,
     keys: Collection[int] | None = None,
     outcome: str = "",
     day: dt.date | None = None,
 ) -> QuerySet[Refusal]:
-    """Those of these keys (by primary key), with this code, on this UTC day."""
+    """Those of this organization, of these keys (by primary key), with this code, on this UTC day."""
+    if organization is not None:
+        refusals = refusals.filter(organization=organization)
     if keys is not None:
         refusals = refusals.filter(key__in=keys)
     if outcome:

@@ -438,5 +438,36 @@ def test_staff_see_everybodys_and_nobodys(sam: Client) -> None:
     assert escape(Code.UNKNOWN.advice) in page(sam, f"?request={nobodys.request_id}", "staff_refusals")
 
 
+def test_staff_see_those_of_one_organization(sam: Client) -> None:
+    for slug, name in (("acme", "Ours"), ("globex", "Theirs")):
+        refused(builders.key(builders.organization(slug), name=name).key)
+    builders.organization("initech")
+    refused(None, Code.UNKNOWN, resource="nobodys")
+    body = page(sam, "?organization=acme", "staff_refusals")
+    assert "Ours" in body
+    assert "Theirs" not in body
+    assert "nobodys" not in body
+    assert 'value="acme"' in body
+    assert "Nothing matches" in page(sam, "?organization=acme&code=EXPIRED", "staff_refusals")
+    assert "Nothing matches" in page(sam, "?organization=initech", "staff_refusals")
+
+
+@pytest.mark.parametrize("slug", ["acmee", "%00", "%ED%A0%80", "a" * 51, "a" * 100_000], ids=len)
+def test_a_slug_that_no_organization_has_is_told_and_shows_no_less(sam: Client, slug: str) -> None:
+    refused(builders.key(builders.organization("acme"), name="Ours").key)
+    answer = sam.get(f"{reverse('staff_refusals')}?organization={slug}")
+    assert answer.status_code == 400
+    assert 'role="alert"' in answer.text
+    assert "Ours" in answer.text
+
+
+def test_a_customer_chooses_no_organization(alice: Client, acme: Organization) -> None:
+    refused(builders.key(acme, name="Ours").key)
+    builders.organization("globex")
+    body = page(alice, "?organization=globex")
+    assert "Ours" in body
+    assert 'name="organization"' not in body
+
+
 def test_find_a_key_leads_staff_to_the_refusals(sam: Client) -> None:
     assert reverse("staff_refusals") in page(sam, name="staff_find_key").partition("<main")[2]
