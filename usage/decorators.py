@@ -20,6 +20,7 @@ from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOpera
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.multipartparser import MultiPartParserError
 from django.http.response import HttpResponseBase
+from django.template.response import SimpleTemplateResponse
 from django.utils.cache import patch_vary_headers
 
 from keys.records import expiry_told
@@ -230,7 +231,7 @@ def _leave[Answer](entered: _Allowed, response: Answer) -> Answer:
     if not isinstance(response, HttpResponseBase):  # Django will answer 500
         metering.respond(decision, entered.resource, 500)
         return response
-    metering.respond(decision, entered.resource, response.status_code)
+    _record(entered, response)
     response.headers["X-Portal-Request"] = decision.request
     if decision.secret is not None and (expires := expiry_told(decision.secret.key, time.time())):
         response.headers["X-Portal-Key-Expires"] = expires
@@ -240,6 +241,26 @@ def _leave[Answer](entered: _Allowed, response: Answer) -> Answer:
     # No cache may give one key's answer to another's call, nor to a call without one.
     patch_vary_headers(response, ("Authorization", "X-API-Key"))
     return response
+
+
+def _record(entered: _Allowed, response: HttpResponseBase) -> None:
+    """What is rendered after the view, as Django REST framework's answers are, may still fail then, and is
+    answered as what a view raises."""
+    if not isinstance(response, SimpleTemplateResponse) or response.is_rendered:
+        metering.respond(entered.decision, entered.resource, response.status_code)
+        return
+
+    def render() -> SimpleTemplateResponse:
+        del response.render  # a cache pickles what is rendered
+        try:
+            rendered = response.render()
+        except Exception as error:
+            metering.respond(entered.decision, entered.resource, _status_of(error))
+            raise
+        metering.respond(entered.decision, entered.resource, rendered.status_code)
+        return rendered
+
+    response.render = render  # type: ignore[method-assign]  # of this response alone
 
 
 def _status_of(error: Exception) -> int:

@@ -13,11 +13,13 @@ import pytest
 from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
+from django.template.response import SimpleTemplateResponse
 from django.test import AsyncClient, Client, RequestFactory
 from django.urls import path, re_path
 from django.utils import timezone
 from django.utils.decorators import method_decorator
 from django.views import View
+from django.views.decorators.cache import cache_page
 from pytest_django import DjangoAssertNumQueries, Settings
 
 from keys import lifecycle, tokens
@@ -56,6 +58,31 @@ def anything(request: HttpRequest, what: str) -> HttpResponseBase:
     if what == "stream":
         return StreamingHttpResponse([b"a", b"b"])
     return HttpResponse(status=int(what))
+
+
+class Rendered(SimpleTemplateResponse):
+    """As Django REST framework's: its content is made after the view, and may fail then."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__("none.html")
+        self.what = what
+
+    @property
+    def rendered_content(self) -> str:
+        if self.what in RAISES:
+            raise RAISES[self.what]("on purpose")
+        return self.what
+
+
+@require_key()
+@cache_page(60)
+def rendered(request: HttpRequest, what: str) -> HttpResponse:
+    return Rendered(what)
+
+
+@require_key()
+async def rendered_async(request: HttpRequest, what: str) -> HttpResponse:
+    return Rendered(what)
 
 
 @require_key(cost=lambda request: int(request.headers["X-Size"]), resource="sized", environment="test")
@@ -103,6 +130,8 @@ class Waited(View):
 urlpatterns = [
     path("orders/", orders),
     path("any/<str:what>/", anything),
+    path("rendered/<str:what>/", rendered),
+    path("rendered-async/<str:what>/", rendered_async),
     path("sized/", sized),
     path("held/", held),
     path("nothing/", nothing),
@@ -219,6 +248,24 @@ def test_what_a_view_raises_is_recorded_as_django_answers_it(
     response = caller.get(f"/any/{what}/")
     assert response.status_code // 100 == status_class
     assert answered() == {("any/<str:what>/", status_class): 1}
+
+
+@pytest.mark.parametrize("view", ["rendered", "rendered-async"])
+@pytest.mark.parametrize(("what", "status"), [("fine", 200), ("absent", 404), ("bug", 500)])
+def test_what_is_rendered_after_the_view_is_recorded_as_it_was_answered(
+    caller: Client, view: str, what: str, status: int
+) -> None:
+    response = caller.get(f"/{view}/{what}/")
+    assert response.status_code == status
+    assert answered() == {(f"{view}/<str:what>/", status // 100): 1}
+
+
+def test_what_is_rendered_after_the_view_can_be_cached(caller: Client) -> None:
+    first, second = caller.get("/rendered/fine/"), caller.get("/rendered/fine/")
+    assert first.content == second.content == b"fine"
+    assert "Expires" in second.headers
+    assert first.headers["X-Portal-Request"] != second.headers["X-Portal-Request"]
+    assert answered() == {("rendered/<str:what>/", 2): 2}
 
 
 def test_a_streaming_answer_is_recorded(caller: Client) -> None:
