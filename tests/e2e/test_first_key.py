@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
@@ -14,6 +13,7 @@ from keys import lifecycle
 from keys.models import Key
 from tests import builders
 from tests.e2e.conftest import Portal, Visitor
+from tests.waiting import until
 
 
 def curl(line: str) -> tuple[int, str]:
@@ -24,13 +24,6 @@ def curl(line: str) -> tuple[int, str]:
     assert status, done.stdout
     assert code, done.stdout
     return int(status[1]), code[1]
-
-
-def until(what: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.1)
 
 
 def accepted(page: Page) -> str:
@@ -50,8 +43,7 @@ def test_from_the_landing_page_to_a_revoked_key(portal: Portal, visitor: Callabl
     page.locator("main form button[type=submit]").first.click()
 
     # The code from the mail.
-    until(lambda: bool(portal.mails()))
-    code = re.search(r"^Subject: (\S+) is your", portal.mails()[-1], re.MULTILINE)
+    code = re.search(r"^Subject: (\S+) is your", until(portal.mails)[-1], re.MULTILINE)
     assert code is not None
     page.locator("input[name=code]").fill(code[1])
     page.locator("main form button[type=submit]").first.click()

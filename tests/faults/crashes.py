@@ -18,6 +18,7 @@ from typing import Any
 from tests.faults import alone
 from tests.faults.postgres import Postgres
 from tests.faults.server import ROOT, wait_until_gone
+from tests.waiting import until
 
 RECORDS = 20_000  # written between two kills
 SECONDS = 300.0  # for a backlog to drain
@@ -39,7 +40,7 @@ def _worker(environment: Mapping[str, str], log: Path) -> Iterator[int]:
         finally:
             process.kill()
             process.wait()
-            assert wait_until_gone([process.pid], 5) == []
+            wait_until_gone([process.pid], 5)
 
 
 def _cpu_seconds(pid: int) -> float:
@@ -48,10 +49,7 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def _wait_until_drained(backlog: Any, log: Path) -> None:  # a Backlog, whose module needs Django
-    deadline = time.monotonic() + SECONDS
-    while not backlog.is_drained:
-        assert time.monotonic() < deadline, log.read_text()[-4000:]
-        time.sleep(0.02)
+    until(lambda: backlog.is_drained, SECONDS, why=lambda: log.read_text()[-4000:])
 
 
 def run(

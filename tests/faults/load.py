@@ -5,6 +5,8 @@ import threading
 import time
 from typing import NamedTuple, Self
 
+from tests.waiting import until
+
 AUTHORIZE = "/gateway/authorize"
 SILENT_SECONDS = 10  # no answer for so long: there is none
 
@@ -102,11 +104,11 @@ class Watch:
 
     def since(self, moment: float) -> set[int]:
         """The statuses of the calls that began after `moment`; waits for the first."""
-        deadline = time.monotonic() + SILENT_SECONDS
-        while not (found := {answer.status for answer in self.answers if answer.began > moment}):
-            assert time.monotonic() < deadline, "nobody answers any more"
-            time.sleep(0.01)
-        return found
+        return until(
+            lambda: {answer.status for answer in self.answers if answer.began > moment},
+            SILENT_SECONDS,
+            why="nobody answers any more",
+        )
 
 
 def one_for_each_worker(port: int, secret: str, workers: int) -> dict[str, Caller]:

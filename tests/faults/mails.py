@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tests.faults import alone
 from tests.smtp import mail_server
+from tests.waiting import until
 
 MAILS = 3  # for each that is killed, so that there is always one to send
 ROUND = dt.timedelta(minutes=11)  # after a kill: longer than a claim
@@ -69,18 +70,12 @@ def _has_more(taken: Path, count: int) -> bool:
     return len(_ids(taken)) >= count
 
 
-def _wait(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not done():
-        assert time.monotonic() < deadline, "nothing happens any more"
-        time.sleep(0.0005)
-
-
 def kill(taken: Path, now: dt.datetime, kills: int, chance: random.Random) -> dt.datetime:
     """Two workers at once, both killed after a few more mails, so many times; the time it is then."""
     for _ in range(kills // 2):
         workers = [_child(partial(_work, now)) for _ in range(2)]
-        _wait(partial(_has_more, taken, len(_ids(taken)) + chance.choice((0, 1, 2, 4))))
+        enough = partial(_has_more, taken, len(_ids(taken)) + chance.choice((0, 1, 2, 4)))
+        until(enough, PATIENCE, why="no mail is taken any more", pause=0.0005)
         time.sleep(chance.choice((0, 0, chance.uniform(0, 0.05))))
         for pid in workers:
             os.kill(pid, signal.SIGKILL)
@@ -116,7 +111,7 @@ def main() -> None:
         release_database()  # before a fork
         taken, port = folder / "taken", folder / "port"
         server = _child(lambda: _serve(taken, port))
-        _wait(port.exists)
+        until(port.exists, PATIENCE, why="the mail server does not start")
         options_of_mail = {"host": "127.0.0.1", "port": int(port.read_text())}
         backend = "django.core.mail.backends.smtp.EmailBackend"
         settings.MAILERS = {"default": {"BACKEND": backend, "OPTIONS": options_of_mail}}

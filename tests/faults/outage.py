@@ -22,6 +22,7 @@ from tests.faults import alone
 from tests.faults.load import AUTHORIZE, Answer, one_for_each_worker
 from tests.faults.postgres import Postgres
 from tests.faults.server import Server
+from tests.waiting import until
 
 WORKERS = 2
 STALE = 7  # seconds
@@ -135,7 +136,7 @@ def run(rounds: int, environment: Mapping[str, str], postgres: Postgres, log: Pa
                 clients.new = ""
                 name, away, back = WAYS[number % len(WAYS)]
                 healthy = time.monotonic()
-                _until(lambda start=healthy: _is_well(record, start), record)  # type: ignore[misc]  # bound
+                _wait_until_well(record, healthy)
                 time.sleep(1)  # of health, under load
                 pids = list(Process.objects.values_list("pid", flat=True))
                 # Nobody reads the feed while the new key is made.
@@ -152,7 +153,7 @@ def run(rounds: int, environment: Mapping[str, str], postgres: Postgres, log: Pa
                 returned = time.monotonic()
                 back(postgres)
                 again = time.monotonic()
-                _until(lambda start=again: _is_well(record, start, new=True), record)  # type: ignore[misc]  # bound
+                _wait_until_well(record, again, new=True)
                 recovery = time.monotonic() - again
                 time.sleep(1)
                 well = again + recovery
@@ -241,12 +242,11 @@ def _is_well(record: Record, start: float, *, new: bool = False) -> bool:
     ) and bool(record.between("unknown", window)["401 UNKNOWN"])
 
 
-def _until(condition: Callable[[], bool], record: Record) -> None:
-    deadline = time.monotonic() + WAIT
-    while not condition():
-        assert not record.failures, record.failures
-        assert time.monotonic() < deadline, "the portal does not get well"
-        time.sleep(0.02)
+def _wait_until_well(record: Record, start: float, *, new: bool = False) -> None:
+    until(
+        lambda: record.failures or _is_well(record, start, new=new), WAIT, why="the portal does not get well"
+    )
+    assert not record.failures, record.failures
 
 
 def _signal(pids: list[int], number: signal.Signals) -> None:

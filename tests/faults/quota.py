@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from tests.faults import alone
 from tests.faults.load import Caller, NoAnswer, NoServer
 from tests.faults.server import Server, is_running
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from keys.lifecycle import Issued
@@ -120,13 +121,12 @@ def _oldest_worker(workers: int) -> int:
     """Its process id, once all serve. (Who kills the one that was started last ends the server.)"""
     from keys.models import Process
 
-    deadline = time.monotonic() + 20
-    while True:
-        pids = list(Process.objects.order_by("started_at").values_list("pid", flat=True))
-        if len(running := [pid for pid in pids if is_running(pid)]) >= workers:
-            return running[0]
-        assert time.monotonic() < deadline, "nobody serves any more"
-        time.sleep(0.05)
+    def oldest() -> int | None:
+        pids = Process.objects.order_by("started_at").values_list("pid", flat=True)
+        running = [pid for pid in pids if is_running(pid)]
+        return running[0] if len(running) >= workers else None
+
+    return until(oldest, why="nobody serves any more", pause=0.05)
 
 
 def _is_spent(key: "Key") -> bool:

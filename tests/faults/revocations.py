@@ -32,6 +32,7 @@ from tests.faults import alone
 from tests.faults.load import Answer, one_for_each_worker
 from tests.faults.postgres import Postgres
 from tests.faults.server import Server
+from tests.waiting import until
 
 THREADS = 4
 AT_ONCE = 8  # commands side by side
@@ -179,12 +180,9 @@ def _revoke(target: Target, wait: float = WAIT) -> bool:
     return True
 
 
-def _until(condition: Callable[[], bool], tally: Tally, what: str) -> None:
-    deadline = time.monotonic() + WAIT
-    while not condition():
-        assert not tally.failures, tally.failures
-        assert time.monotonic() < deadline, what
-        time.sleep(0.002)
+def _wait_for(condition: Callable[[], bool], tally: Tally, why: str) -> None:
+    until(lambda: tally.failures or condition(), WAIT, why=why, pause=0.002)
+    assert not tally.failures, tally.failures
 
 
 def _confirmed(targets: Sequence[Target], began: float, tally: Tally) -> None:
@@ -255,7 +253,7 @@ def run(
         patch.setattr(presence, "POLL_SECONDS", POLL_SECONDS)
         for batch in batches:
             clients.hot = list(batch)
-            _until(lambda: all(tally.works(each, workers) for each in clients.hot), tally, "no key works")
+            _wait_for(lambda: all(tally.works(each, workers) for each in clients.hot), tally, "no key works")
             if len(batch) == 1:
                 _one(batch[0], tally)
             elif len(batch) <= AT_ONCE:
@@ -265,7 +263,7 @@ def run(
             if postgres is not None:
                 _take_away(postgres, batch[0], tally, workers, chance)
             moment = time.monotonic()
-            _until(
+            _wait_for(
                 lambda moment=moment: all(  # type: ignore[misc]  # the default binds this round's
                     tally.was_called_since(each, moment, workers) for each in clients.hot
                 ),
@@ -288,7 +286,7 @@ def _take_away(postgres: Postgres, target: Target, tally: Tally, workers: int, c
     moment = time.monotonic()
     tally.stops += 1
     try:
-        _until(
+        _wait_for(
             lambda: tally.was_called_since(target, moment, workers), tally, "nobody called while it was away"
         )
         time.sleep(chance.uniform(0, LONGEST_AWAY))

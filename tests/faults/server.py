@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from tests.waiting import until
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -51,12 +53,13 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def wait_until_gone(pids: list[int], seconds: float) -> list[int]:
-    """Wait for processes to end; returns those that have not."""
-    deadline = time.monotonic() + seconds
-    while (left := [pid for pid in pids if is_running(pid)]) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return left
+def wait_until_gone(pids: list[int], seconds: float) -> None:
+    """Wait for processes to end; fails with those that have not."""
+
+    def left() -> list[int]:
+        return [pid for pid in pids if is_running(pid)]
+
+    until(lambda: not left(), seconds, why=lambda: f"still running: {left()}")
 
 
 RENAMED = "import os, socket, sys; socket.sethostname(sys.argv[1]); os.execv(sys.argv[2], sys.argv[2:])"
@@ -145,10 +148,7 @@ class Server:
 
     def wait_for_log(self, text: str, seconds: float = 30) -> None:
         """Return once its log has this text."""
-        deadline = time.monotonic() + seconds
-        while text not in self.log.read_text():
-            assert time.monotonic() < deadline, self.log.read_text()[-4000:]
-            time.sleep(0.02)
+        until(lambda: text in self.log.read_text(), seconds, why=lambda: self.log.read_text()[-4000:])
 
     def hang_up(self) -> None:
         """Ask it to begin again with the code and settings as they are now."""
@@ -164,4 +164,4 @@ class Server:
             except ProcessLookupError:
                 continue
         self.process.wait()
-        assert wait_until_gone(everything, 5) == []
+        wait_until_gone(everything, 5)

@@ -2,7 +2,6 @@
 
 import collections
 import datetime as dt
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from django.utils import timezone
 from tests.builders import environment, key, organization
 from tests.faults.load import Caller
 from tests.faults.server import Server
+from tests.waiting import until
 from usage import drain
 from usage.models import Rollup
 
@@ -58,10 +58,11 @@ class Machine:
         return status
 
     def call_until(self, status: int) -> None:
-        deadline = time.monotonic() + SECONDS
-        while self.call() != status or self.server.get("/readyz").status != status:
-            assert time.monotonic() < deadline, self.server.get("/readyz").body
-            time.sleep(0.02)
+        until(
+            lambda: self.call() == self.server.get("/readyz").status == status,
+            SECONDS,
+            why=lambda: self.server.get("/readyz").body,
+        )
 
 
 @pytest.fixture

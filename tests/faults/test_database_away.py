@@ -10,6 +10,7 @@ import pytest
 from django.conf import settings
 
 from tests.faults.postgres import Postgres
+from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(
     "sqlite" in os.environ["DATABASE_URL"], reason="an embedded database cannot be stopped"
@@ -38,8 +39,7 @@ def test_who_waits_for_a_lost_database_has_it_soon_after_it_is_back() -> None:
         with ConnectionPool(postgres.conninfo, open=True, **options) as pool:
             connection = waiting.submit(pool.getconn)
             # After a second try in vain a pool gives up.
-            while pool.get_stats().get("connections_errors", 0) < 2 and not connection.done():
-                time.sleep(0.02)
+            until(lambda: connection.done() or pool.get_stats().get("connections_errors", 0) >= 2, 60)
             postgres.start()
             back = time.monotonic()
             pool.putconn(connection.result())

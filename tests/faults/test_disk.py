@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from django.db.models import Sum
 from tests.builders import environment, key, organization
 from tests.faults.load import AUTHORIZE
 from tests.faults.server import Server
+from tests.waiting import until
 from usage.models import Rollup
 from usage.records import CALL, SEAL, read_records
 
@@ -156,9 +156,7 @@ def test_a_full_disk_is_503_until_there_is_room_and_no_call_is_lost(tmp_path: Pa
         answered += [call(len(answered)) for _ in range(20)]
         assert answered[-21:] == [503] * 21
         ballast.unlink()
-        began = time.monotonic()
-        while call(len(answered)) != 200:
-            assert time.monotonic() - began < BACK_SECONDS
+        until(lambda: call(len(answered)) == 200, BACK_SECONDS)
         assert server.stop() == 0
     counted = Rollup.objects.filter(outcome="VALID").aggregate(calls=Sum("calls"))["calls"]
     assert counted == answered.count(200) + 1

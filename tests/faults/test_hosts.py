@@ -3,8 +3,6 @@
 import datetime as dt
 import shutil
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from keys.models import Process
 from tests import valkey
 from tests.builders import environment, key, organization
 from tests.faults.server import Server, on_host
+from tests.waiting import until
 from usage import watermark
 from usage.drain import Drain, complete_through
 from usage.models import Finding, Rollup, Spool
@@ -28,13 +27,6 @@ pytestmark = [
 def namespaces_are_allowed() -> bool:
     command = [*on_host("east"), "/bin/true"]
     return subprocess.run(command, check=False, capture_output=True).returncode == 0
-
-
-def wait_for(what: Callable[[], object], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def counted(outcome: str) -> int:
@@ -68,7 +60,7 @@ def test_counting_waits_for_a_host_until_it_is_given_up_on_and_takes_its_journal
             for _ in range(20):
                 statuses += [ask(server) for server in (east, west)]
             assert (statuses.count(200), statuses.count(429)) == (30, 10)  # one window for both
-            wait_for(lambda: counted("VALID") == 15)
+            until(lambda: counted("VALID") == 15)
             assert counted("RATE_LIMITED") == 5
             # East has no worker: its calls are in its journal, and nothing is complete beyond its start.
             process = Process.objects.get(host="east")
@@ -86,8 +78,8 @@ def test_counting_waits_for_a_host_until_it_is_given_up_on_and_takes_its_journal
             west_worker.once(dt.datetime.now(dt.UTC))
             return Spool.objects.get(host="west").finished_at is not None
 
-        wait_for(is_finished)
-        wait_for(lambda: watermark._alive("east", list(Process.objects.filter(host="east"))) is None)
+        until(is_finished)
+        until(lambda: watermark._alive("east", list(Process.objects.filter(host="east"))) is None)
         retire("east")
         after = complete_through()
         assert after is not None

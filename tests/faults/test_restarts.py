@@ -1,6 +1,5 @@
 """SIGHUP under load: the new code and settings take over, and no call notices."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from django.utils import timezone
 from tests.builders import environment, key, organization
 from tests.faults import restarts
 from tests.faults.server import Server, descendants, wait_until_gone
+from tests.waiting import until
 from usage.drain import drain_once
 from usage.models import Rollup, Spool
 
@@ -61,21 +61,16 @@ def test_a_signal_in_the_middle_ends_old_and_new(journal_dir: Path, tmp_path: Pa
         pids = set(descendants(server.process.pid))
         server.hang_up()
         server.wait_for_log("begins again")
-        deadline = time.monotonic() + 20
-        while not (new := set(descendants(server.process.pid)) - pids) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert new
+        new = until(lambda: set(descendants(server.process.pid)) - pids, pause=0.01)
         server.stop(seconds=30)  # before it has handlers of its own the signal ends it
-        assert wait_until_gone([*pids, *new], 15) == []
+        wait_until_gone([*pids, *new], 15)
 
 
 def test_a_signal_while_the_new_program_is_tried_ends_it(journal_dir: Path, tmp_path: Path) -> None:
     with Server(environment(), log=tmp_path / "log") as server:
         pids = set(descendants(server.process.pid))
         server.hang_up()
-        deadline = time.monotonic() + 20
-        while not set(descendants(server.process.pid)) - pids and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: set(descendants(server.process.pid)) - pids, pause=0.01)
         assert server.stop(seconds=30) == 0
         assert "begins again" not in server.log.read_text()
-        assert wait_until_gone(list(pids), 15) == []
+        wait_until_gone(list(pids), 15)

@@ -25,6 +25,7 @@ from tests import builders
 from tests.faults.blackhole import Door
 from tests.faults.load import Watch
 from tests.faults.server import Server, descendants
+from tests.waiting import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 STALE = 8  # seconds
@@ -49,10 +50,7 @@ def revoke(issued: Issued, **options: float) -> Outcome:
 
 def wait_for_processes(count: int) -> None:
     """Until so many are on the list of those that answer, and not as those who are about to."""
-    deadline = time.monotonic() + 20
-    while Process.objects.filter(feed_number__gt=0).count() < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: Process.objects.filter(feed_number__gt=0).count() >= count)
 
 
 def status(server: Server, issued: Issued) -> int:

@@ -9,6 +9,7 @@ from django.test import Client
 
 from keys.models import Feed, Policy, Scope
 from tests import builders
+from tests.waiting import until
 
 SEEDED = ["portal:keys", "portal:report", "portal:usage", "portal:verify"]
 
@@ -61,3 +62,10 @@ def test_another_process_sees_this_tests_database() -> None:
         check=True,
     )
     assert result.stdout == "acme\n"
+
+
+def test_who_waits_has_the_answer_or_learns_why_there_is_none() -> None:
+    answers = iter([0, None, 7, 8])
+    assert until(lambda: next(answers), pause=0) == 7
+    with pytest.raises(AssertionError, match="none of them came"):
+        until(lambda: 0, 0, why=lambda: "none of them came")

@@ -21,6 +21,7 @@ from keys.records import SecretRecord
 from keys.verdicts import Code
 from keys.verification import verify
 from tests import builders
+from tests.waiting import until
 
 COMMAND = lifecycle.command_actor()
 NOW = dt.datetime.now(dt.UTC)  # what is kept in memory depends on the real time
@@ -592,9 +593,7 @@ def test_a_started_directory_loads_acknowledges_and_signs_off(tmp_path: Path) ->
     running = Directory(process_id="run", lock_dir=tmp_path)
     running.start()
     try:
-        until = time.monotonic() + 10
-        while not running.ready and time.monotonic() < until:
-            time.sleep(0.01)
+        until(lambda: running.ready, 10, why=running.explain)
         assert running.explain() == ""
         assert verify(issued.plaintext, directory=running, now=time.time()).allowed
         late = builders.key(acme)  # a miss, answered by a thread of the directory's own

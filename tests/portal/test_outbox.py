@@ -22,6 +22,7 @@ from tests import builders
 from tests.builders import NOW
 from tests.smtp import MailServer, mail_server
 from tests.threads import at_once
+from tests.waiting import until
 
 pytestmark = pytest.mark.django_db
 
@@ -208,10 +209,11 @@ def test_a_workers_thread_sends_until_it_is_told_to_stop(server: MailServer) -> 
     stop = threading.Event()
     thread = threading.Thread(target=outbox.keep_sending, args=(stop,))
     thread.start()
-    while not server.taken:
-        assert thread.is_alive()
-    stop.set()
-    thread.join(timeout=10)
+    try:
+        until(lambda: server.taken)
+    finally:
+        stop.set()
+        thread.join(timeout=10)
     assert not thread.is_alive()
 
 

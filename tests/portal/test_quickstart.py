@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,6 +32,7 @@ from portal import demo, folder
 from portal.management.commands.quickstart import Command
 from portal.models import User
 from tests import builders
+from tests.waiting import until
 from usage import reports, trials
 from usage.demo import Traffic, seed_usage
 from usage.models import Refusal, Rollup
@@ -210,12 +210,7 @@ def test_an_empty_checkout_answers_counts_and_ends_all_it_started(
     children = descendants(run.process.pid)
     assert len(children) >= 2
     assert run.interrupt() == 0
-    deadline = time.monotonic() + 5
-    while (
-        left := [pid for pid in children if Path(f"/proc/{pid}").exists()]
-    ) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert left == []
+    until(lambda: not living(children), 5, why=lambda: f"still there: {living(children)}")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", run.port))

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.waiting import until
 from usage import records
 from usage.journal import Event, Journal, JournalError, TooLate
 from usage.records import (
@@ -244,12 +245,7 @@ def test_an_idle_journal_ticks_and_a_busy_one_does_not(make: Callable[..., Journ
 def test_a_thread_ticks_while_the_process_is_idle(make: Callable[..., Journal]) -> None:
     journal = make(tick=True)
     journal.start()
-    waited = threading.Event()
-    for _ in range(100):
-        if everything(journal)[-1].kind == TICK:
-            return
-        waited.wait(0.05)
-    pytest.fail("no tick within five seconds")
+    until(lambda: everything(journal)[-1].kind == TICK, 5)
 
 
 def test_texts_are_cut_and_cleaned(make: Callable[..., Journal]) -> None:

@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from keys import lifecycle
 from keys.directory import Directory
 from keys.verdicts import Code
 from tests.builders import environment, key, organization
+from tests.waiting import until
 from usage import metering
 from usage.drain import Drain
 from usage.models import Rollup, Segment
@@ -103,10 +103,11 @@ def test_the_worker_outlives_a_database_that_is_away(directory: Directory, tmp_p
         )
     try:
         try:
-            _wait(lambda: b"The worker waits" in log.read_bytes())
+            # A process starts slowly beside other tests.
+            until(lambda: b"The worker waits" in log.read_bytes(), 60, why=log.read_text)
         finally:
             _rename("usage_spool_away", "usage_spool")
-        _wait(Rollup.objects.exists)
+        until(Rollup.objects.exists, 60, why=log.read_text)
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(10) == 0
     finally:
@@ -119,10 +120,3 @@ def test_the_worker_outlives_a_database_that_is_away(directory: Directory, tmp_p
 def _rename(old: str, new: str) -> None:
     with connection.cursor() as cursor:
         cursor.execute(f"ALTER TABLE {old} RENAME TO {new}")
-
-
-def _wait(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60  # a process starts slowly beside other tests
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

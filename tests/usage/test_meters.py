@@ -1,7 +1,5 @@
 """Meters: whole numbers of the smallest unit, exactly; and which there are, wherever that is asked."""
 
-import time
-from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from keys.lifecycle import command_actor
 from keys.models import Process
 from tests.builders import NOW, meter, organization
 from tests.threads import at_once
+from tests.waiting import until
 from usage import definitions, metering, meters
 from usage.meters import MAX_QUANTITY, REQUESTS, Meter
 from usage.models import Meter as Row
@@ -23,13 +22,6 @@ from usage.models import Meter as Row
 
 def acknowledged() -> int:
     return Process.objects.get(pk="test").feed_number
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 HOURS = Meter("hours", "hour", "Hours", decimals=3)
@@ -195,9 +187,9 @@ def test_followers_hear_of_their_own_acts_only(tmp_path: Path) -> None:
 @pytest.mark.django_db(transaction=True)
 def test_a_started_process_follows_by_itself(journal_dir: Path) -> None:
     directory = metering.start()
-    wait_until(lambda: directory.ready)
+    until(lambda: directory.ready, why=directory.explain)
     meter("tokens")
-    wait_until(lambda: meters.get("tokens") is not None)
+    until(lambda: meters.get("tokens"))
 
 
 def test_a_child_does_not_wait_for_its_parents_follower(db: None) -> None:

@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from keys.directory import Directory
 from keys.records import KeyRecord, OrganizationRecord, SecretRecord
 from keys.verdicts import Code
 from tests import builders
+from tests.waiting import until
 from usage import metering, refusal_log, refusals
 from usage.drain import Drain, drain_once
 from usage.journal import Event, Journal, JournalError
@@ -169,9 +169,7 @@ def test_a_flood_of_many_keys_is_written_before_it_fills_the_memory(
 def test_what_is_summed_is_written_within_a_second(journal: Journal) -> None:
     recorder = Refusals(journal)
     refuse(recorder, FIRST + 7)
-    deadline = time.monotonic() + 10
-    while len(written(journal)) == FIRST and time.monotonic() < deadline:
-        time.sleep(0.02)
+    until(lambda: len(written(journal)) > FIRST, 10)
     assert written(journal)[-1].calls == 7
     recorder.close()
 
@@ -452,9 +450,7 @@ def test_the_worker_deletes_what_is_too_old(journal_dir: Path) -> None:
         [sys.executable, str(django_settings.BASE_DIR / "manage.py"), "worker"], env=builders.environment()
     )
     try:
-        deadline = time.monotonic() + 30
-        while Refusal.objects.count() > 1 and time.monotonic() < deadline:
-            time.sleep(0.05)
+        until(lambda: Refusal.objects.count() == 1, 30)
     finally:
         worker.terminate()
         assert worker.wait(10) == 0

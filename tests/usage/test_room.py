@@ -1,7 +1,6 @@
 """The bound on what journals hold: an alarm before it, a refusal at it, and on with the work below it."""
 
 import logging
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from pytest_django import Settings
 
 from keys.verdicts import Code
 from tests.usage.journals import NOW, call
+from tests.waiting import until
 from usage import journal as journals
 from usage import metering, room
 from usage.drain import drain_once
@@ -81,15 +81,8 @@ def test_a_drain_makes_room_and_the_work_goes_on_within_seconds(journal_dir: Pat
     journal = Journal(journal_dir, max_bytes=BOUND)
     fill(journal)
     drain_once(NOW)
-    waited = threading.Event()
-    for _ in range(100):
-        try:
-            call(journal)
-            break
-        except JournalError:
-            waited.wait(0.05)
-    else:
-        pytest.fail("still refused after five seconds")
+    until(lambda: not journal.room.is_full, 5, why=lambda: journal.room.sentence)
+    call(journal)
     journal.close()
 
 

@@ -15,6 +15,7 @@ from keys.records import KeyRecord
 from tests import valkey
 from tests.usage.test_limits import HOUR, MINUTE, NOW, SECOND, key
 from tests.valkey import Valkey
+from tests.waiting import until
 from usage.limits import Standing, Windows, WindowsAway
 from usage.valkey import TIMEOUT, SharedWindows, plain_url
 
@@ -212,7 +213,4 @@ def test_what_is_no_valkey_url_is_refused(url: str) -> None:
 
 
 def _wait_until_back(windows: SharedWindows) -> None:
-    deadline = time.monotonic() + 10
-    while windows.explain() != ("", False):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: windows.explain() == ("", False), 10, why=windows.explain)
