@@ -14,11 +14,12 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 FOLDER = "LATCHKEY_TESTS_DIR"
+MOST_WORKERS: Final = 8  # the server has connections for so many, and for what their tests start
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -67,6 +68,16 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
         os.environ["DATABASE_URL"] = f"sqlite:///{folder / 'latchkey.sqlite3'}"
     else:
         os.environ["DATABASE_URL"] = _start_postgres(early_config, folder / "postgres")
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist's own
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Everything at once has two workers for each processor, for many tests wait for servers; the slow ones
+    come late, and whoever is idle takes them over. What is asked for by name runs in this process."""
+    if config.args_source is not config.ArgsSource.TESTPATHS:
+        return 0
+    config.option.dist = "worksteal"
+    return min(2 * (os.cpu_count() or 1), MOST_WORKERS)
 
 
 def pytest_report_header(config: pytest.Config) -> str:
