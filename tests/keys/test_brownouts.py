@@ -2,7 +2,6 @@
 
 import datetime as dt
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -89,11 +88,6 @@ def test_what_is_to_come_ends_with_the_last_one() -> None:
 def acme(db: None) -> Organization:
     lifecycle.edit_policy(COMMAND, standard_policy(), brownout_days=7, now=NOW)
     return builders.organization("acme", now=NOW - 90 * DAY)
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Directory:
-    return Directory(process_id="test", lock_dir=tmp_path, monotonic=lambda: 1000.0)
 
 
 def code(directory: Directory, credential: str, at: dt.datetime, *scopes: str) -> Code:

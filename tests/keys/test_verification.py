@@ -21,12 +21,6 @@ COMMAND = lifecycle.command_actor()
 DAY = dt.timedelta(days=1)
 
 
-@pytest.fixture
-def directory(tmp_path: Path) -> Directory:
-    """A picture that a test refreshes by hand; it starts no thread, and no time passes for it."""
-    return Directory(process_id="test", lock_dir=tmp_path, monotonic=lambda: 1000.0)
-
-
 def ask(
     directory: Directory,
     credential: str,
