@@ -26,6 +26,7 @@ from django.db import DatabaseError, connection
 from django.db.models import QuerySet
 
 from keys import presence
+from keys.misses import Budget
 from keys.models import AuditEvent, Feed, Key, Organization
 from keys.records import Found, KeyRecord, OrganizationRecord, SecretRecord, is_live, read_keys
 from keys.tokens import HINT, LENGTHS, MAX_LENGTH, sha256
@@ -38,11 +39,6 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.25
 HEALTHY_SECONDS = 2.0  # a good read no older than this: the database may be asked about a miss
 ASK_SECONDS = 1.0  # how long a call waits for the answer about a miss
-ASKS_PER_SECOND = 100  # the budget for misses, per process: a flood of well-formed keys costs no more
-ASKS_WHEN_COMPLETE = 20  # the same while every live key is in memory: only brand-new and dead ones are missed
-# The same once the last 20 found nothing: this is a flood, and each of them costs as much as 100 calls.
-ASKS_IN_VAIN = 2
-ASKS_AT_ONCE = 4  # calls that wait for such answers; the server's other threads are for known keys
 ASK_QUIET_SECONDS = 2.0  # without a miss, until the connection for them is given back
 LOAD_CHUNK = 2000  # keys read at once
 LOAD_SECONDS = 0.2  # of loading between two reads of the feed
@@ -126,11 +122,9 @@ class Directory:
         self._last_good = float("-inf")  # monotonic; start of the last good read
         self._skew = 0.0  # seconds
         self._trouble = "the keys are being loaded"
-        self._in_vain = 0  # the last so many questions found nothing
-        self._budget = float(ASKS_PER_SECOND)
-        self._budget_at = monotonic()  # of the last miss, too
-        self._spent_until = float("-inf")  # monotonic; until then the budget has no query
-        self._asking = 0  # calls that wait for an answer
+        self._budget = Budget(monotonic)
+        # Would `ask` find the budget spent? Without a lock or an exception, for floods come to this.
+        self.will_not_ask = self._budget.is_spent
         self._retired_at = monotonic()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -168,10 +162,10 @@ class Directory:
         """
         if not self._is_healthy():
             raise Unavailable("the database does not answer")
-        if not self._may_ask():
+        if not self._budget.take(complete=self._is_complete):
             raise Unavailable("too many unknown keys at once")
-        digest = digest_of(credential)
         try:
+            digest = digest_of(credential)
             if self._asker is None:  # never started: a command or a test, in its own thread
                 return self._query(digest, credential[HINT])
             # In a thread of its own, so that a silent database holds no caller.
@@ -183,14 +177,11 @@ class Directory:
         except (TimeoutError, DatabaseError, RuntimeError) as error:
             raise Unavailable("the database does not answer") from error
         finally:
-            with self._mutex:
-                self._asking -= 1
+            self._budget.leave()
 
     @property
-    def will_not_ask(self) -> bool:
-        """Would `ask` find the budget spent, or enough calls waiting? As it does itself, but without a lock
-        or an exception: whoever floods this process with well-formed keys meets it here."""
-        return self._asking >= ASKS_AT_ONCE or self.monotonic() < self._spent_until
+    def _is_complete(self) -> bool:
+        return self._loaded and len(self._secrets) < settings.KEYS_IN_MEMORY
 
     def _is_healthy(self) -> bool:
         return self.monotonic() - self._last_good <= HEALTHY_SECONDS
@@ -509,7 +500,7 @@ class Directory:
         if (
             self._asker is not None
             and not self._asker_is_quiet
-            and self.monotonic() - self._budget_at > ASK_QUIET_SECONDS
+            and self.monotonic() - self._budget.asked_at > ASK_QUIET_SECONDS
         ):
             self._asker_is_quiet = True
             self._asker.submit(_let_go)
@@ -526,36 +517,16 @@ class Directory:
                 if self._generation != generation:
                     continue
                 if found is None or not found.keys:
-                    self._in_vain += 1
+                    self._budget.note(found=False)
                     self._remember(digest, None)
                     self._strange_hints.pop(hint, None)
                     self._strange_hints[hint] = None
                     if len(self._strange_hints) > OTHERS:
                         del self._strange_hints[next(iter(self._strange_hints))]
                     return None
-                self._in_vain = 0
+                self._budget.note(found=True)
                 self._keep(found)
                 return found.keys[0][1].get(digest)
-
-    def _may_ask(self) -> bool:
-        """Take one query from the budget, which refills with time, and a place among those that wait."""
-        with self._mutex:
-            now = self.monotonic()
-            most = a_second = ASKS_PER_SECOND
-            if self._loaded and len(self._secrets) < settings.KEYS_IN_MEMORY:
-                most = a_second = ASKS_WHEN_COMPLETE
-                if self._in_vain >= most:
-                    a_second = ASKS_IN_VAIN
-            self._budget = min(float(most), self._budget + (now - self._budget_at) * a_second)
-            self._budget_at = now
-            if self._budget < 1:
-                self._spent_until = now + (1 - self._budget) / a_second
-                return False
-            if self._asking >= ASKS_AT_ONCE:
-                return False
-            self._budget -= 1
-            self._asking += 1
-            return True
 
 
 def _distance(before: float, after: float, other: float) -> float:

@@ -60,7 +60,7 @@ def decide(
         if not is_well_formed(credential):
             ours = directory.begins_like_ours(credential) or directory.knows_imports
             return MALFORMED if ours or len(credential) > MAX_LENGTH else UNAVAILABLE, None, ""
-        if directory.will_not_ask:
+        if directory.will_not_ask():
             return UNAVAILABLE, None, ""
         try:
             found = directory.ask(credential)

@@ -12,7 +12,7 @@ from django.db.models import Sum
 from django.utils import timezone
 
 from keys import lifecycle, tokens
-from keys.directory import ASKS_PER_SECOND
+from keys.misses import PER_SECOND
 from tests import builders
 from tests.faults.load import Caller, Watch, one_for_each_worker
 from tests.faults.server import Server
@@ -28,7 +28,7 @@ SECONDS = 3  # at least; longer on a machine that does not make enough calls
 
 def budget(seconds: float) -> int:
     """Queries: what each worker has at first, and what each earns."""
-    return int(WORKERS * ASKS_PER_SECOND * (1 + seconds))
+    return int(WORKERS * PER_SECOND * (1 + seconds))
 
 
 @pytest.mark.skipif("sqlite" in os.environ["DATABASE_URL"], reason="nobody but PostgreSQL counts its queries")

@@ -6,7 +6,7 @@ from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
 from keys import directory as directory_module
-from keys import lifecycle, records, tokens
+from keys import lifecycle, misses, records, tokens
 from keys.directory import Directory
 from keys.models import Secret
 from keys.verdicts import Code
@@ -104,7 +104,7 @@ def test_a_miss_asks_no_database_that_was_silent_a_moment_ago(directory: Directo
 @pytest.mark.django_db
 def test_a_flood_of_well_formed_unknown_keys_costs_at_most_the_budget(directory: Directory) -> None:
     directory.refresh()
-    budget = directory_module.ASKS_WHEN_COMPLETE
+    budget = misses.WHEN_COMPLETE
     flood = [tokens.mint("lk", "live").plaintext for _ in range(budget * 3)]
     with CaptureQueriesContext(connection) as queries:
         codes = [code(directory, credential) for credential in flood]
@@ -127,10 +127,10 @@ def asked_about_strangers(directory: Directory, times: int) -> int:
 def test_a_spent_budget_is_earned_back_one_question_at_a_time(
     complete: bool, directory: Directory, clock: Clock, settings: Settings
 ) -> None:
-    first, a_second = directory_module.ASKS_WHEN_COMPLETE, directory_module.ASKS_IN_VAIN
+    first, a_second = misses.WHEN_COMPLETE, misses.IN_VAIN
     if not complete:
         settings.KEYS_IN_MEMORY = 0
-        first = a_second = directory_module.ASKS_PER_SECOND
+        first = a_second = misses.PER_SECOND
     directory.refresh()
     assert asked_about_strangers(directory, 200) == first
     for _ in range(5):
@@ -148,23 +148,43 @@ def test_a_spent_budget_is_earned_back_one_question_at_a_time(
 @pytest.mark.django_db
 def test_a_question_that_found_something_ends_a_flood(directory: Directory, clock: Clock) -> None:
     directory.refresh()
-    assert asked_about_strangers(directory, 200) == directory_module.ASKS_WHEN_COMPLETE
+    assert asked_about_strangers(directory, 200) == misses.WHEN_COMPLETE
     issued = builders.key(builders.organization("acme"), now=NOW)
     assert code(directory, issued.plaintext) is Code.UNAVAILABLE
-    clock.now += 1.001 / directory_module.ASKS_IN_VAIN
+    clock.now += 1.001 / misses.IN_VAIN
     assert code(directory, issued.plaintext) is Code.VALID
-    clock.now += 0.501  # a second's questions are ASKS_WHEN_COMPLETE again
-    assert asked_about_strangers(directory, 30) == directory_module.ASKS_WHEN_COMPLETE // 2
+    clock.now += 0.501  # a second's questions are as many as before
+    assert asked_about_strangers(directory, 30) == misses.WHEN_COMPLETE // 2
+
+
+class NotTaken:
+    """In place of a lock that nobody may take."""
+
+    def __enter__(self) -> None:
+        pytest.fail("somebody took the lock")
+
+    def __exit__(self, *raised: object) -> None:
+        raise NotImplementedError
 
 
 @pytest.mark.django_db
-def test_a_flood_takes_no_lock_while_enough_calls_wait_for_an_answer(directory: Directory) -> None:
+@pytest.mark.parametrize("why", ["enough calls wait", "the budget is spent"])
+def test_a_flood_that_is_not_asked_about_takes_no_lock(
+    directory: Directory, clock: Clock, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
     directory.refresh()
     unknown = tokens.mint("lk", "live").plaintext
-    directory._asking = directory_module.ASKS_AT_ONCE
-    with directory._mutex:  # whoever wanted it would wait for ever
+    if why == "the budget is spent":
+        assert asked_about_strangers(directory, 200) == misses.WHEN_COMPLETE
+    else:
+        assert all(directory._budget.take(complete=True) for _ in range(misses.AT_ONCE))
+    with monkeypatch.context() as patch:
+        for owner in (directory, directory._budget):
+            patch.setattr(owner, "_mutex", NotTaken())
         assert code(directory, unknown) is Code.UNAVAILABLE
-    directory._asking = 0
+    if why == "enough calls wait":
+        directory._budget.leave()
+    clock.now += 1
     assert code(directory, unknown) is Code.UNKNOWN
 
 
