@@ -66,6 +66,7 @@ ORGANIZATION_PAGES = (
         ("team_invite", "team_leave", "team_transfer", "team_member", "team_remove", "invitation_withdraw"),
     ),
     ("Activity", "activity", "activity", Act.VIEW_ACTIVITY, ()),
+    ("Settings", "organization_settings", "settings", Act.EDIT_ORGANIZATION, ()),
 )
 _ACCOUNT_PAGES = (
     ("Home", "home", "home"),

@@ -103,6 +103,7 @@ TABLE: dict[str, list[Expected]] = {
     "statement": [members(frozenset({"owner", "admin", "billing"}))],
     "statement_csv": [members(frozenset({"owner", "admin", "billing"}))],
     "statement_manifest": [members(frozenset({"owner", "admin", "billing"}))],
+    "organization_settings": [members(MANAGERS), members(MANAGERS, method="POST")],
     "team": [members(ALL)],
     "team_invite": [members(MANAGERS), members(MANAGERS, method="POST")],
     # The only owner can neither leave nor be made something else; of their own row, "remove" is "leave".
