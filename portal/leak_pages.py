@@ -30,8 +30,8 @@ class SinceForm(forms.Form):
 
     since = forms.DateField(
         required=False,
-        label="Exposed since",
-        widget=forms.DateInput({"type": "date", "class": "input", "aria-label": "Exposed since (UTC)"}),
+        label="Since (UTC)",
+        widget=forms.DateInput({"type": "date", "class": "input"}),
     )
 
     def chosen(self) -> dt.date | None:

@@ -115,6 +115,11 @@ class Shadow:
         )
 
     @property
+    def is_unsure(self) -> bool:
+        """Is there a place of which that is not known?"""
+        return any(place.outside is Outside.PERHAPS for place in self.places)
+
+    @property
     def may_refuse(self) -> bool:
         """Is there anything at all?"""
         return self.refuses or bool(self.places or self.unknown_scopes)

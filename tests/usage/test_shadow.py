@@ -66,6 +66,7 @@ def test_a_source_is_outside_inside_or_perhaps_outside(address: str, outside: Ou
     assert [place.outside for place in found.places] == ([outside] if outside else [])
     assert found.refuses == (outside is Outside.YES)
     assert found.may_refuse == (outside is not None)
+    assert found.is_unsure == (outside is Outside.PERHAPS)
 
 
 def test_without_networks_no_source_is_outside() -> None:
