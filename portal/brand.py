@@ -1,4 +1,4 @@
-"""What the provider looks like: its text, its logo and its accent colour, from settings.
+"""What the provider looks like and where it is reached: text, logo, accent colour and contact, from settings.
 
 Logo and colour are served by the portal itself, since its pages load nothing from elsewhere. Each is read
 once, and its address has a version, so that browsers may keep it for good. `portal.brand_checks` refuses bad
@@ -42,7 +42,14 @@ def looks() -> dict[str, Any]:
         "portal_name": settings.PORTAL_NAME,
         "portal_url": settings.PORTAL_URL,
         "brand": {"styles": styles, "logo": logo},
+        "contact": contact(),
     }
+
+
+def contact() -> str:
+    """The address of a link by which customers reach the provider; empty without one."""
+    to: str = settings.PORTAL_CONTACT
+    return f"mailto:{to}" if "@" in to and "://" not in to else to
 
 
 def styles() -> Asset | None:

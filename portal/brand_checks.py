@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
+from django.core.exceptions import ValidationError
+from django.core.validators import URLValidator, validate_email
 
 from portal import accent, brand
 from portal.checks import is_loopback
@@ -17,6 +19,7 @@ _PLAIN_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9/_.~%&=?+@,:-]
 
 MAX_NAME: Final = 60
 MAX_TEXT: Final = 1000
+_validate_url = URLValidator(schemes=["https"])
 _UNSHOWN = ("Cc", "Cs", "Zl", "Zp")  # control characters, lone surrogates, separators of lines
 _TAG = re.compile(
     r"</?(?:a|b|br|div|em|h[1-6]|i|img|li|ol|p|script|span|strong|style|ul)\b[^<>]*>", re.IGNORECASE
@@ -64,6 +67,20 @@ def _unfit(text: str, most: int, *, breaks: str = "") -> str:
     if _TAG.search(text):
         return "has HTML in it, which would be shown as it is written"
     return ""
+
+
+@register("portal")
+def portal_contact(**kwargs: Any) -> Iterator[CheckMessage]:
+    to = settings.PORTAL_CONTACT
+    if not to:
+        return
+    try:
+        (validate_email if brand.contact().startswith("mailto:") else _validate_url)(to)
+    except ValidationError:
+        hint = "Give an email address, or an https URL of a page where customers reach you."
+        yield Error(
+            "PORTAL_CONTACT is neither an email address nor an https URL.", hint=hint, id="portal.E044"
+        )
 
 
 @register("portal")

@@ -48,6 +48,7 @@ PORTAL_NAME = env.str("PORTAL_NAME", default="Latchkey")
 PORTAL_TEXT = env.str("PORTAL_TEXT", default="")
 PORTAL_LOGO = env.str("PORTAL_LOGO", default="")
 PORTAL_ACCENT = env.str("PORTAL_ACCENT", default="")
+PORTAL_CONTACT = env.str("PORTAL_CONTACT", default="")
 PORTAL_URL = env.str("PORTAL_URL", default="http://127.0.0.1:8000").rstrip("/")
 _portal = urlsplit(PORTAL_URL)
 PORTAL_IS_HTTPS = _portal.scheme == "https"

@@ -5,11 +5,15 @@ from pathlib import Path
 
 import pytest
 from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import Settings
 
-from portal import accent, brand
+from keys import lifecycle
+from portal import accent, brand, brand_checks
+from tests import builders
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"><path d="M0 0h1v1z"/></svg>'
 HEX = re.compile(r"--([a-z0-9-]+): light-dark\((#[0-9a-f]{6}), (#[0-9a-f]{6})\);")
@@ -64,8 +68,33 @@ def test_a_page_links_the_colour_and_the_logo_and_caches_may_keep_them(
     assert client.get("/brand/logo").content == SVG
 
 
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("contact", "href"),
+    [
+        ("support@example.com", "mailto:support@example.com"),
+        ("https://example.com/support?a=1&b=@", "https://example.com/support?a=1&amp;b=@"),
+    ],
+)
+def test_pages_link_to_where_the_provider_is_reached(
+    client: Client, settings: Settings, contact: str, href: str
+) -> None:
+    settings.PORTAL_CONTACT = contact
+    assert not list(brand_checks.portal_contact())
+    assert f'<a href="{href}">Contact</a>' in client.get("/").text
+    acme = builders.organization("acme", owner=builders.user("alice"))
+    alice = builders.signed_in(client, acme.memberships.get().user)
+    page = alice.get(reverse("billing", args=["acme"])).text
+    assert f'<a href="{href}">Ask us</a> to change it' in page
+    assert f'<a class="button button-primary" href="{href}">Contact us</a>' in page  # there is no plan
+    assert f'<a class="menu-item" href="{href}">' in page
+    lifecycle.suspend_organization(lifecycle.command_actor(), acme, reason="", now=timezone.now())
+    assert f'<a href="{href}">Contact us</a>' in alice.get(reverse("overview", args=["acme"])).text
+
+
 def test_without_settings_pages_are_as_they_were(client: Client) -> None:
     html = client.get("/").content.decode()
+    assert "Contact" not in html
     assert "/brand" not in html
     assert client.get("/brand.css").status_code == client.get("/brand/logo").status_code == 404
 
