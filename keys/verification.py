@@ -48,14 +48,12 @@ def decide(
     address: str,
 ) -> Facts:
     """As `verify`; what a verdict is made of."""
+    if not credential:  # and so nobody's, whatever digests were imported
+        return MISSING, None, ""
     found = directory.recall(credential)
     if found is STALE:
-        if len(credential) > MAX_LENGTH:
-            return MALFORMED, None, ""
-        return UNAVAILABLE if credential else MISSING, None, ""
+        return MALFORMED if len(credential) > MAX_LENGTH else UNAVAILABLE, None, ""
     if found is UNHEARD:
-        if not credential:
-            return MISSING, None, ""
         # The checksum costs more than the look-up, so only a miss pays for it.
         if not is_well_formed(credential):
             ours = directory.begins_like_ours(credential) or directory.knows_imports

@@ -31,7 +31,7 @@ class SinceForm(forms.Form):
     since = forms.DateField(
         required=False,
         label="Since (UTC)",
-        widget=forms.DateInput({"type": "date", "class": "input"}),
+        widget=forms.DateInput({"type": "date", "class": "input", "aria-label": "Since (UTC)"}),
     )
 
     def chosen(self) -> dt.date | None:

@@ -164,6 +164,8 @@ def import_key(
         digest = b""
     if not digest:
         raise Invalid("The digest must be a SHA-256 in 64 hexadecimal digits.", "sha256")
+    if digest in (tokens.digest(""), tokens.digest("\n")):
+        raise Invalid("This is the SHA-256 of nothing: where it was made there was no key.", "sha256")
     hint = rules.clean_text(hint, field="hint", label="The hint", maximum=4, required=False)
     try:
         with transaction.atomic():

@@ -491,6 +491,15 @@ def test_an_import_needs_a_sha256_in_hexadecimal(digest: str) -> None:
     assert refusal.value.field == "sha256"
 
 
+@pytest.mark.parametrize("nothing", ["", "\n"])
+def test_the_digest_of_nothing_is_no_key(nothing: str) -> None:
+    """As `printf %s "$KEY" | sha256sum` has it where KEY is not set."""
+    acme = builders.organization("acme")
+    with pytest.raises(lifecycle.Invalid, match="of nothing"):
+        lifecycle.import_key(COMMAND, acme, name="k", sha256=tokens.digest(nothing).hex(), now=NOW)
+    assert not Key.objects.exists()
+
+
 # --- who may --------------------------------------------------------------------------------------
 
 

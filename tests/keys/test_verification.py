@@ -136,6 +136,15 @@ def test_an_imported_key_of_any_format_is_verified_and_explained_after_its_end(d
     assert ask(directory, "sk-from-elsewhere").code is Code.REVOKED
 
 
+def test_no_credential_is_nobodys_even_if_the_digest_of_nothing_is_here(directory: Directory) -> None:
+    key = builders.key(builders.organization("acme"), now=NOW).key
+    key.secrets.update(digest=tokens.digest(""), imported=True)
+    for _ in range(2):
+        directory.refresh()
+        assert ask(directory, "").code is Code.MISSING_CREDENTIAL
+        lifecycle.revoke_key(COMMAND, key, now=NOW)
+
+
 def test_a_bad_checksum_costs_no_query_and_every_one_character_change_is_refused(
     directory: Directory,
 ) -> None:
