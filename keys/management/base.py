@@ -58,14 +58,15 @@ class PortalCommand(BaseCommand):
             self.stderr.write(str(error), lambda text: text)
         except CommandError as error:
             status = error.returncode
-            self.stderr.write(str(error))
+            # A secret is easily pasted where its key's id belongs, and what is said here is kept in logs.
+            self.stderr.write(tokens.redact(str(error)))
         except KeyboardInterrupt:
             status = INTERRUPTED
         except BrokenPipeError:  # whoever read has read enough
             status = BROKEN_PIPE
         except OSError as error:
             status = REFUSED
-            self.stderr.write(said(error))
+            self.stderr.write(tokens.redact(said(error)))
         finally:
             _release_stdout()
             with suppress(ImproperlyConfigured):

@@ -420,6 +420,28 @@ def test_a_bad_command_line_exits_2_with_one_sentence_and_no_usage_dump(argv: tu
     assert "usage:" not in ran.stderr.decode()
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("rotate_key", "SECRET"),
+        ("revoke_key", "SECRET"),
+        ("create_key", "--organization", "SECRET", "--name", "x"),
+        ("create_key", "--organization", "acme", "--name", "x", "--expires-in", "SECRET"),
+        ("export_billing", "--period", "SECRET", "--output", "-"),
+        ("scan_secrets", "SECRET"),
+        ("inspect_key", "SECRET"),
+    ],
+    ids=" ".join,
+)
+def test_a_secret_in_the_wrong_place_is_not_repeated(argv: tuple[str, ...]) -> None:
+    secret = tokens.mint("lk", "live").plaintext
+    ran = manage(*(secret if each == "SECRET" else each for each in argv))
+    assert ran.returncode in (1, 2)
+    assert ran.stderr.strip()
+    assert secret[8:20] not in (ran.stderr + ran.stdout).decode()
+
+
 def unset_database() -> dict[str, str]:
     return {
         **os.environ,
