@@ -96,6 +96,11 @@ def get(name: str) -> Meter | None:
     return REQUESTS if name == REQUESTS.name else _known().get(name)
 
 
+def exists(name: str) -> bool:
+    """Was there ever a meter of this name? One query, but for `requests`."""
+    return name == REQUESTS.name or models.Meter.objects.filter(slug=name).exists()
+
+
 def cost(name: str, asked: int) -> int:
     """What a call that was asked about with this cost adds to its meter, in the smallest unit."""
     meter = get(name)

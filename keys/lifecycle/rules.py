@@ -184,6 +184,11 @@ def clean_rates(values: Iterable[str]) -> list[str]:
     return [rate.text for rate in rates]
 
 
+def meter_exists(name: str) -> bool:
+    """Is anything counted under this name? What is, `usage` alone knows, and says so at its start."""
+    return name == quota_rules.CALLS
+
+
 def clean_quotas(values: Iterable[str]) -> list[str]:
     """Quotas in canonical text, by meter and then by period, one for each of both."""
     try:
@@ -194,6 +199,9 @@ def clean_quotas(values: Iterable[str]) -> list[str]:
         raise Invalid("Give one quota for each meter and period.", "quotas")
     if len(quotas) > quota_rules.MAX_QUOTAS:
         raise Invalid(f"There can be at most {quota_rules.MAX_QUOTAS} quotas.", "quotas")
+    for quota in quotas:
+        if not meter_exists(quota.meter):  # nothing would ever be counted against it
+            raise Invalid(f"There is no meter {quota.meter}.", "quotas")
     return [quota.text for quota in quotas]
 
 

@@ -127,6 +127,7 @@ def test_create_scope_refuses_the_portals_own(db: None) -> None:
 
 
 def test_create_key_prints_the_secret_and_nothing_else_on_stdout(acme: Organization) -> None:
+    builders.meter("pages")
     ran = Ran(
         *("create_key", "--organization", "acme", "--name", "Backend", "--scope", "orders:read"),
         *("--environment", "test", "--network", "10.0.0.0/8", "--rate", "10/second", "--expires-in", "30d"),

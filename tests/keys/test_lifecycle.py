@@ -18,6 +18,7 @@ from keys.models import AuditEvent, Key, KeyState, Organization, Policy, Secret
 from keys.permissions import Role
 from tests import builders
 from tests.builders import NOW
+from usage import definitions
 
 pytestmark = pytest.mark.django_db
 COMMAND = lifecycle.command_actor()
@@ -87,6 +88,7 @@ def test_a_key_with_a_junk_name_is_refused_and_nothing_is_written(name: str) -> 
         ("quotas", ["10 per month"]),
         ("quotas", ["0/month"]),
         ("quotas", ["1/month", "2 requests/month"]),
+        ("quotas", ["1/month", "9 nope/month"]),
         ("quotas", [f"1 meter_{n}/day" for n in range(9)]),
         ("expires_at", NOW),
         ("expires_at", NOW - DAY),
@@ -103,6 +105,20 @@ def test_a_key_with_a_junk_field_is_refused_at_that_field(field: str, value: Any
         builders.key(acme, now=NOW, **{field: value})
     assert refusal.value.field == field
     assert not Key.objects.exists()
+
+
+def test_a_quota_is_of_a_meter_that_there_is_or_was() -> None:
+    acme = builders.organization("acme")
+    tokens_used = builders.meter("tokens")
+    issued = builders.key(acme, quotas=["9 tokens/month"])
+    definitions.archive_meter(COMMAND, tokens_used, now=NOW)
+    lifecycle.edit_key(COMMAND, issued.key, quotas=["8 tokens/month"], now=NOW)
+    for quotas in (["8 token/month"], ["1/day", "8 nope/day"]):
+        with pytest.raises(lifecycle.Invalid, match="There is no meter"):
+            lifecycle.edit_key(COMMAND, issued.key, quotas=quotas, now=NOW)
+        with pytest.raises(lifecycle.Invalid, match="There is no meter"):
+            lifecycle.edit_policy(COMMAND, acme.policy, quotas=quotas, now=NOW)
+    assert builders.reloaded(issued.key).quotas == ["8 tokens/month"]
 
 
 @pytest.mark.parametrize("name", ["orders:read", "portal:verify", "\x00", "\ud800", "x" * 100_000])
