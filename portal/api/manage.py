@@ -42,6 +42,9 @@ router = Router(tags=["keys"])
 PAGE: Final = 50
 MAX_PAGE: Final = 100
 _SALT = "latchkey.keys.cursor"
+# What a call without a body asks.
+_ROTATE = RotateBody.model_validate({})
+_REVOKE = RevokeBody.model_validate({})
 _PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {  # description and JSON Schema
     "state": ("Only keys in this state; active ones include the expiring.", {"enum": KeyState.values}),
     "environment": ("Only live or only test keys.", {"enum": Environment.values}),
@@ -173,7 +176,7 @@ def _switch(actor: Actor, key: Key, disabled: bool, now: dt.datetime) -> None:
 )
 @sensitive_variables()
 def rotate_key(
-    request: CallRequest, response: HttpResponse, key_id: Path[KeyId], asked: Body[RotateBody]
+    request: CallRequest, response: HttpResponse, key_id: Path[KeyId], asked: Body[RotateBody] = _ROTATE
 ) -> IssuedKey:
     """The old secret works for `overlap` seconds more; the key, its usage and its history stay.
 
@@ -210,7 +213,7 @@ def rotate_key(
     openapi_extra=declare(MANAGE_KEYS, body=True, more=(404, 409)),
 )
 def revoke_key(
-    request: CallRequest, response: HttpResponse, key_id: Path[KeyId], asked: Body[RevokeBody]
+    request: CallRequest, response: HttpResponse, key_id: Path[KeyId], asked: Body[RevokeBody] = _REVOKE
 ) -> ManagedKey:
     """The key and all its secrets, the caller's own if it asks for that. A revoked key stays as it is."""
     own, now = calling_key(request), timezone.now()

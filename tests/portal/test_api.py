@@ -204,7 +204,7 @@ def test_what_cannot_be_known_about_the_key_is_said_with_200(
     portal: Portal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The budget for keys that memory does not know is spent: the caller is fine, the answer is not known."""
-    monkeypatch.setattr(portal.directory, "_may_ask", lambda: False)
+    monkeypatch.setattr(portal.directory, "will_not_ask", lambda: True)
     response = verify(portal, {"key": tokens.mint("lk", "live").plaintext})
     assert (response.status_code, response.json()["code"]) == (200, "UNAVAILABLE")
     assert response.json()["valid"] is False

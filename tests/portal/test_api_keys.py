@@ -187,6 +187,22 @@ def test_a_leaked_secret_ends_with_the_rotation_that_replaces_it(
     assert call(manager, "GET", "").status_code == 401
 
 
+@pytest.mark.parametrize("kind", ["", "application/json"])
+def test_a_rotation_and_a_revocation_need_no_body(manager: lifecycle.Issued, kind: str) -> None:
+    client = Client(headers={"Authorization": f"Bearer {manager.plaintext}"})
+    path = f"/v1/keys/{builders.key(manager.key.organization).key.public_id}"
+    answer = client.generic("POST", f"{path}/rotate", b"", content_type=kind).json()
+    left = dt.datetime.fromisoformat(answer["old_secret_stops_at"]) - timezone.now()
+    assert DAY * 0.99 < left <= DAY
+    assert client.generic("POST", f"{path}/revoke", b"", content_type=kind).json()["state"] == "revoked"
+    problem(call(manager, "POST", f"/{manager.key.public_id}/revoke", b"null"), 422, "INVALID")
+    declared = client.get("/v1/openapi.json").json()["paths"]["/v1/keys/{key_id}/rotate"]["post"]
+    assert declared["requestBody"] == {
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/RotateBody"}}},
+        "required": False,
+    }
+
+
 def test_a_key_is_revoked_its_own_included_and_again_is_the_same(
     portal: Portal, manager: lifecycle.Issued
 ) -> None:
@@ -290,10 +306,12 @@ def test_junk_in_a_field_is_422_and_is_not_repeated(manager: lifecycle.Issued, f
 
 def test_junk_as_a_body_or_a_query_is_refused(manager: lifecycle.Issued) -> None:
     own = f"/{manager.key.public_id}"
-    bodies: list[bytes] = [b"", b"[]", b"nul", b"\x00", b'{"a": 1, "a": 2}', b"\xff", b'{"overlap": 1e400}']
+    bodies: list[bytes] = [b"[]", b"nul", b"\x00", b'{"a": 1, "a": 2}', b"\xff", b'{"overlap": 1e400}']
     for body in bodies:
         for method, path in [("POST", ""), ("PATCH", own), ("POST", f"{own}/rotate")]:
             assert call(manager, method, path, body).status_code in (400, 422)
+    for method, path in [("POST", ""), ("PATCH", own)]:
+        assert call(manager, method, path, b"").status_code in (400, 422)
     assert call(manager, "POST", "", b'{"name": "' + b"x" * 2**20 + b'"}').status_code in (413, 422)
     queries = [("limit", "0"), ("limit", "1_0"), ("limit", "9" * 99), ("state", "x"), ("cursor", "\x00")]
     for name, value in [*queries, ("x", "1")]:
