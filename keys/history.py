@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from django.db.models import QuerySet
 
+from keys import rates
 from keys.models import AuditEvent, Key, Organization
 
 TITLES = {
@@ -115,6 +116,7 @@ _LABELS = {
     "alert": "Alert",
     "refuses": "Would have refused",
 }
+_LIMITS = {"rates", "quotas", "refuses"}
 _TIMES = {"expires_at", "stops_at", "retires_at", "until", "ends_at"}
 _NOTHING = {
     "refuses": "no call that is known",
@@ -149,6 +151,7 @@ class Value(NamedTuple):
 
     text: str
     at: dt.datetime | None = None
+    shown: str = ""  # on pages, where it differs: limits with commas between thousands
 
 
 class Detail(NamedTuple):
@@ -231,7 +234,8 @@ def _value(name: str, value: Any) -> Value:
     if isinstance(value, dict):
         return Value(", ".join(f"{key} = {text}" for key, text in value.items()))
     if isinstance(value, list):
-        return Value(", ".join(str(each) for each in value))
+        text = ", ".join(str(each) for each in value)
+        return Value(text, shown=rates.shown(text) if name in _LIMITS else "")
     return Value(str(value))
 
 

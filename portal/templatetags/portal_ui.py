@@ -16,6 +16,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
 
+from keys import rates
 from portal.charts import compact as compact_number
 
 register = template.Library()
@@ -113,6 +114,12 @@ def notice_icon(tone: str) -> str:
 def grouped(number: int) -> str:
     """A whole number with commas between its thousands, for tables: `intcomma` costs twenty times as much."""
     return f"{number:,}"
+
+
+@register.filter
+def limits(text: str) -> str:
+    """Rates and quotas as they are kept, `1000/second`, with commas between thousands: `1,000/second`."""
+    return rates.shown(text)
 
 
 @register.filter

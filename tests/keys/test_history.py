@@ -49,6 +49,15 @@ def test_an_edit_is_told_as_before_and_after() -> None:
     }
 
 
+def test_limits_have_commas_on_pages_and_none_in_the_text_of_files() -> None:
+    found = entry("key.edited", changes={"quotas": [["5000/day"], ["10000 tokens/month", "200/day"]]})
+    (detail,) = found.details
+    assert [value.text for value in detail.values] == ["5000/day", "10000 tokens/month, 200/day"]
+    assert [value.shown for value in detail.values] == ["5,000/day", "10,000 tokens/month, 200/day"]
+    (name,) = entry("key.edited", changes={"name": ["A", "5000/day"]}).details
+    assert not any(value.shown for value in name.values)
+
+
 def test_moments_are_left_to_the_time_component() -> None:
     found = entry("key.edited", changes={"expires_at": [None, "2026-07-01T00:00:00+00:00"]})
     (detail,) = found.details

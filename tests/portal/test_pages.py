@@ -377,7 +377,7 @@ def test_a_revoked_key_has_nothing_left_to_spend(alice: Client, acme: Organizati
     assert "begins anew in" in alice.get(url("key", key)).text
     lifecycle.revoke_key(actor, key, now=now)
     page = alice.get(url("key", key)).text
-    assert "1000/day" in page  # what it had
+    assert "1,000/day" in page  # what it had
     for text in ("requests left", "begins anew in", "what is left", "<dt>Expires</dt>"):
         assert text not in page
 
@@ -402,6 +402,17 @@ def test_a_keys_page_lists_where_its_secrets_are_used(alice: Client, acme: Organ
     assert escape("<b>tiles</b>") in response.text
     assert "unknown address" in response.text
     assert "1,234" in response.text
+
+
+def test_a_keys_limits_have_commas_on_its_page_alone(alice: Client, acme: Organization) -> None:
+    acme.policy.rates = ["20000/hour"]
+    acme.policy.save()
+    key = builders.key(acme, rates=["1000/second"], quotas=["5000/day"]).key
+    html = alice.get(url("key", key)).text
+    assert [text in html for text in ("1,000/second", "5,000/day", "20,000/hour")] == [True] * 3
+    html = alice.get(url("key_edit", key)).text
+    assert "1000/second" in html
+    assert "1,000/second" not in html
 
 
 def test_a_keys_page_says_why_calls_were_refused(alice: Client, acme: Organization) -> None:
