@@ -52,7 +52,7 @@ class AlertForm(forms.Form):
     amount = forms.DecimalField(
         required=False,
         max_digits=20,
-        help_text="The amount, or the whole budget, of one month; fees count too.",
+        help_text="For one month, fees included.",
         widget=forms.TextInput({"inputmode": "decimal", "autocomplete": "off"}),
     )
     percent = forms.IntegerField(
@@ -60,7 +60,7 @@ class AlertForm(forms.Form):
         min_value=1,
         max_value=alerts.MAX_PERCENT,
         label="Percentage",
-        help_text="Of the budget or quota, e.g. 80.",
+        help_text="Of the amount or quota, e.g. 80.",
         widget=forms.TextInput({"inputmode": "numeric", "autocomplete": "off"}),
     )
 

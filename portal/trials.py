@@ -11,7 +11,7 @@ from django.http import HttpRequest, QueryDict
 from django.urls import reverse
 
 from keys.audit import Actor
-from keys.forms import TRIED, AmountsForm, RefusableForm
+from keys.forms import QUOTAS_HELP, RATES_HELP, TRIED, AmountsForm, RefusableForm
 from keys.lifecycle import Conflict, Invalid
 from keys.models import Key, Organization
 from keys.permissions import Role
@@ -49,6 +49,8 @@ class TryAllForm(AmountsForm):
         policy = organization.policy
         initial = {"rates": policy.rates, "quotas": policy.quotas}
         super().__init__(query if TRIED in query else None, initial=initial)
+        self.fields["rates"].help_text = f"{RATES_HELP} Empty: no limit."
+        self.fields["quotas"].help_text = f"{QUOTAS_HELP} Empty: no limit."
 
 
 class Change(NamedTuple):

@@ -7,17 +7,13 @@ from django.conf import settings
 
 from keys.admin.base import LifecycleForm
 from keys.admin.fields import LinesField, MetadataField
+from keys.forms.acts import DAY, OVERLAP
+from keys.forms.acts import OVERLAPS as MEMBERS_OVERLAPS
 from keys.lifecycle import DEFAULT
 from keys.lifecycle.rules import Expiry
 from keys.models import Key
 
-OVERLAPS = {
-    "0": "None: it leaked, stop the old secret now",
-    "3600": "1 hour",
-    "86400": "24 hours",
-    "604800": "7 days",
-    "2592000": "30 days",
-}
+OVERLAPS = (*MEMBERS_OVERLAPS, (30 * DAY, "30 days"))  # seconds
 
 
 class KeyEditForm(LifecycleForm[Key]):
@@ -73,13 +69,14 @@ class KeyAddForm(KeyEditForm):
 
 
 class RotateForm(forms.Form):
-    overlap = forms.ChoiceField(
-        choices=list(OVERLAPS.items()),
-        initial="86400",
+    overlap = forms.TypedChoiceField(
+        choices=OVERLAPS,
+        coerce=int,
+        initial=DAY,
         widget=forms.RadioSelect,
-        label="The old secret goes on for",
+        label=OVERLAP,
     )
     current = forms.IntegerField(min_value=1, max_value=2**63 - 1, widget=forms.HiddenInput)
 
     def chosen_overlap(self) -> dt.timedelta:
-        return dt.timedelta(seconds=int(self.cleaned_data["overlap"]))
+        return dt.timedelta(seconds=self.cleaned_data["overlap"])

@@ -19,6 +19,8 @@ from keys.forms.fields import LinesField, MetadataField, RefusableForm, ScopesFi
 from keys.forms.filters import KeyFilterForm
 from keys.forms.settings import (
     KEEP,
+    QUOTAS_HELP,
+    RATES_HELP,
     TRIED,
     AmountsForm,
     EditKeyForm,
@@ -31,6 +33,8 @@ from keys.forms.settings import (
 
 __all__ = [
     "KEEP",
+    "QUOTAS_HELP",
+    "RATES_HELP",
     "RENEW",
     "TRIED",
     "AmountsForm",

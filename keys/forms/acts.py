@@ -12,6 +12,14 @@ from keys.forms.settings import KEEP
 from keys.lifecycle.rules import MAX_METADATA_KEY, MAX_METADATA_VALUE
 from keys.models import Environment, Key, KeyState, RequestState, Scope
 
+OVERLAP: Final = "The old secret keeps working for"
+DAY: Final = 86_400  # seconds
+OVERLAPS: Final = (
+    (0, "Not at all: it leaked"),
+    (3600, "1 hour"),
+    (DAY, "24 hours"),
+    (7 * DAY, "7 days"),
+)  # seconds
 RENEW: Final = "renew"
 RENEW_WITHIN: Final = dt.timedelta(days=30)
 
@@ -19,17 +27,11 @@ RENEW_WITHIN: Final = dt.timedelta(days=30)
 class RotateKeyForm(RefusableForm):
     """How the old secret ends, and whether the key lives longer."""
 
-    OVERLAPS = (
-        (24 * 3600, "24 hours"),
-        (3600, "1 hour"),
-        (7 * 86_400, "7 days"),
-        (0, "Not at all: it leaked"),
-    )  # seconds
     overlap = forms.TypedChoiceField(
-        label="The old secret keeps working for",
+        label=OVERLAP,
         choices=OVERLAPS,
         coerce=int,
-        initial=24 * 3600,
+        initial=DAY,
         widget=forms.RadioSelect,
     )
     expiry = forms.ChoiceField(label="The key’s expiry", widget=forms.RadioSelect)
@@ -78,7 +80,7 @@ class RotateKeyForm(RefusableForm):
 class ExtendOverlapForm(RefusableForm):
     """How long the old secret is to work from now on; what it does anyway is not offered."""
 
-    OVERLAPS = ((24 * 3600, "24 hours"), (7 * 86_400, "7 days"), (30 * 86_400, "30 days"))  # seconds
+    OVERLAPS = ((DAY, "24 hours"), (7 * DAY, "7 days"), (30 * DAY, "30 days"))  # seconds
     overlap = forms.TypedChoiceField(
         label="From now on it works for", coerce=int, widget=forms.RadioSelect, choices=()
     )

@@ -24,6 +24,8 @@ from keys.models import Environment, Key, Organization, Scope
 
 PRESETS: Final = (7, 30, 60, 90)  # days
 KEEP, NEVER, CUSTOM = "keep", "never", "custom"
+RATES_HELP: Final = "Per second, minute, hour or day, one a line, e.g. 600/minute."
+QUOTAS_HELP: Final = "Hard limits in a UTC day or month, one a line, e.g. 5000/day."
 TRIED: Final = "tried"  # in an address with settings that are only tried
 
 
@@ -35,14 +37,14 @@ class AmountsForm(RefusableForm):
         label="Rate limits",
         rows=2,
         placeholder="10/second",
-        help_text="Per second, minute, hour or day, one a line, e.g. 600/minute. Empty: none of its own.",
+        help_text=f"{RATES_HELP} Empty: none of its own.",
     )
     quotas = LinesField(
         parse=quota_rules.parse,
         label="Quotas",
         rows=2,
         placeholder="100000/month",
-        help_text="Hard limits in a UTC day or month, one a line, e.g. 5000/day. Empty: none of its own.",
+        help_text=f"{QUOTAS_HELP} Empty: none of its own.",
     )
 
 
@@ -130,9 +132,11 @@ class KeySettingsForm(LimitsForm):
             notes.append("Every key has an expiry.")
         if policy.networks_required:
             notes.append("Live keys are limited to networks.")
-        by_approval = ", ".join(policy.approval_scopes.order_by("name").values_list("name", flat=True))
+        by_approval = list(policy.approval_scopes.order_by("name").values_list("name", flat=True))
         if by_approval:
-            notes.append(f"By the provider’s approval, to ask for on the key’s page: {by_approval}.")
+            need, them = ("needs", "it") if len(by_approval) == 1 else ("need", "them")
+            names = ", ".join(by_approval)
+            notes.append(f"{names} {need} the provider’s approval: ask for {them} on the key’s page.")
         if policy.rotate_days is not None:
             notes.append(f"Secrets are rotated every {_days(policy.rotate_days)}.")
         if policy.idle_days is not None:

@@ -7,6 +7,7 @@ import pytest
 from django.http import QueryDict
 
 from keys import lifecycle
+from keys.admin.forms import RotateForm as StaffRotateForm
 from keys.forms import (
     KEEP,
     RENEW,
@@ -242,6 +243,26 @@ def test_a_secret_of_no_key_is_a_conflict(acme: Organization) -> None:
     assert form.is_valid()
     with pytest.raises(Conflict):
         form.values()
+
+
+def test_staff_are_offered_what_members_are_and_a_month_more(acme: Organization) -> None:
+    key = builders.key(acme, now=NOW).key
+    members, staffs = RotateKeyForm(key, NOW).fields["overlap"], StaffRotateForm().fields["overlap"]
+    offered = members.choices  # type: ignore[attr-defined]  # a ChoiceField
+    assert [seconds for seconds, _ in offered] == [0, 3600, 86_400, 604_800]
+    assert staffs.choices == [*offered, (2_592_000, "30 days")]  # type: ignore[attr-defined]  # as above
+    assert (members.label, members.initial) == (staffs.label, staffs.initial)
+    assert members.initial == 86_400
+
+
+def test_the_policys_notes_say_how_scopes_by_approval_are_got(acme: Organization) -> None:
+    scopes = [builders.scope("orders:refund"), builders.scope("orders:void")]
+    acme.policy.approval_scopes.add(scopes[0])
+    notes = NewKeyForm(acme, NOW).policy_notes()
+    assert "orders:refund needs the provider’s approval: ask for it on the key’s page." in notes
+    acme.policy.approval_scopes.add(scopes[1])
+    notes = NewKeyForm(acme, NOW).policy_notes()
+    assert "orders:refund, orders:void need the provider’s approval: ask for them on the key’s page." in notes
 
 
 @pytest.mark.parametrize("overlap", ["1", "-1", "99999999", "", "nan"])

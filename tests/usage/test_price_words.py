@@ -22,14 +22,14 @@ KNOWN = {"requests": REQUESTS, "gpu": Meter("gpu", "GPU hour", "GPU time", decim
         (
             PriceSpec("requests", model="graduated", tiers=[(10, "3"), (20, "2"), (None, "1")]),
             "",
-            ["The first 10: 3 USD", "Up to 20: 2 USD", "Beyond: 1 USD"],
+            ["The first 10: 3 USD a request", "Up to 20: 2 USD a request", "Beyond: 1 USD a request"],
         ),
         (
             PriceSpec("requests", model="volume", tiers=[(10, "3"), (None, "1")]),
             "",
-            ["All, if up to 10: 3 USD", "All, if more: 1 USD"],
+            ["All, if up to 10: 3 USD a request", "All, if more: 1 USD a request"],
         ),
-        (PriceSpec("gpu", model="volume", tiers=[(None, "1")]), "", ["Each: 1 USD"]),
+        (PriceSpec("gpu", model="volume", tiers=[(None, "1")]), "", ["1 USD a GPU hour"]),
         (PriceSpec("lost", unit_price="1"), "", ["1 USD a unit"]),
     ],
 )

@@ -43,24 +43,23 @@ def units(quantity: int, meter: Meter | None) -> str:
 
 
 def _lines(spec: PriceSpec, meter: Meter | None, currency: str) -> list[str]:
-    unit = meter.unit if meter else "unit"
+    each = f"{currency} a {meter.unit if meter else 'unit'}"
     match spec.model:
         case PricingModel.PACKAGE:
             return [f"{spec.unit_price} {currency} for each begun {units(spec.package or 1, meter)}"]
         case PricingModel.GRADUATED:
-            return list(_tiers(spec, meter, currency, "The first {}", "Up to {}", "Beyond"))
+            return list(_tiers(spec, meter, each, "The first {}", "Up to {}", "Beyond"))
         case PricingModel.VOLUME:
-            return list(_tiers(spec, meter, currency, "All, if up to {}", "All, if up to {}", "All, if more"))
+            return list(_tiers(spec, meter, each, "All, if up to {}", "All, if up to {}", "All, if more"))
         case _:
-            return [f"{spec.unit_price} {currency} a {unit}"]
+            return [f"{spec.unit_price} {each}"]
 
 
 def _tiers(
-    spec: PriceSpec, meter: Meter | None, currency: str, first: str, between: str, last: str
+    spec: PriceSpec, meter: Meter | None, each: str, first: str, between: str, last: str
 ) -> Iterable[str]:
     for number, (up_to, price) in enumerate(spec.tiers):
-        if up_to is None:
-            where = last if number else "Each"
+        if up_to is not None:
+            yield f"{(between if number else first).format(units(up_to, meter))}: {price} {each}"
         else:
-            where = (between if number else first).format(units(up_to, meter))
-        yield f"{where}: {price} {currency}"
+            yield f"{last}: {price} {each}" if number else f"{price} {each}"
