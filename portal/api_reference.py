@@ -105,7 +105,7 @@ def _operation(method: str, path: str, operation: Json, schemas: Json, today: dt
         )
         for each in operation.get("parameters", ())
     ]
-    example = json.dumps(_body(operation["operationId"]), indent=2) if "requestBody" in operation else ""
+    example = _text(_body(operation["operationId"]), indent=2) if "requestBody" in operation else ""
     taken = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     success = next(each for status, each in operation["responses"].items() if status < "300")
     given = success["content"]["application/json"]
@@ -138,8 +138,16 @@ def _curl(method: str, path: str, parameters: Iterable[Field], example: str) -> 
     verb = f"-X {method} " if method not in ("GET", "POST") else ""
     lines = [f'curl -i {verb}"{url}"', '  -H "Authorization: Bearer $API_KEY"']
     if example:
-        lines += ['  -H "Content-Type: application/json"', f"  -d '{json.dumps(json.loads(example))}'"]
+        lines += [
+            '  -H "Content-Type: application/json"',
+            f"  -d '{_text(json.loads(example))}'",
+        ]
     return " \\\n".join(lines)
+
+
+def _text(body: Json, indent: int | None = None) -> str:
+    """As people write it: the dots of a key that is left out are dots."""
+    return json.dumps(body, indent=indent, ensure_ascii=False)
 
 
 def _answer(status: str, response: Json) -> Answer:

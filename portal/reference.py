@@ -12,7 +12,7 @@ from django.conf import settings
 
 from keys import prefixes
 from keys.models import Scope
-from keys.scopes import PORTAL
+from keys.scopes import PORTAL, STAFF_ONLY
 from keys.verdicts import Code
 from usage import meters as all_meters
 from usage.event_format import Rejection
@@ -124,9 +124,14 @@ def codes() -> list[CodeRow]:
 
 
 def scope_groups() -> list[tuple[str, list[Scope]]]:
-    """The API's own scopes by resource; those of this portal's machine API are listed with its calls."""
+    """The API's own scopes by resource."""
     scopes = Scope.objects.exclude(name__startswith=PORTAL).order_by("name")
     return [(resource, list(found)) for resource, found in groupby(scopes, key=_resource)]
+
+
+def portal_scopes() -> list[Scope]:
+    """Those of this portal's machine API that customers choose themselves."""
+    return list(Scope.objects.filter(name__startswith=PORTAL).exclude(name__in=STAFF_ONLY).order_by("name"))
 
 
 def _resource(scope: Scope) -> str:

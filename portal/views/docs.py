@@ -43,7 +43,9 @@ def docs_authentication(request: HttpRequest) -> HttpResponse:
 @require_safe
 def docs_scopes(request: HttpRequest) -> HttpResponse:
     """What keys may be allowed to do, by resource."""
-    return _page(request, "docs_scopes", groups=reference.scope_groups())
+    return _page(
+        request, "docs_scopes", groups=reference.scope_groups(), portal_scopes=reference.portal_scopes()
+    )
 
 
 @require_safe

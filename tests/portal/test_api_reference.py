@@ -52,6 +52,12 @@ def test_every_body_has_an_example_of_fields_that_are_taken() -> None:
             assert {each.name for each in found.body if each.is_required and "." not in each.name} <= given
 
 
+def test_examples_are_shown_without_escapes() -> None:
+    found = shown()["verify"]
+    assert "_live_…" in found.example
+    assert "_live_…" in found.curl
+
+
 def test_a_field_says_what_it_is() -> None:
     fields = {each.name: each for each in shown()["verify"].body}
     assert (fields["key"].kind, fields["key"].is_required) == ("text", True)

@@ -588,6 +588,11 @@ def test_the_docs_list_the_apis_scopes_by_resource(client: Client) -> None:
     assert "portal:verify" not in html
 
 
+def test_the_docs_list_the_portals_own_scopes_that_customers_choose(client: Client) -> None:
+    html = client.get(reverse("docs_scopes")).content.decode()
+    assert [name in html for name in ("portal:keys", "portal:usage", "portal:report")] == [True, True, False]
+
+
 def test_every_page_of_the_docs_is_in_the_navigation_and_leads_to_the_next(client: Client) -> None:
     names = {name for name in TABLE if name.startswith("docs")} - {"docs_check_statement"}
     seen, path = [], reverse("docs")
