@@ -66,7 +66,7 @@ ACT_SUMMARY: dict[Act, str] = {
     Act.EDIT_ALERTS: "Set billing alerts",
     Act.MANAGE_TEAM: "Invite people, change roles, remove members",
     Act.EDIT_ORGANIZATION: "Change the organization’s settings",
-    Act.TRANSFER_OWNERSHIP: "Make owners, and hand the organization over",
+    Act.TRANSFER_OWNERSHIP: "Make owners, and transfer ownership",
 }
 
 

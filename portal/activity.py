@@ -82,7 +82,7 @@ class FilterForm(forms.Form):
 
     act = _select("What", _groups)
     actor = _text("Who", 254)
-    key = _text("Key, by name or id", 100)
+    key = _text("Key, by name or ID", 100)
     start = _day("From this day")
     end = _day("To this day")
     zone = forms.CharField(

@@ -104,7 +104,7 @@ class BarChart:
         if not self.bars:
             return "No days to show."
         first, last = self.bars[0].title, self.bars[-1].title
-        return f"{first} to {last}: {self.accepted:,} requests accepted, {self.refused:,} refused."
+        return f"{first} to {last}: {self.accepted:,} calls accepted, {self.refused:,} refused."
 
 
 class Layer(NamedTuple):

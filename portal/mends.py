@@ -23,9 +23,9 @@ class Mend(NamedTuple):
 
 _ON_KEY = {
     Code.EXPIRED: ("Give it a new expiry", "key_edit", Act.EDIT_KEY),
-    Code.IP_NOT_ALLOWED: ("Change its networks", "key_edit", Act.EDIT_KEY),
+    Code.IP_NOT_ALLOWED: ("Change its allowed networks", "key_edit", Act.EDIT_KEY),
     Code.INSUFFICIENT_SCOPE: ("Change its scopes", "key_edit", Act.EDIT_KEY),
-    Code.RATE_LIMITED: ("Change its rates", "key_edit", Act.EDIT_KEY),
+    Code.RATE_LIMITED: ("Change its rate limits", "key_edit", Act.EDIT_KEY),
     Code.QUOTA_EXCEEDED: ("See what is left", "key", Act.VIEW),
     Code.DISABLED: ("Enable it", "key", Act.EDIT_KEY),
 }

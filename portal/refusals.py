@@ -105,12 +105,12 @@ class SearchForm(forms.Form):
 
     q = forms.CharField(
         max_length=tokens.MAX_LENGTH,
-        label="Request id or key",
+        label="Request ID or key",
         help_text="A whole key is sent in the body, looked up by its digest, and neither stored nor logged.",
         error_messages={"required": "Enter a request id or a key.", "max_length": "That is no key of ours."},
         widget=_Forgetful(
             {
-                "placeholder": "X-Portal-Request, key id, last four, or the key itself",
+                "placeholder": "X-Portal-Request, key ID, last four, or the key itself",
                 "autocomplete": "off",
                 "autocapitalize": "off",
                 "spellcheck": "false",
@@ -169,7 +169,7 @@ class Refusals:
     def not_found(self) -> str:
         """What an id without a refusal means: only refused calls are kept one by one."""
         return (
-            "No refused call here has this id. Calls that were let in are not listed one by one, and refused "
+            "No refused call here has this id. Accepted calls are not listed one by one, and refused "
             f"ones for {self.days} days."
         )
 

@@ -33,7 +33,7 @@ class FindKeyForm(forms.Form):
 
     secret = forms.CharField(
         max_length=tokens.MAX_LENGTH,
-        label="The whole key, its last four characters, or its id",
+        label="The whole key, its last four characters, or its ID",
         help_text="It is sent in the body, looked up by its digest, and neither stored nor logged.",
         error_messages={"required": "Paste the key."},
         widget=_Forgetful(

@@ -24,7 +24,7 @@ PAGE: Final = 25
 # A setting's name, and what it is when it is empty.
 _NAMES: Final = {
     "scopes": ("Scopes", "none"),
-    "networks": ("Networks", "anywhere"),
+    "networks": ("Allowed networks", "anywhere"),
     "rates": ("Rate limits", "none"),
     "quotas": ("Quotas", "none"),
 }

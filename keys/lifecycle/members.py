@@ -99,7 +99,7 @@ def transfer_ownership(
         before = members.filter(user_id=actor.id or 0, role=Role.OWNER.value).first()
         after = members.filter(pk=to.pk).first()
         if before is None or actor.kind != "user":
-            raise Conflict("Only an owner can hand the organization over.")
+            raise Conflict("Only an owner can transfer ownership.")
         if after is None:
             raise Conflict("This person is no longer a member.", "to")
         if after.pk == before.pk:

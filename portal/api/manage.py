@@ -101,7 +101,7 @@ def list_keys(request: CallRequest, response: HttpResponse) -> KeyList:
     auth=caller(MANAGE_KEYS),
     response={201: IssuedKey},
     operation_id="create_key",
-    summary="Make a key",
+    summary="Create a key",
     url_name="v1_keys",
     openapi_extra=declare(MANAGE_KEYS, body=True, status=201, more=(409,)),
 )

@@ -190,7 +190,7 @@ OwnQuota = Annotated[
 RetryAfter = Annotated[
     int | None,
     Field(
-        description="Seconds until the same call may be let in, as in the header `Retry-After`; with "
+        description="Seconds until the same call may be accepted, as in the header `Retry-After`; with "
         "RATE_LIMITED, QUOTA_EXCEEDED and BROWNOUT, and absent where no time alone helps."
     ),
 ]

@@ -136,7 +136,7 @@ def test_a_form_that_comes_back_begins_at_its_first_mistake(
     page = come.page
     page.goto(f"{portal.url}/o/acme/keys/new/")
     page.get_by_label("Name").fill("Backend")
-    page.get_by_text("Networks, rate limits").click()
+    page.get_by_text("Allowed networks, rate limits").click()
     page.get_by_label("Rate limits").fill("ten/second")
     page.get_by_label("Metadata").fill("nonsense")
     page.get_by_role("button", name="Create key").click()

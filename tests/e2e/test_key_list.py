@@ -76,7 +76,7 @@ def test_ones_own_address_is_added_to_the_networks_once(
     come = visitor()
     portal.sign_in(come, alice)
     come.page.goto(f"{portal.url}/o/acme/keys/new/?name=From+a+link")
-    come.page.get_by_text("Networks, rate limits").click()
+    come.page.get_by_text("Allowed networks, rate limits").click()
     networks = come.page.get_by_label("Allowed networks")
     networks.fill("203.0.113.0/24")
     for _ in range(2):

@@ -45,7 +45,7 @@ def test_an_edit_is_told_as_before_and_after() -> None:
     assert words(found) == {
         "Name": "A → B",
         "Scopes": "a:b → a:b, c:d",
-        "Networks": "anywhere → 10.0.0.0/8",
+        "Allowed networks": "anywhere → 10.0.0.0/8",
     }
 
 

@@ -134,7 +134,7 @@ def test_negative_counts_are_refused() -> None:
 
 def test_days_without_a_call_show_an_empty_state() -> None:
     html = rendered(bar_chart(days(30), [0] * 30, [0] * 30))
-    assert "No requests in this period" in html
+    assert "No calls in this period" in html
     assert "<rect" not in html
 
 

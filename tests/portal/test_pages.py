@@ -423,8 +423,8 @@ def test_a_keys_page_says_why_calls_were_refused(alice: Client, acme: Organizati
     assert [
         (each.reason.title, each.reason.share, each.mend and each.mend.label) for each in page.reasons
     ] == [
-        ("Rate limited", "75%", "Change its rates"),
-        ("Address not allowed", "25%", "Change its networks"),
+        ("Rate limited", "75%", "Change its rate limits"),
+        ("Address not allowed", "25%", "Change its allowed networks"),
     ]
 
 

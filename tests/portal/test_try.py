@@ -222,7 +222,7 @@ def test_its_end_is_mailed_once_to_whoever_began_it_and_the_owners(acme: Organiz
     mails = Mail.objects.order_by("to")
     assert [mail.to for mail in mails] == ["alice@example.com", "olga@example.com"]
     assert mails[0].subject == "Acme: what stricter limits on “Backend” would have refused"
-    assert "Networks: anywhere -> 192.0.2.1/32" in mails[0].text
+    assert "Allowed networks: anywhere -> 192.0.2.1/32" in mails[0].text
     assert "  - Calls from 1 address outside the networks." in mails[0].text
 
 
