@@ -176,9 +176,11 @@ def _place(error: dict[str, Any]) -> dict[str, str]:
     """Where it is wrong and why, in names of ours alone: an unknown field's name is the client's."""
     where, *path = error["loc"]
     path = path[1:] if where == "body" else path  # the name of the view's own argument
-    if error["type"] == "extra_forbidden":
-        return {"location": "/".join([where, *map(str, path[:-1])]), "message": "There is an unknown field."}
     message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        path, message = path[:-1], "There is an unknown field."
+    elif error["type"] == "model_type":  # pydantic's words name a class of ours
+        message = "Input should be an object"
     return {"location": "/".join([where, *map(str, path)]), "message": message}
 
 
