@@ -230,7 +230,11 @@ def refusals(request: HttpRequest) -> HttpResponse:
 @staff
 def leaks(request: HttpRequest) -> HttpResponse:
     """Keys that were reported as leaked, the newest report first."""
-    return staff_page(request, "staff/leaks.html", {"page": leak_pages.newest(request.GET.get("page"))})
+    page = leak_pages.newest(request.GET.get("page"))
+    may_choose = request.user.has_perm("keys.change_key") and any(
+        leak.key.revoked_at is None for leak in page.object_list
+    )
+    return staff_page(request, "staff/leaks.html", {"page": page, "may_choose": may_choose})
 
 
 @require_safe

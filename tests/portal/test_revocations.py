@@ -162,6 +162,8 @@ def test_leaked_keys_are_chosen_on_the_leaks_page(admin: Client, acme: Organizat
     assert f'name="_selected_action" value="{key.pk}"' in shown
     assert f'name="_selected_action" value="{gone.pk}"' not in shown
     assert reverse("admin:keys_key_changelist") in shown
+    lifecycle.revoke_key(lifecycle.command_actor(), key, now=now + dt.timedelta(seconds=2))
+    assert "keys-box" not in admin.get(reverse("staff_leaks")).content.decode()
 
 
 def test_staff_who_may_not_change_keys_can_revoke_none(client: Client, acme: Organization) -> None:
