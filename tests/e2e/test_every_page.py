@@ -247,6 +247,22 @@ def test_nothing_is_wrong_with_the_pages_of_a_visitor_and_of_a_newcomer(
     assert wrong(come, portal, ["/o/acme/"]) == {}
 
 
+def test_a_picture_suits_the_chosen_theme_and_the_other_is_not_loaded(
+    portal: Portal, visitor: Callable[..., Visitor]
+) -> None:
+    come = visitor(color_scheme="light")
+    asked: list[str] = []
+    come.page.on("request", lambda request: asked.append(request.url))
+    come.page.goto(f"{portal.url}/docs/keys/")
+    come.page.locator("[data-theme-choice=dark]").first.click()
+    come.page.goto(f"{portal.url}/docs/")
+    come.page.locator(".picture-dark").scroll_into_view_if_needed()
+    come.page.wait_for_function("document.querySelector('.picture-dark').naturalWidth")
+    assert not come.page.locator(".picture-light").is_visible()
+    pictures = [url.rpartition("/")[2].partition(".")[0] for url in asked if "/pictures/" in url]
+    assert pictures == ["overview-dark"]
+
+
 def test_a_page_can_be_used_without_a_pointer(portal: Portal, visitor: Callable[..., Visitor]) -> None:
     alice = builders.user("alice")
     builders.key(builders.organization("acme", owner=alice))
