@@ -13,6 +13,7 @@ import axe_playwright_python
 from playwright.sync_api import Page, Response
 
 SMALL: Final = {"width": 320, "height": 800}
+PHONE: Final = {"width": 390, "height": 844}
 MOST_BYTES: Final = 100_000  # of HTML, styles and scripts, compressed
 MOST_SHIFT: Final = 0.1
 AXE: Final = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
@@ -27,10 +28,17 @@ _FACTS = """() => ({
   titles: [...document.querySelectorAll("head > title")].map((title) => title.textContent.trim()),
   headings: document.querySelectorAll("h1").length,
   wide: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+  spilt: [...document.querySelectorAll("main :is(th, td)")]
+    .filter((cell) => cell.scrollWidth > cell.clientWidth + 1)
+    .filter((cell) => getComputedStyle(cell).overflowX === "visible")
+    .slice(0, 3).map((cell) => cell.outerHTML.slice(0, 200)),
   shifted: window.shifted,
   assets: performance.getEntriesByType("resource").filter((entry) => /\\.(css|js)(\\?|$)/.test(entry.name))
     .reduce((sum, entry) => sum + entry.encodedBodySize, 0),
 })"""
+
+_CUT = """() => [...document.querySelectorAll(".table-scroll")]
+  .filter((table) => table.scrollWidth > table.clientWidth).map((table) => table.ariaLabel)"""
 
 _VIOLATIONS = """async (rules) => {
   const found = await axe.run(document, { resultTypes: ["violations"], ...(rules && { runOnly: rules }) });
@@ -61,6 +69,13 @@ def violations(page: Page, *rules: str) -> list[object]:
     return found
 
 
+def cut(page: Page, url: str) -> list[str]:
+    """The tables of which a part is seen only by scrolling them."""
+    page.goto(url)
+    found: list[str] = page.evaluate(_CUT)
+    return found
+
+
 def _dark(page: Page) -> list[object]:
     page.emulate_media(color_scheme="dark")
     return [{"dark": each} for each in violations(page, "color-contrast")]
@@ -73,6 +88,7 @@ def _facts(page: Page, response: Response) -> list[object]:
         "title": len(facts["titles"]) != 1 or not facts["titles"][0],
         "heading": facts["headings"] != 1,
         "wider than the screen": facts["wide"] > 0,
+        "wider than its cell": bool(facts["spilt"]),
         "moves after it was drawn": facts["shifted"] > MOST_SHIFT,
         "bytes": size > MOST_BYTES,
     }

@@ -13,8 +13,9 @@ from keys.models import LeakDoor, LeakResponse, Organization
 from keys.permissions import Role
 from tests import builders
 from tests.e2e.conftest import Portal, Visitor
-from tests.e2e.look import SMALL, look, violations
+from tests.e2e.look import PHONE, SMALL, cut, look, violations
 from tests.portal.test_routes import TABLE, arguments, own_routes
+from usage import watch
 from usage.billing import Period
 from usage.models import Refusal, ResourceBound, ResponseRollup, SecretUse
 
@@ -245,6 +246,36 @@ def test_nothing_is_wrong_with_the_pages_of_a_visitor_and_of_a_newcomer(
     assert violations(come.page) == []
     assert come.page.evaluate("document.documentElement.scrollWidth") == SMALL["width"]
     assert wrong(come, portal, ["/o/acme/"]) == {}
+
+
+def test_tables_of_figures_are_not_cut_on_a_phone(portal: Portal, visitor: Callable[..., Visitor]) -> None:
+    alice = builders.user("alice")
+    acme = builders.organization("acme", owner=alice, name="Acme Maps")
+    key = builders.key(acme, name="Partner Northwind").key
+    now = timezone.now()
+    hour = now.replace(minute=0, second=0, microsecond=0)
+    for outcome, calls in (("VALID", 1_314_681), ("RATE_LIMITED", 14_379)):
+        builders.rollup(
+            organization=acme,
+            hour=hour,
+            key=key,
+            meter="requests",
+            outcome=outcome,
+            booked_period=hour.date().replace(day=1),
+            calls=calls,
+            quantity=calls,
+        )
+    key.expires_at = None  # which is amiss
+    key.save(update_fields=["expires_at"])
+    watch.refresh([key], now)
+    come = visitor(viewport=PHONE)
+    usage = reverse("usage", kwargs={"organization": "acme"})
+    own = [usage, f"{usage}?by=key&compare=on", reverse("docs_meters")]
+    staffs = [reverse(name) for name in ("staff_usage", "staff_attention")]
+    for person, paths in ((alice, own), (builders.staff("sam"), staffs)):
+        portal.sign_in(come, person)
+        assert {path for path in paths if cut(come.page, portal.url + path)} == set()
+    assert come.page.locator("tbody tr").count() == 2
 
 
 def test_a_picture_suits_the_chosen_theme_and_the_other_is_not_loaded(

@@ -127,6 +127,7 @@ def test_pages_keep_the_rest_of_the_query() -> None:
     assert "26–50 of 90" in html
     assert "?state=active&amp;page=3" in html
     assert "?state=active&amp;page=1" in html
+    assert 'aria-label="Next page"' in html
 
 
 @pytest.mark.django_db
