@@ -95,6 +95,7 @@ def test_an_invitation_is_mailed_and_accepted(alice: Client, acme: Organization)
     shown = bob.get(link[1]).text
     assert "alice@example.com" in shown
     assert "Billing: Sees usage and billing" in shown
+    assert 'href="/home/"' in shown
     reloaded = bob.get(f"{link[1]}accept/")
     assert (reloaded.status_code, reloaded.headers["Location"]) == (302, link[1])
     assert bob.post(f"{link[1]}accept/").headers["Location"] == "/o/acme/"
