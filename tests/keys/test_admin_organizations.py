@@ -166,6 +166,7 @@ def test_a_bad_scope_is_an_error_of_the_form(admin: Client, name: str) -> None:
 
 def test_policies_are_created_and_edited(admin: Client, sam: User) -> None:
     scope = builders.scope("orders:read")
+    builders.meter("input_tokens")
     form: dict[str, Any] = {
         "name": "Gold",
         "slug": "gold",

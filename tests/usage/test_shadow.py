@@ -177,6 +177,7 @@ def test_what_is_kept_of_a_key_is_held_against_the_proposal(acme: Organization, 
         source(address, issued.secret.pk, last).save(force_insert=True)
     ScopeUse.objects.create(key=issued.key, scope="b:read", last_needed=NOW)
     builders.used(issued.key, 1)
+    builders.meter("tokens")
     builders.used(issued.key, 5, meter="tokens")
     builders.used(issued.key, 0, resource="preflight")
     builders.used(issued.key, 9, outcome="RATE_LIMITED")
