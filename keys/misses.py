@@ -8,11 +8,10 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-PER_SECOND: Final = 100  # per process
-WHEN_COMPLETE: Final = (
-    20  # the same while every live key is in memory: only brand-new and dead ones are missed
-)
-# The same once the last 20 found nothing: this is a flood, and each of them costs as much as 100 calls.
+# Questions a second: while there may be live keys that are not in memory; while only brand-new and dead ones
+# can be missed; and once the last 20 found nothing, for that is a flood, and each costs as much as 100 calls.
+PER_SECOND: Final = 100
+WHEN_COMPLETE: Final = 20
 IN_VAIN: Final = 2
 AT_ONCE: Final = 4  # calls that wait for such answers; the server's other threads are for known keys
 

@@ -418,7 +418,7 @@ def edit_key(
             change("networks", rules.clean_networks(key.organization, key.environment, networks))
         if not isinstance(rates, Choice):
             change("rates", rules.clean_rates(rates))
-        if not isinstance(quotas, Choice):
+        if not isinstance(quotas, Choice) and list(quotas) != key.quotas:
             change("quotas", rules.clean_quotas(quotas))
         if not isinstance(metadata, Choice):
             change("metadata", rules.clean_metadata(metadata))

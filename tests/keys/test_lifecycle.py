@@ -119,6 +119,9 @@ def test_a_quota_is_of_a_meter_that_there_is_or_was() -> None:
         with pytest.raises(lifecycle.Invalid, match="There is no meter"):
             lifecycle.edit_policy(COMMAND, acme.policy, quotas=quotas, now=NOW)
     assert builders.reloaded(issued.key).quotas == ["8 tokens/month"]
+    # One that is here since before that was asked stays, whatever else is edited.
+    Key.objects.update(quotas=["9 nope/day"])
+    assert lifecycle.edit_key(COMMAND, issued.key, name="New", quotas=["9 nope/day"], now=NOW).name == "New"
 
 
 @pytest.mark.parametrize("name", ["orders:read", "portal:verify", "\x00", "\ud800", "x" * 100_000])
